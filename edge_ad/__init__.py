@@ -1,0 +1,45 @@
+"""edge-ad: a trained GLASS anomaly detector on the factory floor.
+
+``with edge_ad.open("bottle.edgead") as detector: verdict = detector.judge(image_hwc)``
+
+The names below are loaded on first use; importing the package loads neither torch nor OpenCV nor an engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_ad.bundle import Bundle as Bundle
+    from edge_ad.errors import EdgeAdError as EdgeAdError
+    from edge_ad.runtime.detector import Detector as Detector
+    from edge_ad.runtime.detector import open_detector as open
+    from edge_ad.verdict import Region as Region
+    from edge_ad.verdict import Verdict as Verdict
+
+_PUBLIC = {
+    "Bundle": "edge_ad.bundle:Bundle",
+    "Detector": "edge_ad.runtime.detector:Detector",
+    "EdgeAdError": "edge_ad.errors:EdgeAdError",
+    "Region": "edge_ad.verdict:Region",
+    "Verdict": "edge_ad.verdict:Verdict",
+    "open": "edge_ad.runtime.detector:open_detector",
+}
+
+__all__ = ["Bundle", "Detector", "EdgeAdError", "Region", "Verdict", "open"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("edge-ad")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'edge_ad' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC, "__version__"])

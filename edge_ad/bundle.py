@@ -1,0 +1,292 @@
+"""The bundle: a directory that holds a model and everything needed to use it, checked byte for byte on reading.
+
+::
+
+    bottle.edgead/
+        manifest.yaml     what `Manifest` describes, with the SHA-256 of every other file
+        manifest.sha256   SHA-256 of manifest.yaml, in the form that `sha256sum -c` reads
+        model.onnx        the float graph; further precisions and formats beside it
+
+A bundle is immutable: it is written to a temporary directory and renamed, and no file of it is ever executed or
+unpickled. The SHA-256 of the manifest covers everything and is the bundle's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
+from edge_ad.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.storage import fsync_directory, publish_directory, write_durably
+from edge_ad.validation import build, dump_yaml, parse_yaml, plain, strict
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.yaml"
+CHECKSUM = "manifest.sha256"
+MAX_MANIFEST_BYTES = 4 << 20
+
+
+@strict
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where the model came from.
+
+    Attributes:
+        family: name of the model family (`glass`).
+        config: the family's own configuration, as plain values.
+        checkpoint_sha256: hash of the checkpoint file; None when there was none.
+    """
+
+    family: str
+    config: dict[str, Any]
+    checkpoint_sha256: str | None = None
+
+
+@strict
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported graph is from the network it came from, on the images of the export check.
+
+    Attributes:
+        images: how many images were compared.
+        patch_map, anomaly_map, pred_score: largest absolute differences.
+        patch_map_spread: largest minus smallest patch probability of the published network on an image; near 0 the
+            comparison says little.
+        tolerance: what was allowed for the three outputs.
+    """
+
+    images: int
+    patch_map: float
+    anomaly_map: float
+    pred_score: float
+    patch_map_spread: float
+    tolerance: float
+
+
+@strict
+@dataclass(frozen=True)
+class Manifest:
+    """Content of manifest.yaml.
+
+    Attributes:
+        models: file of each precision that the bundle holds.
+        openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
+        files: SHA-256 of every file but the manifest and its checksum.
+        tools: versions of what wrote the bundle.
+    """
+
+    schema_version: int
+    model: ModelInfo
+    preprocess: PreprocessSpec
+    postprocess: PostprocessSpec
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    models: dict[Precision, str]
+    files: dict[str, str]
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    openvino_ir: dict[Precision, str] = field(default_factory=dict)
+    parity: Parity | None = None
+    tools: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose every byte has been checked.
+
+    Attributes:
+        path: its directory.
+        manifest: its content.
+        sha256: identity of the bundle, the SHA-256 of manifest.yaml.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str | Path) -> Bundle:
+        """Open a bundle and check every file of it.
+
+        Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            what = "is a file, not a directory" if path.exists() else "does not exist"
+            raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
+        text = _checked_manifest(path)
+        manifest = _parse_manifest(text, path)
+        for name, digest in manifest.files.items():
+            if _sha256_of(_inside(path, name)) != digest:
+                raise BundleError(
+                    f"bundle {path}: {name} is not what was written (SHA-256 differs); copy or export it again"
+                )
+        listed = (*manifest.models.values(), *manifest.openvino_ir.values())
+        unlisted = [name for name in listed if name not in manifest.files]
+        if unlisted or not manifest.models:
+            raise BundleError(
+                f"bundle {path}: the manifest names no checksum for its model {unlisted or ''}; export it again"
+            )
+        return cls(path, manifest, hashlib.sha256(text).hexdigest())
+
+    def model_file(self, precision: Precision) -> str:
+        """Name of the ONNX graph of a precision. Raises: BundleError when the bundle does not hold it."""
+        name = self.manifest.models.get(precision)
+        if name is None:
+            held = ", ".join(self.manifest.models)
+            raise BundleError(f"bundle {self.path}: holds no {precision} model, only {held}; choose one of those")
+        return name
+
+    def read_file(self, name: str) -> bytes:
+        """Bytes of one listed file, checked once more. Raises: BundleError when they have changed."""
+        digest = self.manifest.files.get(name)
+        if digest is None:
+            raise BundleError(f"bundle {self.path}: {name!r} is not listed in its manifest")
+        data = _read(_inside(self.path, name))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
+        return data
+
+
+def write_bundle(
+    path: str | Path, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, replace: bool = False
+) -> Bundle:
+    """Write a bundle atomically: all of it appears at `path`, or nothing.
+
+    Args:
+        path: directory to create; its parent must exist or can be made.
+        manifest: fields of `Manifest` but `schema_version` and `files`, as dataclasses or plain values.
+        files: content of every file by its name in the bundle.
+        replace: take the place of an existing bundle; anything that is no bundle is never replaced.
+
+    Raises: OutputError when it cannot be written; whatever was at `path` before is still there.
+    """
+    path = Path(path)
+    check_destination(path, replace=replace)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    fields = {"schema_version": SCHEMA_VERSION, **manifest, "files": hashes}
+    text = dump_yaml(plain(build(Manifest, fields, "manifest"))).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            for name, data in {**files, MANIFEST: text, CHECKSUM: _checksum_line(text)}.items():
+                target = scratch / _safe_name(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(target, data)
+            scratch.chmod(0o755)
+            fsync_directory(scratch)
+            publish_directory(scratch, path, replace=replace)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as exc:
+        raise OutputError(f"bundle {path}: cannot be written: {os_reason(exc)}") from exc
+    return Bundle.read(path)
+
+
+def check_destination(path: Path, *, replace: bool) -> None:
+    """Raise OutputError early when a bundle could not be written to `path`."""
+    if not path.name:
+        raise OutputError(f"bundle {path}: wanted the name of a new directory, such as bottle.edgead")
+    if not path.exists() and not path.is_symlink():
+        return
+    if not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} exists and is no bundle; choose another name for the output")
+    if not replace:
+        raise OutputError(f"bundle {path} exists; give --force to replace it, or choose another name")
+
+
+def _checked_manifest(path: Path) -> bytes:
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        raise BundleError(f"bundle {path}: no {MANIFEST} in it; this is no bundle")
+    text = _read(_inside(path, MANIFEST), MAX_MANIFEST_BYTES)
+    version = _claimed_version(text)
+    if version is not None and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle {path}: written with schema version {version}, this edge-ad reads {SCHEMA_VERSION}; update edge-ad"
+        )
+    checksum = path / CHECKSUM
+    if not checksum.is_file() or _read(_inside(path, CHECKSUM), MAX_MANIFEST_BYTES) != _checksum_line(text):
+        raise BundleError(
+            f"bundle {path}: {MANIFEST} is not what was written (SHA-256 differs from {CHECKSUM});"
+            " copy or export it again; to try another threshold use 'edge-ad run --threshold'"
+        )
+    return text
+
+
+def _claimed_version(text: bytes) -> int | None:
+    """Schema version of a manifest that may hold anything else this version does not know."""
+    try:
+        version = parse_yaml(text.decode("utf-8"), MANIFEST).get("schema_version")
+    except (ConfigError, UnicodeDecodeError):
+        return None
+    return version if isinstance(version, int) else None
+
+
+def _parse_manifest(text: bytes, path: Path) -> Manifest:
+    try:
+        manifest = build(Manifest, parse_yaml(text.decode("utf-8"), MANIFEST), MANIFEST)
+    except (ConfigError, UnicodeDecodeError) as exc:
+        raise BundleError(f"bundle {path}: {exc}") from exc
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle {path}: schema version {manifest.schema_version} is unknown, this edge-ad reads {SCHEMA_VERSION}"
+        )
+    return manifest
+
+
+def _safe_name(name: str) -> PurePosixPath:
+    """A file name of a bundle, refused unless it is relative and stays inside."""
+    pure = PurePosixPath(name)
+    if (
+        not name
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or "\\" in name
+        or ":" in name
+        or "\0" in name
+        or pure.parts == ()
+    ):
+        raise BundleError(f"bundle: file name {name!r} points outside of the bundle")
+    return pure
+
+
+def _inside(root: Path, name: str) -> Path:
+    target = root / _safe_name(name)
+    resolved = target.resolve()
+    if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
+        raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
+    if not resolved.is_file():
+        raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    return resolved
+
+
+def _read(path: Path, max_bytes: int | None = None) -> bytes:
+    try:
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise BundleError(f"{path}: larger than {max_bytes} bytes, which no such file is")
+        return path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+    return digest.hexdigest()
+
+
+def _checksum_line(text: bytes) -> bytes:
+    return f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n".encode()

@@ -1,0 +1,1 @@
+"""The command line. One module for each command, loaded when it is called."""

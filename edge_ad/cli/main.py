@@ -1,0 +1,90 @@
+"""`edge-ad`: the command line's front door. Commands load when they are called, so help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from edge_ad.errors import EdgeAdError
+
+COMMANDS = {
+    "export": "Turn a trained checkpoint into a bundle.",
+    "run": "Judge frames of a camera, video, stream, picture or folder.",
+    "info": "Say what is in a bundle.",
+    "demo": "Show the whole chain on a simulated line.",
+}
+EXIT_INTERNAL = 70  # BSD's EX_SOFTWARE
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of this package, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"edge_ad.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"edge-ad {version('edge-ad')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli() -> None:
+    """GLASS anomaly detection on the factory floor."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns: the exit code; every failure is one line on stderr."""
+    try:
+        code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
+    except EdgeAdError as exc:
+        return _fail(str(exc), exc.exit_code)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return 2
+    except click.ClickException as exc:
+        where = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "edge-ad"
+        return _fail(f"{exc.format_message()} (see '{where} --help')", exc.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    except Exception as exc:
+        if os.environ.get("EDGE_AD_TRACEBACK"):
+            raise
+        return _fail(
+            f"internal error, a defect in edge-ad: {type(exc).__name__}: {exc}; EDGE_AD_TRACEBACK=1 shows where",
+            EXIT_INTERNAL,
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`edge-ad run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edge_ad.cli.main import EXIT_INTERRUPTED
+from edge_ad.cli.option import text_option
+from edge_ad.errors import ImageError
+
+
+@click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
+@click.argument("bundle")
+@text_option(
+    "--source",
+    metavar="SOURCE",
+    help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N or sim:?fps=30.",
+)
+@text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
+@text_option(
+    "--engine", metavar="NAME", help="openvino (default) or onnxruntime; fake computes brightness, to size a line."
+)
+@text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
+@text_option(
+    "--threshold", metavar="SCORE", help="Raw score from which on a frame is anomalous (default: the bundle's)."
+)
+@text_option("--budget-ms", metavar="MS", help="Time from capture to verdict; frames that miss it are marked.")
+@text_option(
+    "--output", metavar="DIR", help="Folder for verdicts.jsonl and pictures (default: records on standard output)."
+)
+@text_option("--save", metavar="KINDS", help="Pictures to save: masks, overlays, or masks,overlays.")
+@text_option("--max-frames", metavar="N", help="End after N captured frames.")
+@text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
+@click.option("--show", is_flag=True, default=None, help="Show the frames in a window.")
+def command(**given: Any) -> int:
+    """Judge every frame of a source with BUNDLE: one line of JSON for each captured frame.
+
+    Ctrl-C ends the run after the frame in hand.
+    """
+    from edge_ad.cli.summary import print_summary
+    from edge_ad.runtime.options import run_options
+    from edge_ad.runtime.run import run
+
+    options = run_options({key: value for key, value in given.items() if value is not None}, "run options")
+    result = run(options, say=lambda line: click.echo(line, err=True))
+    print_summary(result.telemetry, budget_ms=options.budget_ms)
+    if options.output is not None:
+        click.echo(f"wrote {options.output}", err=True)
+    if result.interrupted:
+        click.echo("stopped by the user", err=True)
+        return EXIT_INTERRUPTED
+    if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:
+        raise ImageError(f"none of {result.telemetry.frames} frames could be judged; each record says why")
+    return 0

@@ -1,0 +1,104 @@
+"""Every failure a user can cause or meet, as one tree.
+
+::
+
+    EdgeAdError                  1   anything below
+    ├── ConfigError              3   an option or a configuration file is wrong
+    ├── CheckpointError          4   a checkpoint or weights file cannot be used
+    ├── BundleError              5   a bundle is damaged, foreign or too new
+    ├── ExportError              6   the exported graph is not what was asked for
+    ├── SourceError              7   a camera, file, folder or stream gives no frame
+    ├── ImageError               8   a picture cannot be decoded or has the wrong form
+    ├── EngineError              9   an inference engine fails
+    ├── MissingExtraError       10   an optional dependency is not installed
+    └── OutputError             11   a result cannot be written
+
+The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
+edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
+line.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgeAdError(Exception):
+    """Base of all errors that edge-ad raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(EdgeAdError):
+    """An option or a configuration file is wrong; `faults` holds one line for each fault found."""
+
+    exit_code = 3
+
+    def __init__(self, where: str, faults: list[str]) -> None:
+        self.where = where
+        self.faults = tuple(faults)
+        super().__init__(f"{where}: " + "; ".join(faults))
+
+
+class CheckpointError(EdgeAdError):
+    """A checkpoint or weights file is missing, damaged or of another architecture."""
+
+    exit_code = 4
+
+
+class BundleError(EdgeAdError):
+    """A bundle is missing, damaged, foreign or written by a newer edge-ad."""
+
+    exit_code = 5
+
+
+class ExportError(EdgeAdError):
+    """The exported graph breaks the contract or differs from the network it came from."""
+
+    exit_code = 6
+
+
+class SourceError(EdgeAdError):
+    """A source of frames cannot be opened or holds nothing to judge."""
+
+    exit_code = 7
+
+
+class ImageError(EdgeAdError):
+    """A picture cannot be decoded, or an array is not an image of the expected form."""
+
+    exit_code = 8
+
+
+class EngineError(EdgeAdError):
+    """An inference engine cannot be loaded or fails on a batch."""
+
+    exit_code = 9
+
+
+class MissingExtraError(EdgeAdError):
+    """An optional dependency is absent; the message names the command that installs it."""
+
+    exit_code = 10
+
+    def __init__(self, wanted: str, module: str, extra: str) -> None:
+        super().__init__(
+            f"{wanted} needs the package {module!r}, which is not installed: pip install 'edge-ad[{extra}]'"
+        )
+
+
+class OutputError(EdgeAdError):
+    """A result cannot be written where it was asked for."""
+
+    exit_code = 11
+
+
+def one_line(exc: BaseException) -> str:
+    """First line of what a foreign exception says, or its type when it says nothing."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[0] if lines else type(exc).__name__
+
+
+def os_reason(exc: OSError) -> str:
+    """What the operating system says about a failed call, without the path that the message already names."""
+    return exc.strerror or one_line(exc)

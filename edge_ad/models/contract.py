@@ -1,0 +1,50 @@
+"""The graph around a network: uint8 picture in; patch map, anomaly map and score out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_ad.operators import ResizeSmooth
+from edge_ad.specs import PostprocessSpec, PreprocessSpec
+
+
+class ContractModule(nn.Module):
+    """Honours the ONNX contract around a network that gives one logit per patch.
+
+    `forward`: (N, H, W, 3) uint8 RGB → patch_map (N, h, w), anomaly_map (N, H, W), pred_score (N,), all float32.
+    The picture is cast before it is transposed: TensorRT accepts no uint8 transpose. Resize and smoothing are two
+    matrix products with constant matrices, see `edge_ad.operators`.
+    """
+
+    rows: Tensor
+    columns_transposed: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, logits: nn.Module, patch_hw: tuple[int, int], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> None:
+        super().__init__()
+        self.logits = logits
+        self.score = postprocess.score
+        operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess.sigma, postprocess.truncate)
+        mean, std = np.array(preprocess.mean), np.array(preprocess.std)
+        self._constant("rows", operator.rows)
+        self._constant("columns_transposed", operator.columns_transposed)
+        self._constant("scale", (1 / (255 * std))[:, None, None])
+        self._constant("shift", (-mean / std)[:, None, None])
+
+    def _constant(self, name: str, value: NDArray[Any]) -> None:
+        self.register_buffer(name, torch.tensor(np.ascontiguousarray(value), dtype=torch.float32))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normalised = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
+        patch_map = torch.sigmoid(self.logits(normalised))
+        anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
+        scored = anomaly_map if self.score == "map_max" else patch_map
+        return patch_map, anomaly_map, scored.amax((1, 2))

@@ -1,0 +1,64 @@
+"""What a model family offers to the rest: reading its checkpoints and giving a module for export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import nn
+
+from edge_ad.specs import PostprocessSpec, PreprocessSpec
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What a user says about a network; None is read from the checkpoint or left to the family's default."""
+
+    backbone: str | None = None
+    backbone_weights: Path | None = None
+    layers: tuple[str, ...] | None = None
+    embed_dim: int | None = None
+    pretrain_embed_dim: int | None = None
+    hidden_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedNetwork(Generic[NetworkT]):
+    """A trained network and where it came from.
+
+    Attributes:
+        network: in eval mode.
+        config: plain values for the manifest.
+        checkpoint_sha256: hash of the checkpoint file.
+        notes: what had to be assumed, one line each, for the user to confirm.
+    """
+
+    network: NetworkT
+    config: dict[str, Any]
+    checkpoint_sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class ModelFamily(Protocol):
+    """One kind of detector. Both modules take (N, H, W, 3) uint8 RGB and return the three outputs of the contract."""
+
+    name: str
+
+    def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Any]:
+        """Read a trained network. Raises: CheckpointError, ConfigError."""
+        ...
+
+    def reference_module(
+        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
+        """The network as published, the oracle of the export check."""
+        ...
+
+    def export_module(
+        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
+        """The network in the form that runs fastest; standard operators only."""
+        ...

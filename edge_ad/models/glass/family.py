@@ -1,0 +1,38 @@
+"""GLASS as a model family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from edge_ad.models.contract import ContractModule
+from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.glass.fold import FoldedGlass
+from edge_ad.models.glass.network import Glass
+from edge_ad.specs import PostprocessSpec, PreprocessSpec
+
+
+class GlassFamily:
+    """Chen et al., ECCV 2024."""
+
+    name = "glass"
+
+    def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass]:
+        return load_glass(checkpoint, options)
+
+    def reference_module(
+        self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
+        patch_hw = loaded.network.backbone.shapes(*preprocess.size_hw)[0][1:]
+        return ContractModule(loaded.network, patch_hw, preprocess, postprocess).eval()
+
+    def export_module(
+        self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
+        folded = FoldedGlass(loaded.network, preprocess.size_hw)
+        return ContractModule(folded, folded.patch_hw, preprocess, postprocess).eval()
+
+
+FAMILY = GlassFamily()

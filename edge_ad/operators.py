@@ -1,0 +1,145 @@
+"""Linear operators of the post-process: bilinear resize and Gaussian blur as one matrix per axis.
+
+Both steps are linear and separable, so the anomaly map of a patch map Z is ``A_h · Z · A_wᵀ`` with
+``A = G · B`` (blur after resize) computed once in float64. The border rule, the truncation and the
+interpolation weights are all inside A, which makes the result exact at the border as well.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.geometry import FrameGeometry
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+
+
+def resize_matrix(n_in: int, n_out: int) -> Float64Array:
+    """Bilinear resampling of one axis, half-pixel centres, no antialias (torch `align_corners=False`).
+
+    Returns: (n_out, n_in) float64; every row sums to 1.
+    """
+    return sampling_matrix((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, n_in)
+
+
+def sampling_matrix(positions: NDArray[np.floating[Any]], n_in: int) -> Float64Array:
+    """Linear interpolation of an axis of `n_in` samples at `positions` (sample centres are whole numbers).
+
+    Positions outside the axis take the value at its end. Returns: (len(positions), n_in) float64; rows sum to 1.
+    """
+    centres = np.clip(positions, 0, n_in - 1)
+    low = np.floor(centres).astype(np.intp)
+    fraction = centres - low
+    matrix = np.zeros((len(centres), n_in))
+    rows = np.arange(len(centres))
+    np.add.at(matrix, (rows, low), 1 - fraction)
+    np.add.at(matrix, (rows, np.minimum(low + 1, n_in - 1)), fraction)
+    return matrix
+
+
+def gaussian_matrix(n: int, sigma: float, truncate: float) -> Float64Array:
+    """Gaussian blur of one axis as `scipy.ndimage.gaussian_filter1d(..., mode="reflect")` computes it.
+
+    The edge sample is repeated (``d c b a | a b c d | d c b a``), however often the kernel overhangs.
+    Returns: (n, n) float64; every row sums to 1.
+    """
+    if sigma == 0:
+        return np.eye(n)
+    radius = int(truncate * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
+    taps /= taps.sum()
+    columns = (np.arange(n)[:, None] + offsets[None, :]) % (2 * n)
+    columns = np.minimum(columns, 2 * n - 1 - columns)
+    matrix = np.zeros((n, n))
+    np.add.at(matrix, (np.broadcast_to(np.arange(n)[:, None], columns.shape), columns), taps)
+    return matrix
+
+
+def resize_smooth_matrix(n_in: int, n_out: int, sigma: float, truncate: float) -> Float64Array:
+    """Resize followed by blur for one axis: (n_out, n_in) float64."""
+    return gaussian_matrix(n_out, sigma, truncate) @ resize_matrix(n_in, n_out)
+
+
+class ResizeSmooth:
+    """Patch map → anomaly map: bilinear resize to `size_hw`, then a Gaussian of `sigma` model pixels.
+
+    Args:
+        patch_hw: rows and columns of the patch map.
+        size_hw: rows and columns of the anomaly map.
+        sigma: standard deviation in pixels of `size_hw`; GLASS uses 4.
+        truncate: kernel radius in standard deviations; GLASS uses SciPy's 4.
+    """
+
+    def __init__(self, patch_hw: tuple[int, int], size_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
+        self.patch_hw = patch_hw
+        self.size_hw = size_hw
+        rows, columns = (
+            _cached_axis(n_in, n_out, sigma, truncate) for n_in, n_out in zip(patch_hw, size_hw, strict=True)
+        )
+        self.rows: Float32Array = rows
+        self.columns_transposed: Float32Array = columns.T
+
+    def __call__(self, patch_map: Float32Array) -> Float32Array:
+        """(…, h, w) float32 → (…, H, W) float32, in a new array."""
+        if patch_map.shape[-2:] != self.patch_hw:
+            raise ValueError(f"patch map: got {patch_map.shape[-2:]}, this operator was made for {self.patch_hw}")
+        smooth: Float32Array = self.rows @ (patch_map @ self.columns_transposed)
+        return smooth
+
+
+class FrameMap:
+    """Patch map → anomaly map in frame pixels: the model-size map, resampled; still one matrix per axis.
+
+    Args:
+        geometry: where the model's canvas lies in the frame.
+        patch_hw: rows and columns of the patch map.
+        sigma, truncate: as in ResizeSmooth; they count in MODEL pixels whatever the size of the frame.
+    """
+
+    def __init__(self, geometry: FrameGeometry, patch_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
+        self.box_xyxy = geometry.inspected_box
+        x_min, y_min, x_max, y_max = self.box_xyxy
+        self._frame_hw = geometry.frame_hw
+        self._rows = _frame_axis(
+            y_min, y_max, geometry.scale_y, geometry.top, geometry.model_hw[0], patch_hw[0], sigma, truncate
+        )
+        self._columns_transposed = _frame_axis(
+            x_min, x_max, geometry.scale_x, geometry.left, geometry.model_hw[1], patch_hw[1], sigma, truncate
+        ).T
+
+    def inside(self, patch_map: Float32Array) -> Float32Array:
+        """(h, w) float32 → the map over `box_xyxy` only, float32."""
+        values: Float32Array = self._rows @ (patch_map @ self._columns_transposed)
+        return values
+
+    def __call__(self, patch_map: Float32Array, outside: float = 0.0) -> Float32Array:
+        """(h, w) float32 → (H_frame, W_frame) float32, `outside` where the model did not look."""
+        x_min, y_min, x_max, y_max = self.box_xyxy
+        full = np.full(self._frame_hw, outside, np.float32)
+        full[y_min:y_max, x_min:x_max] = self.inside(patch_map)
+        return full
+
+
+@lru_cache(maxsize=32)
+def _cached_axis(n_in: int, n_out: int, sigma: float, truncate: float) -> Float32Array:
+    return _frozen(resize_smooth_matrix(n_in, n_out, sigma, truncate))
+
+
+@lru_cache(maxsize=32)
+def _frame_axis(
+    first: int, last: int, scale: float, offset: int, n_model: int, n_patch: int, sigma: float, truncate: float
+) -> Float32Array:
+    positions = (np.arange(first, last) + 0.5) / scale - offset - 0.5
+    return _frozen(sampling_matrix(positions, n_model) @ resize_smooth_matrix(n_patch, n_model, sigma, truncate))
+
+
+def _frozen(matrix: Float64Array) -> Float32Array:
+    narrow = np.ascontiguousarray(matrix, dtype=np.float32)
+    narrow.setflags(write=False)
+    return narrow

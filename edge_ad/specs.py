@@ -1,0 +1,105 @@
+"""What a bundle says about its model, as frozen values: preprocessing, post-processing, tensors, thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_ad.validation import strict
+
+ResizeMode = Literal["shorter_side_crop", "stretch", "letterbox"]
+ScoreKind = Literal["map_max", "patch_max"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's published statistics, RGB in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@strict
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a frame becomes the model's input.
+
+    Attributes:
+        height, width: model input in pixels.
+        resize_mode: `shorter_side_crop` resizes the shorter side to `resize` and crops the centre; `stretch`
+            resizes both sides independently; `letterbox` fits the whole frame and pads.
+        resize: length of the shorter side before the crop; only for `shorter_side_crop`.
+        filter: resampling filter; Pillow's antialiased bilinear is what GLASS is trained with.
+        mean, std: normalisation of RGB in [0, 1]; it lives in the exported graph and is kept here as a record.
+        pad_rgb: grey levels of padding (`letterbox`, or a crop larger than the resized frame).
+    """
+
+    height: int
+    width: int
+    resize_mode: ResizeMode = "shorter_side_crop"
+    resize: int | None = None
+    filter: Literal["pillow_bilinear"] = "pillow_bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    pad_rgb: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+@strict
+@dataclass(frozen=True)
+class PostprocessSpec:
+    """How a patch map becomes an anomaly map and a score.
+
+    Attributes:
+        sigma: standard deviation of the Gaussian in model pixels (GLASS: 4).
+        truncate: radius of the Gaussian in standard deviations (SciPy's default, which GLASS uses).
+        score: `map_max` is the maximum of the smoothed map (the paper, S_AD); `patch_max` that of the patch map
+            (the authors' implementation).
+    """
+
+    sigma: float = 4.0
+    truncate: float = 4.0
+    score: ScoreKind = "map_max"
+
+
+@strict
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the graph; None in `shape` is a size that may vary from run to run."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: Literal["uint8", "float32"]
+
+
+@strict
+@dataclass(frozen=True)
+class Thresholds:
+    """Raw scores from which on something is anomalous; None where nobody has chosen one.
+
+    Attributes:
+        image: for the score of a frame.
+        pixel: for the anomaly map; `image` is used where it is None.
+    """
+
+    image: float | None = None
+    pixel: float | None = None
+
+    @property
+    def effective_pixel(self) -> float | None:
+        return self.image if self.pixel is None else self.pixel
+
+
+def contract(
+    height: int, width: int, patch_hw: tuple[int, int], batch: int | None
+) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+    """Input and outputs that every exported graph has, whatever its family.
+
+    Returns: the input `image`, RGB at model size; and the outputs `patch_map`, `anomaly_map`, `pred_score`.
+    """
+    image = TensorSpec("image", (batch, height, width, 3), "uint8")
+    outputs = (
+        TensorSpec("patch_map", (batch, *patch_hw), "float32"),
+        TensorSpec("anomaly_map", (batch, height, width), "float32"),
+        TensorSpec("pred_score", (batch,), "float32"),
+    )
+    return image, outputs

@@ -1,0 +1,182 @@
+"""What is said about a frame, in Python (`Verdict`) and as one line of JSON (`record`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.frame import Box, Frame
+from edge_ad.geometry import FrameGeometry
+from edge_ad.operators import FrameMap
+from edge_ad.specs import PostprocessSpec
+
+Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
+VerdictLabel = Literal["normal", "anomalous"]
+JUDGED: frozenset[Status] = frozenset({"ok", "late"})
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected anomalous area.
+
+    Attributes:
+        box_xyxy: bounding box in frame pixels, maxima exclusive.
+        area_px: area in frame pixels.
+        peak_xy: frame pixel of the highest anomaly.
+        peak_score: value of the anomaly map there.
+    """
+
+    box_xyxy: Box
+    area_px: int
+    peak_xy: tuple[int, int]
+    peak_score: float
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps behind a verdict.
+
+    Attributes:
+        patch_map: (h, w) float32.
+        anomaly_map: (H, W) float32 at model size; the score is taken here, or on `patch_map`.
+        geometry: where the model's pixels lie in the frame.
+        postprocess: smoothing that led from `patch_map` to `anomaly_map`.
+        pixel_threshold: from which value on a pixel is anomalous; None when nobody has chosen one.
+    """
+
+    patch_map: NDArray[np.float32]
+    anomaly_map: NDArray[np.float32]
+    geometry: FrameGeometry
+    postprocess: PostprocessSpec
+    pixel_threshold: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Judgement of one frame.
+
+    Attributes:
+        status: `ok` for a scored frame; everything but `ok` and `late` means that the frame was NOT judged.
+        score: raw anomaly score; None when the frame was not judged.
+        threshold: score from which on a frame is anomalous; None when nobody has chosen one.
+        verdict: `normal`, `anomalous`, or None when there is no score or no threshold.
+        regions: anomalous areas, highest peak first.
+        inspected_box: part of the frame that was looked at, in frame pixels.
+        timings_ms: milliseconds by stage.
+        reason: why the frame was not judged.
+        maps: the maps, for a judged frame.
+    """
+
+    status: Status
+    score: float | None = None
+    threshold: float | None = None
+    verdict: VerdictLabel | None = None
+    regions: tuple[Region, ...] = ()
+    inspected_box: Box | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    maps: Maps | None = None
+
+    @cached_property
+    def anomaly_map_frame(self) -> NDArray[np.float32]:
+        """(H_frame, W_frame) float32: the anomaly map in frame coordinates, 0 outside `inspected_box`.
+
+        Raises: ValueError when the frame was not judged.
+        """
+        maps = self._judged_maps()
+        frame_map = FrameMap(maps.geometry, _hw(maps.patch_map), maps.postprocess.sigma, maps.postprocess.truncate)
+        return frame_map(maps.patch_map)
+
+    @cached_property
+    def mask_frame(self) -> NDArray[np.uint8]:
+        """(H_frame, W_frame) uint8: 255 where the frame is anomalous, else 0.
+
+        The peak of every region is always set, so an anomalous frame never has an empty mask.
+
+        Raises: ValueError when the frame was not judged or has no threshold.
+        """
+        maps = self._judged_maps()
+        if maps.pixel_threshold is None:
+            raise ValueError("mask: no threshold is known; pass one to edge_ad.open or write one into the bundle")
+        x_min, y_min, x_max, y_max = maps.geometry.inspected_box
+        mask = np.zeros(maps.geometry.frame_hw, np.uint8)
+        inside = self.anomaly_map_frame[y_min:y_max, x_min:x_max] >= maps.pixel_threshold
+        mask[y_min:y_max, x_min:x_max] = inside * np.uint8(255)
+        for region in self.regions:
+            mask[region.peak_xy[1], region.peak_xy[0]] = 255
+        return mask
+
+    def _judged_maps(self) -> Maps:
+        if self.maps is None:
+            raise ValueError(f"no map: the frame was not judged (status {self.status!r}: {self.reason})")
+        return self.maps
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who judged: SHA-256 of the bundle's manifest, name of the engine, arithmetic that it uses."""
+
+    bundle: str
+    engine: str
+    precision: str
+
+
+def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms: float | None) -> dict[str, Any]:
+    """The JSON object of one captured frame; `verdict.schema.json` describes it."""
+    image = frame.image_hwc
+    result: dict[str, Any] = {
+        "frame_id": frame.frame_id,
+        "source": frame.source,
+        "path": frame.path,
+        "captured_at": _utc_text(frame.captured_at),
+        "captured_monotonic_ns": frame.captured_ns,
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "score": verdict.score,
+        "threshold": verdict.threshold,
+        "verdict": verdict.verdict,
+        "regions": [
+            {"box_xyxy": list(r.box_xyxy), "area_px": r.area_px, "peak_xy": list(r.peak_xy), "peak_score": r.peak_score}
+            for r in verdict.regions
+        ],
+        "frame_size": None if image is None else [image.shape[1], image.shape[0]],
+        "inspected_box": None if verdict.inspected_box is None else list(verdict.inspected_box),
+        "bundle": provenance.bundle,
+        "engine": provenance.engine,
+        "precision": provenance.precision,
+        "part_id": None,
+        "budget_ms": budget_ms,
+        "timings_ms": {stage: round(value, 3) for stage, value in verdict.timings_ms.items()},
+    }
+    if frame.truth is not None:
+        boxes = [list(box) for box in frame.truth.boxes_xyxy]
+        result["truth"] = {"anomalous": frame.truth.anomalous, "boxes_xyxy": boxes}
+    return result
+
+
+def record_line(entry: Mapping[str, Any]) -> str:
+    """One record as one line of strict JSON, without the line break."""
+    return json.dumps(entry, allow_nan=False, ensure_ascii=False, separators=(", ", ": "))
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a record."""
+    text = resources.files("edge_ad").joinpath("verdict.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _utc_text(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _hw(array: NDArray[np.float32]) -> tuple[int, int]:
+    return int(array.shape[0]), int(array.shape[1])

@@ -1,0 +1,119 @@
+"""Options of `edge-ad export`, the same from the command line and from a YAML file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edge_ad.errors import ConfigError
+from edge_ad.models.family import NetworkOptions
+from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.validation import build, strict
+
+ExportFormat = Literal["onnx", "openvino", "engine"]
+MIN_OPSET = 13  # per-channel quantization needs it
+MAX_OPSET = 17  # newest opset that every supported TensorRT reads
+MAX_SIDE = 8192
+
+
+def _size(value: object) -> tuple[int, int]:
+    """`288` or `HxW` as (height, width)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        sides = [value, value]
+    else:
+        match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", str(value))
+        if match is None:
+            raise ValueError("wanted pixels as 288 or HxW such as 256x320")
+        sides = [int(match[1]), int(match[2] or match[1])]
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"wanted sides from 1 to {MAX_SIDE} pixels")
+    return sides[0], sides[1]
+
+
+def _names(value: object) -> object:
+    """`a,b` or a list as a tuple of names."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(part.strip() for part in value.split(","))
+    if not all(names):
+        raise ValueError("wanted layer names separated by commas, such as layer2,layer3")
+    return names
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@strict
+@dataclass(frozen=True)
+class ExportOptions:
+    """Everything `edge-ad export` can be told.
+
+    Attributes:
+        checkpoint: trained model in the official format of its family.
+        output: directory of the bundle to write.
+        family: model family.
+        backbone, backbone_weights, layers: network that gives the features, its weights, its taps.
+        imgsz: model input, (height, width) in pixels; written `288` or `256x320`.
+        resize: shorter side before the centre crop; `min(imgsz)` when None.
+        resize_mode: see PreprocessSpec.
+        embed_dim, pretrain_embed_dim, hidden_dim: sizes of the head; read from the checkpoint where they can be.
+        score: see PostprocessSpec.
+        threshold: raw score from which on a frame is anomalous, written into the bundle.
+        format: `onnx` alone, or with `openvino` IR beside it.
+        batch: fixed batch size of the graph; None leaves it open.
+        opset: ONNX operator set, 13 to 17.
+        force: replace an existing bundle.
+    """
+
+    checkpoint: Path
+    output: Path
+    family: str = "glass"
+    backbone: str | None = None
+    backbone_weights: Path | None = None
+    layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_names)] = None
+    imgsz: Annotated[tuple[int, int], BeforeValidator(_size)] = (288, 288)
+    resize: Positive | None = None
+    resize_mode: ResizeMode = "shorter_side_crop"
+    embed_dim: Positive | None = None
+    pretrain_embed_dim: Positive | None = None
+    hidden_dim: Positive | None = None
+    score: ScoreKind = "map_max"
+    threshold: float | None = None
+    format: ExportFormat = "onnx"
+    batch: Positive | None = None
+    opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = MAX_OPSET
+    force: bool = False
+
+    @property
+    def network(self) -> NetworkOptions:
+        names = [field.name for field in fields(NetworkOptions)]
+        return NetworkOptions(**{name: getattr(self, name) for name in names})
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        height, width = self.imgsz
+        resize = None
+        if self.resize_mode == "shorter_side_crop":
+            resize = self.resize if self.resize is not None else min(self.imgsz)
+        return PreprocessSpec(height=height, width=width, resize_mode=self.resize_mode, resize=resize)
+
+    @property
+    def postprocess(self) -> PostprocessSpec:
+        return PostprocessSpec(score=self.score)
+
+
+def export_options(values: dict[str, Any], where: str) -> ExportOptions:
+    """Check options by name. Raises: ConfigError with every fault."""
+    options = build(ExportOptions, values, where)
+    faults = []
+    if options.resize is not None and options.resize_mode != "shorter_side_crop":
+        faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
+    if options.layers is not None and len(set(options.layers)) != len(options.layers):
+        faults.append(f"layers: {', '.join(options.layers)} names a layer twice")
+    if faults:
+        raise ConfigError(where, faults)
+    return options

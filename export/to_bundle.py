@@ -1,0 +1,75 @@
+"""Checkpoint and options → bundle on disk: load, fold, trace, check, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from platform import python_version
+
+from edge_ad.bundle import Bundle, ModelInfo, check_destination, write_bundle
+from edge_ad.errors import ExportError
+from edge_ad.export.onnx_graph import graph_from_module
+from edge_ad.export.options import ExportOptions
+from edge_ad.export.parity import check_parity
+from edge_ad.models import model_family
+from edge_ad.specs import Thresholds
+
+MODEL_FILE = "model.onnx"
+
+
+def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Bundle:
+    """Export a trained network.
+
+    Args:
+        options: what to export and how.
+        say: receives a line for each step and each assumption.
+
+    Raises: EdgeAdError; then nothing has been written.
+    """
+    if options.format == "engine":
+        raise ExportError(
+            "format 'engine': this version of edge-ad does not build TensorRT engines; export with --format onnx and"
+            " build on the target with 'trtexec --onnx=<bundle>/model.onnx --stronglyTyped'"
+        )
+    check_destination(options.output, replace=options.force)
+    family = model_family(options.family)
+    loaded = family.load(options.checkpoint, options.network)
+    for note in loaded.notes:
+        say(f"note: {note}")
+    say(f"loaded {options.checkpoint}")
+    module = family.export_module(loaded, options.preprocess, options.postprocess)
+    graph = graph_from_module(module, options.preprocess.size_hw, batch=options.batch, opset=options.opset)
+    say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
+    parity = check_parity(graph, family.reference_module(loaded, options.preprocess, options.postprocess))
+    say(
+        f"largest difference from the published network on {parity.images} images (allowed {parity.tolerance:.0e}):"
+        f" patch_map {parity.patch_map:.1e}, anomaly_map {parity.anomaly_map:.1e}, pred_score {parity.pred_score:.1e}"
+    )
+    files = {MODEL_FILE: graph.data}
+    ir = {}
+    if options.format == "openvino":
+        from edge_ad.export.openvino_ir import ir_from_onnx
+
+        files |= ir_from_onnx(graph.data, "model")
+        ir = {"fp32": "model.xml"}
+    bundle = write_bundle(
+        options.output,
+        {
+            "model": ModelInfo(family.name, loaded.config, loaded.checkpoint_sha256),
+            "preprocess": options.preprocess,
+            "postprocess": options.postprocess,
+            "input": graph.image,
+            "outputs": graph.outputs,
+            "opset": graph.opset,
+            "models": {"fp32": MODEL_FILE},
+            "openvino_ir": ir,
+            "thresholds": Thresholds(image=options.threshold),
+            "parity": parity,
+            "tools": {"python": python_version()}
+            | {name: version(name) for name in ("edge-ad", "torch", "onnx", "onnxruntime")},
+        },
+        files,
+        replace=options.force,
+    )
+    say(f"wrote {bundle.path} ({bundle.sha256[:12]})")
+    return bundle

@@ -1,0 +1,1 @@
+"""Frames in, verdicts out: sources, engines, post-process, sinks. Never imports torch."""

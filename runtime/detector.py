@@ -1,0 +1,158 @@
+"""A bundle that is ready to judge frames: the object behind `edge_ad.open`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edge_ad.bundle import Bundle
+from edge_ad.engine import Engine, EngineSpec
+from edge_ad.errors import BundleError
+from edge_ad.frame import ColorOrder, ImageArray
+from edge_ad.preprocess import Preprocessor
+from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.cache import default_cache_dir
+from edge_ad.runtime.postprocess import decide, find_regions
+from edge_ad.runtime.usability import unusable_reason
+from edge_ad.specs import Precision, Thresholds
+from edge_ad.verdict import Maps, Provenance, Region, Verdict
+
+
+class Detector:
+    """Judges frames with one bundle on one engine. Use it in a `with` block; one caller at a time.
+
+    Attributes:
+        bundle: the checked bundle.
+        thresholds: raw scores in use; they may be replaced between frames.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, thresholds: Thresholds) -> None:
+        self.bundle = bundle
+        self.thresholds = thresholds
+        self._engine = engine
+        self._preprocess = Preprocessor(bundle.manifest.preprocess)
+
+    def __enter__(self) -> Detector:
+        """Load the engine and judge one made-up frame, so that the first real one is as fast as the others."""
+        self._engine.__enter__()
+        try:
+            height, width = self.bundle.manifest.preprocess.size_hw
+            ramp = np.add.outer(np.arange(2 * height), np.arange(2 * width)).astype(np.uint8)
+            maps = self.judge(np.repeat(ramp[:, :, None], 3, axis=2)).maps
+            if maps is not None:
+                find_regions(maps.anomaly_map, maps.patch_map, maps.geometry, 0.0)
+        except BaseException:
+            self._engine.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.__exit__(exc_type, exc, traceback)
+        self._preprocess.close()
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(self.bundle.sha256, self._engine.name, self._engine.effective_precision)
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the engine came from the cache instead of being compiled."""
+        return self._engine.from_cache
+
+    def judge(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Verdict:
+        """Judge one frame.
+
+        Args:
+            image_hwc: (H, W, 3) uint8, any size.
+            color_order: `rgb`, or `bgr` for pictures that come from OpenCV.
+
+        Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing.
+
+        Raises: ImageError for an array that is no such image; EngineError.
+        """
+        began = time.perf_counter()
+        model_input = self._preprocess(image_hwc, color_order)
+        geometry = model_input.geometry
+        prepared = time.perf_counter()
+        timings_ms = {"preprocess": (prepared - began) * 1e3}
+        reason = unusable_reason(model_input.image_hwc)
+        if reason is not None:
+            return Verdict(
+                "unusable",
+                threshold=self.thresholds.image,
+                inspected_box=geometry.inspected_box,
+                timings_ms=timings_ms,
+                reason=reason,
+            )
+        outputs = self._engine.infer(self._batch(model_input.image_hwc))
+        inferred = time.perf_counter()
+        score = float(outputs.pred_score[0])
+        patch_map, anomaly_map = outputs.patch_map[0], outputs.anomaly_map[0]
+        label = decide(score, self.thresholds)
+        pixel_threshold = self.thresholds.effective_pixel
+        regions: tuple[Region, ...] = ()
+        if label == "anomalous" and pixel_threshold is not None:
+            regions = find_regions(anomaly_map, patch_map, geometry, pixel_threshold)
+        timings_ms |= {"infer": (inferred - prepared) * 1e3, "postprocess": (time.perf_counter() - inferred) * 1e3}
+        return Verdict(
+            "ok",
+            score=score,
+            threshold=self.thresholds.image,
+            verdict=label,
+            regions=regions,
+            inspected_box=geometry.inspected_box,
+            timings_ms=timings_ms,
+            maps=Maps(patch_map, anomaly_map, geometry, self.bundle.manifest.postprocess, pixel_threshold),
+        )
+
+    def _batch(self, image_hwc: ImageArray) -> ImageArray:
+        """One image as a batch; a graph of fixed batch size gets it repeated."""
+        return np.repeat(image_hwc[None], self._engine.spec.batch or 1, axis=0)
+
+
+def open_detector(
+    bundle: str | Path,
+    *,
+    engine: str = "openvino",
+    precision: Precision | None = None,
+    threshold: float | None = None,
+    engine_cache: str | Path | None = None,
+) -> Detector:
+    """Open a bundle for judging frames.
+
+    ``with edge_ad.open("bottle.edgead") as detector: verdict = detector.judge(image_hwc)``
+
+    Args:
+        bundle: its directory; every file of it is checked before this returns.
+        engine: `openvino` or `onnxruntime`.
+        precision: which of the bundle's models; its only one, or the fp32 one, when None.
+        threshold: raw score to use in place of the bundle's.
+        engine_cache: folder for compiled models; the user's cache folder when None.
+
+    Raises: BundleError, ConfigError, MissingExtraError.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
+    manifest = opened.manifest
+    only = next(iter(manifest.models)) if len(manifest.models) == 1 else None
+    chosen: Precision = precision or only or "fp32"
+    file = opened.model_file(chosen)
+    if manifest.input.dtype != "uint8":
+        raise BundleError(
+            f"bundle {opened.path}: input is {manifest.input.dtype}, this edge-ad feeds uint8; export it again"
+        )
+    spec = EngineSpec(
+        image=manifest.input,
+        outputs=manifest.outputs,
+        precision=chosen,
+        batch=manifest.input.shape[0] or 1,
+        model_sha256=manifest.files[file],
+        cache_dir=Path(engine_cache) if engine_cache is not None else default_cache_dir(),
+    )
+    thresholds = manifest.thresholds if threshold is None else Thresholds(image=threshold)
+    return Detector(opened, make_engine(engine, lambda: opened.read_file(file), spec), thresholds)

@@ -1,0 +1,25 @@
+"""Inference engines. A new one is a module here and one line in ENGINES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from edge_ad.engine import Engine, EngineSpec
+from edge_ad.errors import ConfigError
+
+ENGINES = {
+    "openvino": "edge_ad.runtime.engines.openvino:OpenVinoEngine",
+    "onnxruntime": "edge_ad.runtime.engines.onnxruntime:OnnxRuntimeEngine",
+    "fake": "edge_ad.runtime.engines.fake:FakeEngine",
+}
+"""Class of each engine by the name that the user gives it."""
+
+
+def make_engine(name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
+    """An engine that is not loaded yet. Raises: ConfigError when there is none of that name."""
+    if name not in ENGINES:
+        raise ConfigError("engine", [f"{name!r} is unknown, wanted one of {', '.join(ENGINES)}"])
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: Engine = getattr(import_module(module), attribute)(read_model, spec)
+    return engine

@@ -1,0 +1,37 @@
+"""An engine that computes nothing but brightness: for tests, and for sizing a line without a model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_ad.engine import BatchArray, Engine, Outputs
+from edge_ad.operators import ResizeSmooth
+
+
+class FakeEngine(Engine):
+    """Patch map = mean brightness of each patch in [0, 1], smoothed as GLASS does; score = maximum of the map.
+
+    A bright spot is an anomaly to it, so a picture with a known spot has a known verdict.
+    """
+
+    name = "fake"
+
+    def load_impl(self) -> None:
+        patch, anomaly = self.spec.outputs[0].shape, self.spec.outputs[1].shape
+        self._patch_hw = (int(patch[1] or 1), int(patch[2] or 1))
+        self._smooth = ResizeSmooth(self._patch_hw, (int(anomaly[1] or 1), int(anomaly[2] or 1)))
+        height, width = int(self.spec.image.shape[1] or 1), int(self.spec.image.shape[2] or 1)
+        self._rows = np.arange(self._patch_hw[0]) * height // self._patch_hw[0]
+        self._columns = np.arange(self._patch_hw[1]) * width // self._patch_hw[1]
+        self._pixels = height * width / (self._patch_hw[0] * self._patch_hw[1])
+        self.effective_precision = "fp32"
+
+    def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
+        grey = batch_nhwc.max(axis=3).astype(np.float32)
+        sums = np.add.reduceat(np.add.reduceat(grey, self._rows, axis=1), self._columns, axis=2)
+        patch_map = np.minimum(sums / (255 * self._pixels), 1).astype(np.float32)
+        anomaly_map = self._smooth(patch_map)
+        return Outputs(patch_map, anomaly_map, anomaly_map.max(axis=(1, 2)))
+
+    def close_impl(self) -> None:
+        del self._smooth

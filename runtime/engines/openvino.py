@@ -1,0 +1,103 @@
+"""OpenVINO on the CPU: the embedded default."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+import numpy as np
+
+from edge_ad.engine import BatchArray, Engine, Outputs
+from edge_ad.errors import EngineError, MissingExtraError, one_line
+from edge_ad.runtime.engines.cache import BlobCache
+
+log = logging.getLogger(__name__)
+
+DEVICE = "CPU"
+PRECISION_HINT = {"fp32": "f32", "fp16": "f16", "int8": "f32"}  # int8 lives in the graph's Q/DQ; the rest of it is f32
+EFFECTIVE = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class OpenVinoEngine(Engine):
+    """Compiles the graph for this CPU, with the arithmetic that the bundle promises.
+
+    OpenVINO's own default drops fp32 to bf16 or f16 where the CPU has them, so the precision is pinned and read back.
+    The compiled model is kept in the cache; its fingerprint has the graph, OpenVINO's version, the CPU and the
+    precision in it.
+    """
+
+    name = "openvino"
+
+    def load_impl(self) -> None:
+        try:
+            import openvino
+        except ImportError as exc:
+            raise MissingExtraError("engine 'openvino'", "openvino", "openvino") from exc
+        core = openvino.Core()
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": PRECISION_HINT[self.spec.precision],
+        }
+        fingerprint = {
+            "engine": self.name,
+            "version": openvino.get_version(),
+            "device": str(core.get_property(DEVICE, "FULL_DEVICE_NAME")),
+            "capabilities": " ".join(sorted(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))),
+            "config": " ".join(f"{key}={value}" for key, value in sorted(config.items())),
+            "batch": str(self.spec.batch),
+            "model": self.spec.model_sha256,
+        }
+        cache = BlobCache(self.spec.cache_dir) if self.spec.cache_dir is not None else None
+        self._compiled = self._from_cache(core, cache, fingerprint, config)
+        if self._compiled is None:
+            self._compiled = self._compile(core, config)
+            if cache is not None:
+                cache.put(fingerprint, _exported(self._compiled))
+        hint = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+        effective = EFFECTIVE.get(hint.strip("<>' ").rsplit(" ", 1)[-1].strip("'>"), hint)
+        self.effective_precision = "int8" if self.spec.precision == "int8" and effective == "fp32" else effective
+        self._request = self._compiled.create_infer_request()
+
+    def _from_cache(
+        self, core: Any, cache: BlobCache | None, fingerprint: dict[str, str], config: dict[str, str]
+    ) -> Any:
+        blob = cache.get(fingerprint) if cache is not None else None
+        if cache is None or blob is None:
+            return None
+        try:
+            compiled = core.import_model(io.BytesIO(blob), DEVICE, config)
+        except RuntimeError as exc:
+            log.warning("OpenVINO refuses the compiled model from the cache (%s); compiling it again", one_line(exc))
+            cache.forget(fingerprint)
+            return None
+        self.from_cache = True
+        return compiled
+
+    def _compile(self, core: Any, config: dict[str, str]) -> Any:
+        try:
+            model = core.read_model(io.BytesIO(self._read_model()))
+            if self.spec.batch is not None:
+                model.reshape([self.spec.batch, *self.spec.image.shape[1:]])
+            return core.compile_model(model, DEVICE, config)
+        except RuntimeError as exc:
+            raise EngineError(f"OpenVINO cannot compile the bundle's graph: {one_line(exc)}") from exc
+
+    def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
+        try:
+            self._request.infer({0: np.ascontiguousarray(batch_nhwc)}, share_inputs=True)
+            tensors = [self._request.get_tensor(self._compiled.output(t.name)).data for t in self.spec.outputs]
+        except RuntimeError as exc:
+            raise EngineError(f"OpenVINO failed on a batch: {one_line(exc)}") from exc
+        patch_map, anomaly_map, pred_score = (np.array(tensor, np.float32) for tensor in tensors)
+        return Outputs(patch_map, anomaly_map, pred_score)
+
+    def close_impl(self) -> None:
+        del self._request, self._compiled
+
+
+def _exported(compiled: Any) -> bytes:
+    stream = io.BytesIO()
+    compiled.export_model(stream)
+    return stream.getvalue()

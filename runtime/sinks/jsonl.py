@@ -1,0 +1,68 @@
+"""Records as lines of JSON, to a file or to standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from edge_ad.errors import OutputError, os_reason
+from edge_ad.frame import Frame
+from edge_ad.runtime.sinks import output_folder
+from edge_ad.verdict import Verdict, record_line
+
+FILE_NAME = "verdicts.jsonl"
+
+
+class JsonLines:
+    """One line for each frame, handed to the system as soon as it is judged.
+
+    Args:
+        folder: `verdicts.jsonl` is written here, and one that is there from an earlier run keeps its lines under a name
+            with its date; None writes to standard output.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = None if folder is None else folder / FILE_NAME
+        self._stream: TextIO = sys.stdout
+
+    def __enter__(self) -> JsonLines:
+        if self.path is not None:
+            output_folder(self.path.parent)
+            try:
+                _set_aside(self.path)
+                self._stream = self.path.open("x", encoding="utf-8", newline="\n")
+            except OSError as exc:
+                raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
+        return self
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        try:
+            self._stream.write(record_line(entry) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise OutputError(f"{self.path or 'standard output'}: cannot be written: {os_reason(exc)}") from exc
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.path is not None:
+            self._stream.close()
+
+
+def _set_aside(path: Path) -> None:
+    if not path.exists():
+        return
+    written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    number = 0
+    while True:
+        other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
+        if not other.exists():
+            path.rename(other)
+            return
+        number += 1

@@ -1,0 +1,113 @@
+"""Masks and overlays of judged frames, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.errors import OutputError, os_reason
+from edge_ad.frame import Frame, ImageArray
+from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.sinks import output_folder
+from edge_ad.verdict import Verdict
+
+BOX_BGR = (60, 60, 255)
+INSPECTED_BGR = (200, 200, 200)
+LABEL_BGR = {"anomalous": (60, 60, 255), "normal": (80, 200, 80), None: (220, 220, 220)}
+HEAT_OPACITY = 0.55
+
+
+class PictureFiles:
+    """Writes one picture for each judged frame as `<folder>/<frame_id>_<name of the file>.<suffix>`.
+
+    Args:
+        folder: made when the run starts.
+        suffix: `.png` or `.jpg`.
+        draw: makes the picture, BGR or grey, from frame and verdict.
+    """
+
+    def __init__(self, folder: Path, suffix: str, draw: Callable[[Frame, Verdict], NDArray[np.uint8]]) -> None:
+        self.folder = folder
+        self._suffix = suffix
+        self._draw = draw
+
+    def __enter__(self) -> PictureFiles:
+        output_folder(self.folder)
+        return self
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        if verdict.maps is None:
+            return
+        stem = f"_{Path(frame.path).stem}" if frame.path else ""
+        path = self.folder / f"{frame.frame_id:06d}{stem}{self._suffix}"
+        good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
+        if not good:
+            raise OutputError(f"{path}: the picture cannot be encoded")
+        try:
+            path.write_bytes(data.tobytes())
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be written: {os_reason(exc)}") from exc
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+
+def draw_mask(frame: Frame, verdict: Verdict) -> NDArray[np.uint8]:
+    """(H, W) uint8 of the frame's size: 255 where it is anomalous."""
+    return verdict.mask_frame
+
+
+def draw_overlay(frame: Frame, verdict: Verdict) -> ImageArray:
+    """The frame with its anomaly map, regions, inspected box and score: (H, W, 3) uint8 BGR."""
+    cv2 = load_cv2()
+    assert frame.image_hwc is not None and verdict.maps is not None
+    order = 1 if frame.color_order == "bgr" else -1
+    picture: ImageArray = np.ascontiguousarray(frame.image_hwc[:, :, ::order]).copy()
+    x_min, y_min, x_max, y_max = verdict.maps.geometry.inspected_box
+    part = picture[y_min:y_max, x_min:x_max]
+    heat = heat_of(verdict.anomaly_map_frame[y_min:y_max, x_min:x_max], verdict.threshold)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    opacity = (HEAT_OPACITY * heat)[..., None]
+    part[:] = (part * (1 - opacity) + colours * opacity).astype(np.uint8)
+    width = max(1, round(min(picture.shape[:2]) / 300))
+    cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), INSPECTED_BGR, width)
+    for region in verdict.regions:
+        left, top, right, bottom = region.box_xyxy
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), BOX_BGR, 2 * width)
+    _write_label(picture, verdict, width)
+    return picture
+
+
+def heat_of(values: NDArray[np.float32], threshold: float | None) -> NDArray[np.float32]:
+    """Anomaly values as heat in [0, 1]: 0 up to half the threshold, 1 from one and a half times on.
+
+    Without a threshold the range of the map itself is used.
+    """
+    low, high = (threshold * 0.5, threshold * 1.5) if threshold else (float(values.min()), float(values.max()))
+    heat: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    return heat
+
+
+def _write_label(picture: ImageArray, verdict: Verdict, width: int) -> None:
+    cv2 = load_cv2()
+    text = f"{verdict.verdict or verdict.status}  {verdict.score:.3f}"
+    if verdict.threshold is not None:
+        text += f"  (threshold {verdict.threshold:.3f})"
+    scale = min(picture.shape[:2]) / 700
+    origin = (round(14 * scale), round(30 * scale))
+    for colour, stroke in (((0, 0, 0), 4 * width), (LABEL_BGR[verdict.verdict], width + 1)):
+        cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, stroke, cv2.LINE_AA)
+
+
+PICTURES: dict[str, tuple[str, Callable[[Frame, Verdict], NDArray[np.uint8]]]] = {
+    "masks": (".png", draw_mask),
+    "overlays": (".jpg", draw_overlay),
+}
+"""Suffix and drawing of each kind of picture by the name that the user gives it; also the name of its folder."""

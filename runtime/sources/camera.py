@@ -1,0 +1,60 @@
+"""Cameras of this machine, by index."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from types import ModuleType
+
+from edge_ad.errors import SourceError
+from edge_ad.runtime.sources.capture import Capture, CaptureSource
+from edge_ad.runtime.sources.listing import natural_key
+
+# From 100 on, OpenCV reads the hundreds as the number of a backend: 200 is camera 0 of V4L2.
+_INDICES = range(100)
+
+
+class CameraSource(CaptureSource):
+    """Frames of camera `index`, the newest the driver has.
+
+    Raises:
+        SourceError: `index` is not 0 to 99.
+    """
+
+    live = True
+
+    def __init__(self, index: int) -> None:
+        if index not in _INDICES:
+            raise SourceError(f"wanted a camera index of 0 to {_INDICES[-1]}, got {index}; try --camera 0")
+        super().__init__(f"camera:{index}")
+        self._index = index
+
+    def _open(self, cv2: ModuleType) -> Capture:
+        capture: Capture = cv2.VideoCapture(self._index)
+        # A longer queue hands out frames that are already old; backends without the setting ignore it.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+
+    def _refusal(self) -> str:
+        text = f"camera {self._index} does not open"
+        if not sys.platform.startswith("linux"):
+            return f"{text}; is it plugged in, allowed for this program and not in use elsewhere?"
+        device = f"/dev/video{self._index}"
+        devices = sorted(glob.glob("/dev/video*"), key=natural_key)
+        if device not in devices:
+            return f"{text}: this machine has {', '.join(devices) or 'no /dev/video*'}; plug it in or take another"
+        if not os.access(device, os.R_OK | os.W_OK):
+            return f"{text}: no permission for {device}; add the user to the group 'video' and log in again"
+        return f"{text}: {device} is in use elsewhere or not a capture device (present: {', '.join(devices)})"
+
+
+def open_camera(uri: str) -> CameraSource:
+    """Camera of `3`, `camera:3`, `/dev/video3` or a link to that. Raises: SourceError when there is no index."""
+    named = re.fullmatch(r"(?:camera:)?(-?[0-9]{1,6})", uri, re.IGNORECASE)
+    device = re.fullmatch(r"/dev/video([0-9]{1,6})", os.path.realpath(uri))
+    index = named or device
+    if index is None:
+        raise SourceError(f"wanted camera:N with N from 0 to {_INDICES[-1]}, got {uri!r}; try camera:0")
+    return CameraSource(int(index.group(1)))

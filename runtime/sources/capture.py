@@ -1,0 +1,159 @@
+"""What video files, cameras and network streams share: a `cv2.VideoCapture` behind the source contract."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from datetime import datetime, timezone
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge_ad.errors import ImageError, SourceError
+from edge_ad.frame import Frame, ImageArray
+from edge_ad.runtime.opencv import load_cv2
+
+
+class Capture(Protocol):
+    """The part of `cv2.VideoCapture` in use."""
+
+    def isOpened(self) -> bool: ...
+    def grab(self) -> bool: ...
+    def retrieve(self) -> tuple[bool, Any]: ...
+    def get(self, prop: int) -> float: ...
+    def set(self, prop: int, value: float) -> bool: ...
+    def release(self) -> None: ...
+
+
+class CaptureSource(ABC):
+    """Frames of one `cv2.VideoCapture`, in BGR. A kind of source says how to open it and why it may have failed.
+
+    Opening reads the first frame, since a device that is in use elsewhere opens and then stays silent; `read`
+    delivers it as frame 0. When the capture delivers no further frame, the source has ended.
+    """
+
+    live: bool
+    length: int | None = None
+    path: str | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._capture: Capture | None = None
+        self._first: Frame | None = None
+        self._next_id = 0
+        # Releasing a capture while another thread reads from it crashes inside OpenCV.
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _open(self, cv2: ModuleType) -> Capture:
+        """Open the capture; a closed one says that it failed."""
+
+    @abstractmethod
+    def _refusal(self) -> str:
+        """Why it may not have opened and what to do, to stand behind the name of the source."""
+
+    def _stamp_ns(self, asked_ns: int, grabbed_ns: int) -> int:
+        """When the frame was captured: a live one when it arrived."""
+        return grabbed_ns
+
+    def __enter__(self) -> CaptureSource:
+        """Open. Raises: SourceError when it does not open or gives no first frame."""
+        cv2 = load_cv2()
+        self._next_id = 0
+        try:
+            self._capture = self._open(cv2)
+        except cv2.error:
+            # Its text may repeat the address with the password in it.
+            raise SourceError(f"{self.name}: {self._refusal()}") from None
+        if not self._capture.isOpened():
+            self._close()
+            raise SourceError(f"{self.name}: {self._refusal()}")
+        self._first = self._take(self._capture)
+        if self._first is None:
+            self._close()
+            raise SourceError(f"{self.name}: opens but gives no first frame; {self._refusal()}")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._close()
+
+    def read(self) -> Frame | None:
+        """Next frame as (H, W, 3) uint8 BGR, or None when the source has ended or was closed."""
+        with self._lock:
+            if self._capture is None:
+                return None
+            if self._first is not None:
+                first, self._first = self._first, None
+                return first
+            return self._take(self._capture)
+
+    def _close(self) -> None:
+        if self._capture is not None:
+            self._capture.release()
+        self._capture = self._first = None
+
+    def _take(self, capture: Capture) -> Frame | None:
+        asked_ns = time.monotonic_ns()
+        if not capture.grab():
+            return None
+        captured_ns = self._stamp_ns(asked_ns, time.monotonic_ns())
+        captured_at = datetime.now(timezone.utc)
+        image: ImageArray | None = None
+        error: str | None = None
+        decoded, pixels = capture.retrieve()
+        try:
+            image = as_bgr(pixels if decoded else None)
+        except ImageError as exc:
+            error = f"{self.name}: frame {self._next_id}: {exc}"
+        self._next_id += 1
+        return Frame(
+            frame_id=self._next_id - 1,
+            source=self.name,
+            captured_at=captured_at,
+            captured_ns=captured_ns,
+            image_hwc=image,
+            color_order="bgr",
+            decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
+            path=self.path,
+            error=error,
+        )
+
+
+def as_bgr(pixels: Any) -> ImageArray:
+    """What OpenCV delivered as (H, W, 3) uint8 BGR: grey is repeated, alpha is dropped.
+
+    Raises:
+        ImageError: no pixels, or not 8 bits in 1, 3 or 4 channels.
+    """
+    if pixels is None or pixels.size == 0:
+        raise ImageError("cannot be decoded")
+    image = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ImageError(f"wanted 8 bits in 1, 3 or 4 channels, got {pixels.shape} {pixels.dtype}")
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[:, :, :3])
+
+
+def open_with_backends(cv2: ModuleType, address: str, parameters: dict[int, list[int]]) -> Capture:
+    """Open a file or URL with the first general backend that can.
+
+    Left out on purpose are the picture-sequence backend, which takes digits in a name for a counter, and the
+    built-in MJPEG reader, which prints to stderr whatever the log level.
+
+    Args:
+        cv2: the OpenCV module.
+        address: file or URL.
+        parameters: for a backend that is named here, the flat list of properties to open with.
+    """
+    registry = cv2.videoio_registry
+    general = [cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER, cv2.CAP_MSMF, cv2.CAP_AVFOUNDATION]
+    capture: Capture = cv2.VideoCapture()
+    for backend in (backend for backend in general if registry.hasBackend(backend)):
+        capture = cv2.VideoCapture(address, backend, parameters.get(backend, []))
+        if capture.isOpened():
+            break
+    return capture

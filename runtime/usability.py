@@ -1,0 +1,30 @@
+"""Frames that show nothing: they must never be reported as normal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_ad.frame import ImageArray
+
+DARK_LEVEL = 10  # grey levels; sensor noise of a covered lens stays below, the darkest usable scene is far above
+BRIGHT_LEVEL = 245
+SAMPLING = 3  # every third pixel in both directions is plenty to tell black from not black
+
+
+def unusable_reason(image_hwc: ImageArray) -> str | None:
+    """Why a picture cannot be judged, or None.
+
+    Args:
+        image_hwc: (H, W, 3) uint8, at model size.
+
+    A picture is black or saturated when 99 % of it is, and flat when a whole colour plane has one value (no signal,
+    the green frame of a broken stream).
+    """
+    sample = image_hwc[::SAMPLING, ::SAMPLING].reshape(-1, 3)
+    if int(np.percentile(sample.max(axis=1), 99)) < DARK_LEVEL:
+        return "the frame is black; check lens cover, lighting and exposure"
+    if int(np.percentile(sample.min(axis=1), 1)) > BRIGHT_LEVEL:
+        return "the frame is saturated; check lighting and exposure"
+    if bool((sample == sample[0]).all()):
+        return "the frame has one colour only; check the camera and its signal"
+    return None
