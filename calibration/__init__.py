@@ -1,0 +1,1 @@
+"""Decisions that are taken on data: thresholds."""

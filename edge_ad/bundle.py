@@ -182,12 +182,13 @@ def write_bundle(
                 write_durably(target, data)
             scratch.chmod(0o755)
             fsync_directory(scratch)
+            written = Bundle.read(scratch)
             publish_directory(scratch, path, replace=replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as exc:
         raise OutputError(f"bundle {path}: cannot be written: {os_reason(exc)}") from exc
-    return Bundle.read(path)
+    return Bundle(path, written.manifest, written.sha256)
 
 
 def check_destination(path: Path, *, replace: bool) -> None:
@@ -196,7 +197,7 @@ def check_destination(path: Path, *, replace: bool) -> None:
         raise OutputError(f"bundle {path}: wanted the name of a new directory, such as bottle.edgead")
     if not path.exists() and not path.is_symlink():
         return
-    if not (path / MANIFEST).is_file():
+    if not all((path / name).is_file() for name in (MANIFEST, CHECKSUM)):
         raise OutputError(f"{path} exists and is no bundle; choose another name for the output")
     if not replace:
         raise OutputError(f"bundle {path} exists; give --force to replace it, or choose another name")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
@@ -113,8 +113,9 @@ class Engine(ABC):
                 f"input 'image': got a batch of {len(batch_nhwc)}, the engine is compiled for {self.spec.batch}"
             )
         outputs = self.infer_impl(batch_nhwc)
-        if not np.isfinite(outputs.pred_score).all():
-            raise EngineError(f"engine {self.name!r} returned a score that is not finite ({outputs.pred_score})")
+        for field in fields(outputs):  # the maps too: a maximum may pass over NaN and leave a harmless score
+            if not np.isfinite(getattr(outputs, field.name)).all():
+                raise EngineError(f"engine {self.name!r} returned values that are not finite in {field.name!r}")
         return outputs
 
     @abstractmethod

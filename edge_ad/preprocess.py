@@ -2,16 +2,18 @@
 
 The resize is Pillow's own antialiased bilinear, restricted to the part of the frame that the model sees. Large frames
 are cut into horizontal strips that are resized at the same time (Pillow releases the interpreter lock); a strip reads
-as many rows beyond its edge as the filter does, so the result does not depend on the number of strips.
+as many rows beyond its edge as the filter does, so the result does not depend on the number of strips. Columns are
+resized before rows, as Pillow did for every picture until version 12; newer ones turn that round for some tall
+pictures, which moves pixels by one grey level.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,19 +83,14 @@ class Preprocessor:
 
     def _resize(self, image_hwc: ImageArray, geometry: FrameGeometry, out: ImageArray, order: ColorOrder) -> None:
         x_min, y_min, x_max, y_max = geometry.content_box
-        columns = _Axis(geometry.frame_hw[1], geometry.resized_hw[1], x_min + geometry.left, x_max + geometry.left)
-        source_pixels = (y_max - y_min) * geometry.scale_y * (columns.stop - columns.start)
-        n_strips = max(1, min(self.threads, int(source_pixels // STRIP_PIXELS) + 1, y_max - y_min))
-        jobs = [
-            (image_hwc, columns, _Axis(geometry.frame_hw[0], geometry.resized_hw[0], first, last), out[a:b], order)
-            for a, b, first, last in _strips(y_max - y_min, y_min + geometry.top, n_strips)
-        ]
-        if len(jobs) == 1:
-            _resize_strip(*jobs[0])
-            return
-        if self._pool is None:
+        columns = _Span(geometry.frame_hw[1], geometry.resized_hw[1], x_min + geometry.left, x_max + geometry.left)
+        rows = _Span(geometry.frame_hw[0], geometry.resized_hw[0], y_min + geometry.top, y_max + geometry.top)
+        source_pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
+        strips = rows.divided(min(self.threads, source_pixels // STRIP_PIXELS + 1))
+        jobs = [(image_hwc, columns, strip, out[strip.first - rows.first :], order) for strip in strips]
+        if len(jobs) > 1 and self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="edge-ad-resize")
-        others = [self._pool.submit(_resize_strip, *job) for job in jobs[1:]]
+        others = [self._pool.submit(_resize_strip, *job) for job in jobs[1:]] if self._pool is not None else []
         _resize_strip(*jobs[0])
         for other in others:
             other.result()
@@ -111,8 +108,13 @@ def check_image(image_hwc: object) -> None:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Output samples [first, last) of one resampled axis, and the source samples [start, stop) that they read."""
+class _Span:
+    """Output samples [first, last) of one resampled axis.
+
+    Pillow keeps the edges of the box that it resizes in single precision, so a box whose edges need more bits gives
+    other grey levels here and there than resizing everything and cropping does. What is computed is therefore widened
+    to `low` and `high`, the next samples whose edges in the source are exact, and cropped afterwards.
+    """
 
     n_in: int
     n_out: int
@@ -120,45 +122,62 @@ class _Axis:
     last: int
 
     @property
-    def scale(self) -> float:
-        return self.n_in / self.n_out
+    def step(self) -> int:
+        """Samples whose edge lies on a whole 256th of a source sample: every `step`-th, the ends included."""
+        return self.n_out // math.gcd(self.n_in * 256, self.n_out)
 
     @property
-    def margin(self) -> float:
-        """Reach of the bilinear filter in source samples, and one for rounding."""
-        return max(self.scale, 1.0) + 1.0
+    def low(self) -> int:
+        return self.first // self.step * self.step
+
+    @property
+    def high(self) -> int:
+        return -(-self.last // self.step) * self.step
 
     @property
     def start(self) -> int:
-        return max(0, math.floor(self.first * self.scale - self.margin))
+        """First source sample that the filter can reach, rounding allowed for."""
+        return max(0, math.floor(self.low * self.n_in / self.n_out - self._reach))
 
     @property
     def stop(self) -> int:
-        return min(self.n_in, math.ceil(self.last * self.scale + self.margin))
+        """Behind the last source sample that the filter can reach."""
+        return min(self.n_in, math.ceil(self.high * self.n_in / self.n_out + self._reach))
 
     @property
-    def span(self) -> tuple[float, float]:
-        """Edges of the output samples, counted from `start`."""
-        low = self.first * self.scale - self.start
-        return max(0.0, low), min(float(self.stop - self.start), self.last * self.scale - self.start)
+    def edges(self) -> tuple[float, float]:
+        """Edges of the samples `low` to `high` in the source, counted from `start`."""
+        return self.low * self.n_in / self.n_out - self.start, self.high * self.n_in / self.n_out - self.start
+
+    @property
+    def kept(self) -> slice:
+        """The samples first to last among those from `low` to `high`."""
+        return slice(self.first - self.low, self.last - self.low)
+
+    @property
+    def _reach(self) -> float:
+        return max(self.n_in / self.n_out, 1.0) + 1.0
+
+    def divided(self, parts: int) -> list[_Span]:
+        """Up to `parts` spans of about the same length that meet at exact edges."""
+        length = self.last - self.first
+        inner = {round((self.first + part * length / parts) / self.step) * self.step for part in range(1, parts)}
+        cuts = [self.first, *sorted(cut for cut in inner if self.first < cut < self.last), self.last]
+        return [_Span(self.n_in, self.n_out, a, b) for a, b in pairwise(cuts)]
 
 
-def _strips(n_rows: int, offset: int, n_strips: int) -> Iterator[tuple[int, int, int, int]]:
-    """Rows [a, b) of the output and the same rows [first, last) of the whole resized frame, for each strip."""
-    for index in range(n_strips):
-        a, b = index * n_rows // n_strips, (index + 1) * n_rows // n_strips
-        yield a, b, a + offset, b + offset
-
-
-def _resize_strip(image_hwc: ImageArray, columns: _Axis, rows: _Axis, out: ImageArray, order: ColorOrder) -> None:
+def _resize_strip(image_hwc: ImageArray, columns: _Span, rows: _Span, out: ImageArray, order: ColorOrder) -> None:
     from PIL import Image
 
     part = np.ascontiguousarray(image_hwc[rows.start : rows.stop, columns.start : columns.stop])
     # The raw mode swaps the channels while the pixels are unpacked, so BGR frames cost nothing extra.
     picture = Image.frombuffer("RGB", (part.shape[1], part.shape[0]), part, "raw", order.upper(), 0, 1)
-    box = (columns.span[0], rows.span[0], columns.span[1], rows.span[1])
-    small = picture.resize((columns.last - columns.first, rows.last - rows.first), Image.Resampling.BILINEAR, box=box)
-    out[:] = np.asarray(small)
+    width, height = columns.high - columns.low, rows.high - rows.low
+    left, right = columns.edges
+    narrow = picture.resize((width, len(part)), Image.Resampling.BILINEAR, box=(left, 0, right, len(part)))
+    top, bottom = rows.edges
+    small = narrow.resize((width, height), Image.Resampling.BILINEAR, box=(0, top, width, bottom))
+    out[: rows.last - rows.first] = np.asarray(small)[rows.kept, columns.kept]
 
 
 def _step(color_order: ColorOrder) -> int:

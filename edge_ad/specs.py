@@ -39,6 +39,13 @@ class PreprocessSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     pad_rgb: tuple[int, int, int] = (0, 0, 0)
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError for sizes below 1 or a standard deviation that is not positive."""
+        if min(self.height, self.width) < 1 or (self.resize is not None and self.resize < 1):
+            raise ValueError("height, width and resize: wanted at least 1 pixel")
+        if min(self.std) <= 0:
+            raise ValueError("std: wanted positive numbers")
+
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.height, self.width
@@ -59,6 +66,11 @@ class PostprocessSpec:
     sigma: float = 4.0
     truncate: float = 4.0
     score: ScoreKind = "map_max"
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for a negative sigma or truncation."""
+        if self.sigma < 0 or self.truncate < 0:
+            raise ValueError("sigma and truncate: wanted at least 0")
 
 
 @strict

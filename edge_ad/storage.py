@@ -39,11 +39,12 @@ def publish_directory(scratch: Path, path: Path, *, replace: bool) -> None:
         scratch.rename(path)
     else:
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-        path.rename(aside / path.name)
         try:
+            path.rename(aside / path.name)
             scratch.rename(path)
-        except OSError:
-            (aside / path.name).rename(path)
+        except BaseException:
+            if os.path.lexists(aside / path.name):
+                (aside / path.name).rename(path)
             aside.rmdir()
             raise
         shutil.rmtree(aside, ignore_errors=True)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, TypeVar, cast
 
 from edge_ad.errors import ConfigError, EdgeAdError
 
 T = TypeVar("T")
+
+_BRIEF = Repr()  # a few YAML aliases can stand for a value whose full repr fills the memory
+_BRIEF.maxlevel = 3
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 60
 
 
 def strict(kind: type[T]) -> type[T]:
@@ -43,16 +48,18 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
             seen = set()
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
-                if isinstance(key, str) and key in seen:
+                if not isinstance(key, Hashable):
+                    continue  # refused by the parent, with a message of its own
+                if key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key {key!r} is given twice", key_node.start_mark
                     )
-                seen.add(str(key))
+                seen.add(key)
             return super().construct_mapping(node, deep)
 
     try:
         data = yaml.load(text, UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except Exception as exc:  # PyYAML lets KeyError, IndexError, TypeError … out of ill-typed tags such as !!int ''
         raise ConfigError(where, [f"no valid YAML: {_reason(exc)}"]) from exc
     if data is None:
         data = {}
@@ -101,7 +108,7 @@ def _fault(error: Any) -> str:
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: missing"
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    shown = repr(error["input"])
+    shown = _BRIEF.repr(error["input"])
     return f"{path}: {message}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 

@@ -163,8 +163,11 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
 
 
 def record_line(entry: Mapping[str, Any]) -> str:
-    """One record as one line of strict JSON, without the line break."""
-    return json.dumps(entry, allow_nan=False, ensure_ascii=False, separators=(", ", ": "))
+    """One record as one line of strict JSON, ASCII only, without the line break.
+
+    ASCII because standard output may have any encoding, and a file name may hold bytes that are no text.
+    """
+    return json.dumps(entry, allow_nan=False)
 
 
 def record_schema() -> dict[str, Any]:

@@ -7,9 +7,11 @@ where 17 was wanted and says nothing. The opset, the names, types and shapes of 
 from __future__ import annotations
 
 import contextlib
-import io
+import os
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +62,10 @@ def _traced(
     module: nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str], *, dynamic: bool, opset: int
 ) -> onnx.ModelProto:
     axes = {name: {0: "N"} for name in (*inputs, *outputs)} if dynamic else None
-    chatter = io.StringIO()  # the exporter prints whole graphs when it fails
     with (
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(chatter),
+        _silent_stdout(),
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
@@ -83,6 +84,20 @@ def _traced(
             return onnx.load_model(path)
         except Exception as exc:
             raise ExportError(f"the network cannot be written as ONNX opset {opset}: {one_line(exc)}") from exc
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Drop what is printed: when it fails, the exporter prints whole graphs, from C++ and past `sys.stdout`."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def check_contract(model: onnx.ModelProto, image: TensorSpec, outputs: tuple[TensorSpec, ...], opset: int) -> None:

@@ -21,7 +21,9 @@ MAX_SIDE = 8192
 
 
 def _size(value: object) -> tuple[int, int]:
-    """`288` or `HxW` as (height, width)."""
+    """`288`, `HxW` or [H, W] as (height, width)."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = "x".join(map(str, value))
     if isinstance(value, int) and not isinstance(value, bool):
         sides = [value, value]
     else:

@@ -19,6 +19,7 @@ from edge_ad.runtime.engines.cache import default_cache_dir
 from edge_ad.runtime.postprocess import decide, find_regions
 from edge_ad.runtime.usability import unusable_reason
 from edge_ad.specs import Precision, Thresholds
+from edge_ad.validation import build
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
 
 
@@ -81,7 +82,8 @@ class Detector:
         geometry = model_input.geometry
         prepared = time.perf_counter()
         timings_ms = {"preprocess": (prepared - began) * 1e3}
-        reason = unusable_reason(model_input.image_hwc)
+        x_min, y_min, x_max, y_max = geometry.content_box  # padding is neither dark nor bright nor a second colour
+        reason = unusable_reason(model_input.image_hwc[y_min:y_max, x_min:x_max])
         if reason is not None:
             return Verdict(
                 "unusable",
@@ -154,5 +156,5 @@ def open_detector(
         model_sha256=manifest.files[file],
         cache_dir=Path(engine_cache) if engine_cache is not None else default_cache_dir(),
     )
-    thresholds = manifest.thresholds if threshold is None else Thresholds(image=threshold)
+    thresholds = manifest.thresholds if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     return Detector(opened, make_engine(engine, lambda: opened.read_file(file), spec), thresholds)

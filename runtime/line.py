@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.frame import Frame, FrameSource
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.live import Captured, captured_frames
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.verdict import Verdict, record
+
+log = logging.getLogger(__name__)
 
 
 class Line:
@@ -68,6 +71,11 @@ class Line:
             verdict = self._detector.judge(frame.image_hwc, color_order=frame.color_order)
         except EdgeAdError as exc:
             return Verdict("error", timings_ms=timings_ms, reason=str(exc))
+        except Exception as exc:  # a defect must cost one frame, not the line
+            log.exception("frame %d of %s", frame.frame_id, frame.source)
+            return Verdict(
+                "error", timings_ms=timings_ms, reason=f"internal error: {type(exc).__name__}: {one_line(exc)}"
+            )
         total_ms = _age_ms(frame)
         timings_ms |= {"wait": max(0.0, waited_ms - frame.decode_ms), **verdict.timings_ms, "total": total_ms}
         late = verdict.status == "ok" and self._budget_ms is not None and total_ms > self._budget_ms

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from edge_ad.frame import Frame, FrameSource
 
 MAX_PASSED_OVER = 10_000  # records of frames that wait for the judge; without their pictures, about 1 KB each
+STOP_S = 2.0  # how long a stopped run waits for a read that is under way; a camera may hang in it for good
 POLL_S = 0.1  # how often a waiting reader looks whether it should stop
 
 
@@ -48,14 +49,17 @@ def _live(source: FrameSource, stop: threading.Event, max_frames: int | None) ->
     try:
         while True:
             yield from slot.take(POLL_S)
-            if slot.drained or (stop.is_set() and not reader.is_alive()):
+            if slot.drained:
+                break
+            if stop.is_set():
+                reader.join(STOP_S)
                 break
         yield from slot.take(0)
         if slot.failure is not None:
             raise slot.failure
     finally:
         stop.set()
-        reader.join(timeout=2)
+        reader.join(STOP_S)
 
 
 def _fill(source: FrameSource, slot: FreshestSlot, stop: threading.Event, max_frames: int | None) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from types import ModuleType
 
-from edge_ad.errors import EdgeAdError, MissingExtraError
+from edge_ad.errors import EdgeAdError
 
 QUIET_ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
@@ -25,8 +25,7 @@ def load_cv2() -> ModuleType:
     """The `cv2` module, imported at the first call and silenced.
 
     Raises:
-        MissingExtraError: OpenCV is not installed.
-        EdgeAdError: OpenCV is installed but does not load (a system library is missing).
+        EdgeAdError: OpenCV is absent, or a system library of its is.
     """
     already_imported = "cv2" in sys.modules
     user_chose_level = "OPENCV_LOG_LEVEL" in os.environ
@@ -35,12 +34,10 @@ def load_cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as exc:
-        if isinstance(exc, ModuleNotFoundError) and exc.name == "cv2":
-            raise MissingExtraError("reading cameras, streams and videos", "opencv-python-headless", "runtime") from exc
         reason = " ".join(str(exc).split())
         raise EdgeAdError(
-            f"OpenCV is installed but does not load ({reason}); "
-            "install the missing system library, or opencv-python-headless instead of opencv-python"
+            f"OpenCV does not load ({reason}); pip install opencv-python, or install the system library that is"
+            " missing (Debian: libgl1, libglib2.0-0)"
         ) from exc
     if already_imported and not user_chose_level:
         _silence(cv2)

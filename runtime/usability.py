@@ -17,8 +17,8 @@ def unusable_reason(image_hwc: ImageArray) -> str | None:
     Args:
         image_hwc: (H, W, 3) uint8, at model size.
 
-    A picture is black or saturated when 99 % of it is, and flat when a whole colour plane has one value (no signal,
-    the green frame of a broken stream).
+    A picture is black or saturated when 99 % of it is, and flat when all of it has one colour (no signal, the green
+    frame of a broken stream).
     """
     sample = image_hwc[::SAMPLING, ::SAMPLING].reshape(-1, 3)
     if int(np.percentile(sample.max(axis=1), 99)) < DARK_LEVEL:

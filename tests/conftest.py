@@ -62,7 +62,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, deterministic_stat
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: tuple[Path, Path]) -> Path:
-    """A bundle of the small checkpoint: 64×64 input, 16×16 patch map, threshold 0.5, dynamic batch. Do not change it."""
+    """A bundle of the small checkpoint: 64×64 input, 16×16 patches, threshold 0.5, dynamic batch. Do not change it."""
     from edge_ad.export.options import export_options
     from edge_ad.export.to_bundle import export_bundle
 

@@ -43,7 +43,7 @@ def command(config: str | None, **given: Any) -> None:
 
     Every option may stand in the configuration file under its long name.
     """
-    values = {key.replace("-", "_"): value for key, value in read_yaml(Path(config)).items()} if config else {}
+    values = {str(key).replace("-", "_"): value for key, value in read_yaml(Path(config)).items()} if config else {}
     overrides = {key: value for key, value in given.items() if value is not None}
     where = f"export options ({config})" if config else "export options"
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -21,6 +22,10 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
+class PipeClosedError(Exception):
+    """Whoever read standard output has left."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are modules of this package, imported on use."""
 
@@ -32,6 +37,12 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"edge_ad.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:  # click would end the process with code 1
+            raise PipeClosedError from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -68,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"{exc.format_message()} (see '{where} --help')", exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
+    except PipeClosedError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
     except Exception as exc:

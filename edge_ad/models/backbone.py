@@ -6,6 +6,9 @@ a module inside it (`layer2`, `features.13`). Only the layers up to the last tap
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -49,20 +52,28 @@ class Backbone(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.no_grad():
+            # A traced network prints its own traceback before it raises.
+            with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
                 features = self(torch.zeros(1, 3, height, width))
-        except RuntimeError as exc:
+        except (AssertionError, RuntimeError) as exc:
             raise ConfigError(
                 "imgsz", [f"{height}x{width} is too small or unsuited for backbone {self.name!r}: {one_line(exc)}"]
             ) from exc
         finally:
             self.train(training)
         for tap, feature in zip(self.taps, features, strict=True):
-            if feature.ndim != 4:
+            if feature.ndim != 4 or not _same_aspect(feature, height / width):
+                found = tuple(feature.shape)
                 raise ConfigError(
-                    "layers", [f"tap {tap!r} of {self.name!r} gives {feature.ndim}-D features, wanted (N, C, h, w)"]
+                    "layers", [f"tap {tap!r} of {self.name!r} gives features {found}, wanted (N, channels, h, w)"]
                 )
         return [(int(f.shape[1]), int(f.shape[2]), int(f.shape[3])) for f in features]
+
+
+def _same_aspect(feature: Tensor, aspect: float) -> bool:
+    """Whether the last two axes look like rows and columns of the image, which tells NCHW from NHWC features."""
+    rows, columns = feature.shape[2:]
+    return rows - 1 <= aspect * (columns + 1) and aspect * (columns - 1) <= rows + 1
 
 
 def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, owner: str) -> None:
@@ -117,7 +128,9 @@ def _cut(network: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
         )
     network.eval()
     try:
-        trunk: nn.Module = create_feature_extractor(network, return_nodes={tap: tap for tap in taps})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that train mode has further nodes; a frozen network has no train mode
+            trunk: nn.Module = create_feature_extractor(network, return_nodes={tap: tap for tap in taps})
     except Exception as exc:
         raise ConfigError("backbone", [f"{name!r} cannot be cut at {', '.join(taps)}: {one_line(exc)}"]) from exc
     return trunk

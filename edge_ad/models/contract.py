@@ -34,8 +34,8 @@ class ContractModule(nn.Module):
         self.score = postprocess.score
         operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess.sigma, postprocess.truncate)
         mean, std = np.array(preprocess.mean), np.array(preprocess.std)
-        self._constant("rows", operator.rows)
-        self._constant("columns_transposed", operator.columns_transposed)
+        self._constant("rows", operator.rows.dense)
+        self._constant("columns_transposed", operator.columns.dense.T)
         self._constant("scale", (1 / (255 * std))[:, None, None])
         self._constant("shift", (-mean / std)[:, None, None])
 

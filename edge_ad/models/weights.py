@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ def read_tensors(path: Path, what: str) -> dict[str, Any]:
     Raises: CheckpointError when the file is missing, truncated or holds anything but plain tensors.
     """
     if not path.is_file():
-        raise CheckpointError(f"{what} {path}: no such file")
+        raise CheckpointError(f"{what} {path}: {'is no file' if path.exists() else 'no such file'}")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
         reason = "holds more than plain tensors and is not opened" if "weights_only" in str(exc) else one_line(exc)
         raise CheckpointError(
@@ -41,6 +44,8 @@ def state_of(data: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where}: wanted a dictionary of tensors, got a {type(data).__name__}")
     for key, value in data.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f"{where}: {key!r} is a key of type {type(key).__name__}, wanted names of tensors")
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{where}: {key!r} is a {type(value).__name__}, wanted a tensor")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -69,7 +74,7 @@ def backbone_state(name: str, file: Path | None) -> tuple[dict[str, Tensor], str
         raise CheckpointError(f"torchvision publishes no IMAGENET1K_V1 weights for {name!r}; {how}")
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as exc:
+    except Exception as exc:  # urllib, http.client and torch each have errors of their own
         raise CheckpointError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
     return state_of(state, f"pretrained weights of {name!r}"), "torchvision IMAGENET1K_V1"
 

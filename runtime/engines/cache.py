@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from edge_ad.errors import os_reason
@@ -58,8 +59,9 @@ class BlobCache:
 
     def forget(self, fingerprint: Mapping[str, str]) -> None:
         """Drop a blob that an engine refused."""
-        for path in self._paths(fingerprint):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in self._paths(fingerprint):
+                path.unlink(missing_ok=True)
 
     def _paths(self, fingerprint: Mapping[str, str]) -> tuple[Path, Path]:
         key = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -33,3 +34,17 @@ def output_folder(path: Path) -> Path:
     except OSError as exc:
         raise OutputError(f"output folder {path}: cannot be made: {os_reason(exc)}") from exc
     return path
+
+
+def set_aside(path: Path) -> None:
+    """Give results of an earlier run, file or folder, a name with their date. Raises: OSError."""
+    if not path.exists():
+        return
+    written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    number = 0
+    while True:
+        other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
+        if not other.exists():
+            path.rename(other)
+            return
+        number += 1

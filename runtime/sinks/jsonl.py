@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame
-from edge_ad.runtime.sinks import output_folder
+from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.verdict import Verdict, record_line
 
 FILE_NAME = "verdicts.jsonl"
@@ -33,7 +32,7 @@ class JsonLines:
         if self.path is not None:
             output_folder(self.path.parent)
             try:
-                _set_aside(self.path)
+                set_aside(self.path)
                 self._stream = self.path.open("x", encoding="utf-8", newline="\n")
             except OSError as exc:
                 raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
@@ -53,16 +52,3 @@ class JsonLines:
     ) -> None:
         if self.path is not None:
             self._stream.close()
-
-
-def _set_aside(path: Path) -> None:
-    if not path.exists():
-        return
-    written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    number = 0
-    while True:
-        other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
-        if not other.exists():
-            path.rename(other)
-            return
-        number += 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
-from edge_ad.runtime.sinks import output_folder
+from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.verdict import Verdict
 
 BOX_BGR = (60, 60, 255)
@@ -26,7 +26,7 @@ class PictureFiles:
     """Writes one picture for each judged frame as `<folder>/<frame_id>_<name of the file>.<suffix>`.
 
     Args:
-        folder: made when the run starts.
+        folder: made when the run starts; one from an earlier run keeps its pictures under a name with its date.
         suffix: `.png` or `.jpg`.
         draw: makes the picture, BGR or grey, from frame and verdict.
     """
@@ -37,6 +37,10 @@ class PictureFiles:
         self._draw = draw
 
     def __enter__(self) -> PictureFiles:
+        try:
+            set_aside(self.folder)
+        except OSError as exc:
+            raise OutputError(f"{self.folder}: results of an earlier run cannot be moved: {os_reason(exc)}") from exc
         output_folder(self.folder)
         return self
 

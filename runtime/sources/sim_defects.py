@@ -24,16 +24,12 @@ _ATTEMPTS = 40
 
 @dataclass(frozen=True)
 class PlacedPart:
-    """Where the part lies in the frame: centre and radius in pixels, turned by `angle` radians.
-
-    `bare_bgr` is the same disc without bolt holes, unturned, in the middle of a square.
-    """
+    """Where the part lies in the frame: centre and radius in pixels, turned by `angle` radians."""
 
     center_x: float
     center_y: float
     radius: float
     angle: float
-    bare_bgr: ImageArray
 
 
 @dataclass(frozen=True)
@@ -104,11 +100,6 @@ def _on_rim(rng: np.random.Generator, part: PlacedPart, size: float) -> tuple[fl
     return part.center_x + part.radius * np.cos(angle), part.center_y + part.radius * np.sin(angle)
 
 
-def _on_hole(rng: np.random.Generator, part: PlacedPart, size: float) -> tuple[float, float]:
-    x, y = rng.choice(hole_centers(part.radius, part.angle))
-    return part.center_x + float(x), part.center_y + float(y)
-
-
 def _scratch(rng: np.random.Generator, tile: Tile, spot: Spot, part: PlacedPart) -> Tile:
     cv2 = load_cv2()
     angle = rng.uniform(0, np.pi)
@@ -158,21 +149,6 @@ def _extra_hole(rng: np.random.Generator, tile: Tile, spot: Spot, part: PlacedPa
     return tile * (1 - hole) * (1 + 0.5 * burr * facing) + (22 + 9 * facing) * hole
 
 
-def _missing_hole(rng: np.random.Generator, tile: Tile, spot: Spot, part: PlacedPart) -> Tile:
-    cv2 = load_cv2()
-    height, width = tile.shape[:2]
-    cos, sin = np.cos(part.angle), np.sin(part.angle)
-    turn_back = np.array([[cos, sin], [-sin, cos]])
-    corner = np.array([spot.frame_x + spot.x[0, 0] - part.center_x, spot.frame_y + spot.y[0, 0] - part.center_y])
-    shift = turn_back @ corner + part.bare_bgr.shape[0] // 2
-    matrix = np.hstack([turn_back, shift[:, None]])
-    bare = cv2.warpAffine(part.bare_bgr, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    reach = COUNTERSINK_OF_RADIUS * part.radius + 2
-    fill = np.clip(reach - np.hypot(spot.x, spot.y), 0, 1)[:, :, None]
-    filled: Tile = tile * (1 - fill) + bare.astype(np.float32) * fill
-    return filled
-
-
 def _chipped_rim(rng: np.random.Generator, tile: Tile, spot: Spot, part: PlacedPart) -> Tile:
     angle = np.arctan2(spot.y, spot.x)
     waves = sum(rng.uniform(-0.26, 0.26) / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 9))
@@ -190,6 +166,5 @@ _KINDS: dict[str, tuple[Draw, _Place]] = {
     "dent": (_dent, _on_face),
     "stain": (_stain, _on_face),
     "extra hole": (_extra_hole, _on_face),
-    "missing hole": (_missing_hole, _on_hole),
     "chipped rim": (_chipped_rim, _on_rim),
 }

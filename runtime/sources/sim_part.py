@@ -64,8 +64,8 @@ def hole_centers(radius: float, angle: float) -> NDArray[np.float64]:
     return radius * HOLE_CIRCLE_OF_RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def paint_part(radius: float, seed: int, holes: int = HOLE_COUNT) -> PartPicture:
-    """Paint the disc with its first `holes` bolt holes."""
+def paint_part(radius: float, seed: int) -> PartPicture:
+    """Paint the disc with its bolt holes."""
     cv2 = load_cv2()
     rng = np.random.default_rng([seed, 1])
     half = int(np.ceil(radius * (1 + 2 * SHADOW_OF_RADIUS))) + 2
@@ -81,7 +81,7 @@ def paint_part(radius: float, seed: int, holes: int = HOLE_COUNT) -> PartPicture
     bright *= np.where((r > 0.585) & (r < 0.62), np.float32(0.62), np.float32(1.0))
     pixel = 1.2 / radius
     depth = _step(BORE_OF_RADIUS, r, pixel)
-    for center_x, center_y in hole_centers(radius, 0.0)[:holes]:
+    for center_x, center_y in hole_centers(radius, 0.0):
         to_x, to_y = (x - np.float32(center_x)), (y - np.float32(center_y))
         d = np.hypot(to_x, to_y) / np.float32(radius)
         sunk = _step(COUNTERSINK_OF_RADIUS, d, pixel) * (1 - _step(HOLE_OF_RADIUS, d, pixel))

@@ -35,9 +35,8 @@ class Scene:
         self._belt = paint_belt(width + _BELT_SLACK, height, seed)
         self._noise = paint_noise(width + _NOISE_SLACK, height + _NOISE_SLACK, seed, _NOISE_MEAN, _NOISE_SIGMA)
         self._part = paint_part(radius, seed)
-        self._bare_bgr = paint_part(radius, seed, holes=0).premultiplied_bgr
         # Turning a picture costs more than all the rest of a frame, so the turned ones are kept.
-        turns = max(1, min(_MOST_TURNS, _TURN_MEMORY_BYTES // self._bare_bgr.nbytes))
+        turns = max(1, min(_MOST_TURNS, _TURN_MEMORY_BYTES // self._part.premultiplied_bgr.nbytes))
         limit = _LARGEST_TURN_RADIANS if turns > 1 else 0.0
         self._angles = [float(angle) for angle in np.linspace(-limit, limit, turns)]
         self._turned = [_turn(self._part.premultiplied_bgr, angle) for angle in self._angles]
@@ -58,7 +57,7 @@ class Scene:
         image: ImageArray = self._belt[:, belt_left : belt_left + self._width].copy()
         center_x, center_y = self._width // 2 + shift_x, self._height // 2 + shift_y
         self._paste(image, self._turned[turn], center_x, center_y)
-        part = PlacedPart(center_x, center_y, self._part.radius, self._angles[turn], self._bare_bgr)
+        part = PlacedPart(center_x, center_y, self._part.radius, self._angles[turn])
         boxes = self._spoil(image, part, frame_id, defect_probability)
         noise = self._noise[noise_top : noise_top + self._height, noise_left : noise_left + self._width]
         cv2.addWeighted(image, gain, noise, 1.0, -_NOISE_MEAN, dst=image)

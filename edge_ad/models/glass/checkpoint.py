@@ -64,6 +64,8 @@ def _config_of(
             f"pretrain_embed_dim is not in a checkpoint; assumed {embed_dim} (that of embed_dim),"
             " else give --pretrain-embed-dim"
         )
+    if not adaptor:
+        notes.append(f"the checkpoint has no {ADAPTOR_KEY!r}; taken as trained without an adaptor")
     defaults = GlassConfig()
     if options.backbone is None:
         notes.append(f"the backbone is not in a checkpoint; assumed {defaults.backbone}, else give --backbone")

@@ -141,7 +141,7 @@ class _FakeCapture:
         self.properties: dict[int, float] = {}
         self.released = False
 
-    def isOpened(self) -> bool:
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return True
 
     def set(self, prop: int, value: float) -> bool:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_ad.errors import ImageError, MissingExtraError, SourceError
+from edge_ad.errors import EdgeAdError, ImageError, SourceError
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.capture import as_bgr
@@ -90,7 +90,7 @@ def test_opencv_prints_nothing_on_stderr(video: Path) -> None:
 
 def test_without_opencv_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match="pip install"):
+    with pytest.raises(EdgeAdError, match="pip install opencv-python"):
         load_cv2()
 
 

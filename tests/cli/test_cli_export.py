@@ -1,0 +1,91 @@
+"""`edge-ad export` and `edge-ad info` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edge_ad.bundle import Bundle
+from edge_ad.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+CONFIG = {"backbone": "resnet18", "layers": ["layer1", "layer2"], "imgsz": 64, "pretrain-embed-dim": 48}
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> Path:
+    """A complete configuration file, written with the long names of the options."""
+    file = tmp_path / "export.yaml"
+    values = CONFIG | {
+        "checkpoint": str(tiny_checkpoint[0]),
+        "backbone-weights": str(tiny_checkpoint[1]),
+        "output": str(tmp_path / "from-file.edgead"),
+        "score": "patch_max",
+        "threshold": 0.25,
+    }
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def test_the_command_line_writes_a_bundle(tmp_path: Path, tiny_checkpoint: tuple[Path, Path], capsys: Capture) -> None:
+    checkpoint, weights = tiny_checkpoint
+    output = tmp_path / "deep" / "b.edgead"
+    arguments = ["export", str(checkpoint), "--backbone", "resnet18", "--backbone-weights", str(weights)]
+    arguments += ["--layers", "layer1,layer2", "--imgsz", "64x80", "--resize", "70", "--embed-dim", "48"]
+    arguments += ["--pretrain-embed-dim", "48", "--hidden-dim", "32", "--score", "patch_max", "--threshold", "0.5"]
+    assert main([*arguments, "--batch", "2", "--opset", "13", "-o", str(output)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{output}\n"
+    assert "largest difference from the published network" in captured.err
+    manifest = Bundle.read(output).manifest
+    assert manifest.preprocess.size_hw == (64, 80)
+    assert (manifest.preprocess.resize, manifest.preprocess.resize_mode) == (70, "shorter_side_crop")
+    assert (manifest.postprocess.score, manifest.thresholds.image) == ("patch_max", 0.5)
+    assert (manifest.opset, manifest.input.shape) == (13, (2, 64, 80, 3))
+    assert manifest.parity is not None
+
+
+def test_the_file_gives_every_option_and_the_command_line_wins(tmp_path: Path, config: Path, capsys: Capture) -> None:
+    output = tmp_path / "from-line.edgead"
+    assert main(["export", "-c", str(config), "--threshold", "0.75", "-o", str(output)]) == 0
+    manifest = Bundle.read(output).manifest
+    assert not (tmp_path / "from-file.edgead").exists()
+    assert (manifest.postprocess.score, manifest.thresholds.image) == ("patch_max", 0.75)
+    assert manifest.model.config["layers"] == ["layer1", "layer2"]
+    # The same again: refused, then replaced on request.
+    again = ["export", "-c", str(config), "-o", str(output)]
+    capsys.readouterr()
+    assert main(again) == 11
+    assert "--force" in capsys.readouterr().err
+    assert Bundle.read(output).manifest.thresholds.image == 0.75
+    assert main([*again, "--force"]) == 0
+    assert Bundle.read(output).manifest.thresholds.image == 0.25
+
+
+def test_info(tiny_bundle: Path, capsys: Capture) -> None:
+    assert main(["info", str(tiny_bundle)]) == 0
+    facts = yaml.safe_load(capsys.readouterr().out)
+    assert main(["info", "--json", str(tiny_bundle)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == facts
+    assert captured.err == ""
+    bundle = Bundle.read(tiny_bundle)
+    assert facts["sha256"] == bundle.sha256
+    assert facts["path"] == str(tiny_bundle)
+    assert facts["size_bytes"] == sum((tiny_bundle / name).stat().st_size for name in bundle.manifest.files)
+    assert facts["thresholds"]["image"] == 0.5
+    assert facts["model"]["config"]["backbone"] == "resnet18"
+
+
+def test_without_torch_the_message_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("edge_ad.export.", "edge_ad.models"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["export", "a.pth", "-o", str(tmp_path / "b")]) == 10
+    assert "pip install 'edge-ad[export]'" in capsys.readouterr().err

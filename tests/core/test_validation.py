@@ -1,0 +1,189 @@
+"""Plain data becomes specs, or one error names every fault; YAML is only ever data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from edge_ad.errors import ConfigError
+from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.validation import build, dump_yaml, parse_yaml, plain, read_yaml, strict
+
+
+@strict
+@dataclass(frozen=True)
+class Outer:
+    preprocess: PreprocessSpec
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    tools: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PreprocessSpec(288, 320, "letterbox", pad_rgb=(1, 2, 3)),
+        PreprocessSpec(64, 64, resize=72),
+        PostprocessSpec(2.5, 3, "patch_max"),
+        TensorSpec("image", (None, 4, 4, 3), "uint8"),
+        Thresholds(0.1, None),
+    ],
+)
+def test_a_spec_survives_yaml(value: Any) -> None:
+    assert build(type(value), parse_yaml(dump_yaml(plain(value)), "text"), "text") == value
+
+
+def test_all_faults_at_once_with_their_key_paths() -> None:
+    data = {
+        "preprocess": {"width": "wide", "resize_mode": "zoom", "mean": [0.5, 0.5], "crop": 3},
+        "thresholds": {"image": float("nan"), "pixel": float("inf")},
+        "tools": {"edge-ad": 1},
+        "thresholdz": {},
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, data, "part.yaml")
+    keys = {fault.split(":")[0] for fault in caught.value.faults}
+    assert keys >= {
+        "preprocess.height",
+        "preprocess.width",
+        "preprocess.resize_mode",
+        "preprocess.crop",
+        "thresholds.image",
+        "thresholds.pixel",
+        "tools.edge-ad",
+        "thresholdz",
+    }
+    assert any(key.startswith("preprocess.mean") for key in keys)
+    assert "preprocess.height: missing" in caught.value.faults
+    assert "preprocess.crop: unknown key" in caught.value.faults
+    assert str(caught.value).startswith("part.yaml: ")
+    assert caught.value.exit_code == 3
+
+
+def test_the_faulty_value_is_shown_briefly() -> None:
+    with pytest.raises(ConfigError, match="got 'wide'"):
+        build(PreprocessSpec, {"height": 1, "width": "wide"}, "x")
+    with pytest.raises(ConfigError) as caught:
+        build(PreprocessSpec, {"height": 1, "width": "w" * 100_000}, "x")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.mkdir [ran]",
+        "a: !!python/object/apply:os.mkdir [ran]",
+        "a: !!python/object/new:os.mkdir [ran]",
+        "a: !!python/name:os.mkdir",
+        "a: !!python/tuple [1, 2]",
+        "!!python/object/apply:os.mkdir [ran]: a",
+    ],
+)
+def test_python_tags_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no valid YAML"):
+        parse_yaml(text, "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b", "just text", "3", "!!set {a}", "a: b\n---\nc: d", "a: [", "\tx: 1", "a: b: c", "\x07"]
+)
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x: (no valid YAML|wanted a mapping)"):
+        parse_yaml(text, "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 1\nb: 2\na: 3", "a: {b: 1, b: 2}", "a: [{b: 1, b: 1}]", "1: a\n1: b", "1: a\n0x1: b", "a: 1\n'a': 2"],
+)
+def test_a_key_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        parse_yaml(text, "x")
+
+
+def test_a_key_may_come_again_elsewhere() -> None:
+    """Control for the duplicates; a number and its text are two keys."""
+    assert parse_yaml("a: {a: 1}\nb: {a: 2}\n1: x\n'1': y", "x") == {"a": {"a": 1}, "b": {"a": 2}, 1: "x", "1": "y"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!int ''",
+        "a: !!float x",
+        "a: !!bool maybe",
+        "a: !!timestamp x",
+        "a: 2001-99-99",
+        "a: !!binary ä",
+        "!!map [1, 2]",
+        "!!map x",
+        "a: *nowhere",
+        "? [1, 2]\n: x",
+        "? {a: 1}\n: x",
+        "a: " + "[" * 100_000,
+        "a: " + "{x: " * 3_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_ill_formed_values_are_config_errors(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x: no valid YAML"):
+        parse_yaml(text, "x")
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(text=st.text(alphabet="ab01:-?!&*[]{}<>|'\"#%@` \n\t,.=~", max_size=30))
+@example(text="!!int ''")
+def test_any_text_is_a_mapping_or_a_config_error(text: str) -> None:
+    try:
+        message = "" if isinstance(parse_yaml(text, "x"), dict) else "no mapping\n"
+    except ConfigError as exc:
+        message = str(exc)
+    assert "\n" not in message
+
+
+def _bomb(levels: int) -> str:
+    lines = ["x0: &x0 [lol,lol,lol,lol,lol,lol,lol,lol,lol]"]
+    lines += [f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("tail", ["tools: *x7", "tools: {a: *x7}", "preprocess: {height: *x7}", "? *x7\n: x"])
+def test_aliases_that_multiply_are_refused_quickly(tail: str) -> None:
+    """Nine to the eighth texts behind a few lines; never spelled out."""
+    began = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, parse_yaml(f"{_bomb(8)}\n{tail}", "x"), "x")
+    assert time.perf_counter() - began < 1  # measured: 0.01 s; several seconds when spelled out
+    assert len(str(caught.value)) < 3000
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    with pytest.raises(ConfigError, match="tools"):
+        build(Outer, parse_yaml("tools: &a {self: *a}\npreprocess: {height: 1, width: 1}", "x"), "x")
+
+
+def test_an_empty_file_is_an_empty_mapping(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_unreadable_files_say_why(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    with pytest.raises(ConfigError, match=r"options\.yaml: cannot be read: no such file"):
+        read_yaml(path)
+    path.write_bytes(b"a: \xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path)
+    path.write_text("a: 1 # " + "x" * 100)
+    with pytest.raises(ConfigError, match="larger than 50 bytes"):
+        read_yaml(path, max_bytes=50)
+    assert read_yaml(path) == {"a": 1}

@@ -1,0 +1,306 @@
+"""Official checkpoints: sizes are read, and whatever is wrong with a file is one line that says what."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge_ad.errors import CheckpointError
+from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.glass.network import Adaptor, Discriminator
+from edge_ad.models.weights import backbone_state, read_tensors
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def data(tiny_checkpoint: tuple[Path, Path]) -> dict[str, dict[str, Any]]:
+    """Content of the small checkpoint, to be changed at will."""
+    content: dict[str, dict[str, Any]] = torch.load(tiny_checkpoint[0], weights_only=True)
+    return {part: dict(state) for part, state in content.items()}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def write(content: Any) -> Path:
+        torch.save(content, tmp_path / "changed.pth")
+        return tmp_path / "changed.pth"
+
+    return write
+
+
+def load(checkpoint: Path, tiny_checkpoint: tuple[Path, Path], **options: Any) -> LoadedNetwork[Any]:
+    given = {"backbone": "resnet18", "layers": ("layer1", "layer2"), "backbone_weights": tiny_checkpoint[1]} | options
+    return load_glass(checkpoint, NetworkOptions(**given))
+
+
+def message(checkpoint: Path, tiny_checkpoint: tuple[Path, Path], **options: Any) -> str:
+    with pytest.raises(CheckpointError) as exc:
+        load(checkpoint, tiny_checkpoint, **options)
+    assert "\n" not in str(exc.value)
+    return str(exc.value)
+
+
+def test_sizes_are_read_from_the_checkpoint(tiny_checkpoint: tuple[Path, Path]) -> None:
+    loaded = load(tiny_checkpoint[0], tiny_checkpoint)
+    config = loaded.network.config
+    assert (config.embed_dim, config.hidden_dim, config.adaptor_layers, config.discriminator_layers) == (48, 32, 1, 2)
+    assert config.pretrain_embed_dim == 48
+    assert any("pretrain_embed_dim" in note and "48" in note for note in loaded.notes)
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    assert len(loaded.checkpoint_sha256) == 64
+
+
+def test_what_is_given_is_not_noted(tiny_checkpoint: tuple[Path, Path]) -> None:
+    loaded = load(tiny_checkpoint[0], tiny_checkpoint, pretrain_embed_dim=40)
+    assert loaded.network.config.pretrain_embed_dim == 40
+    assert loaded.notes == ()
+
+
+def test_every_weight_of_the_file_arrives(tiny_checkpoint: tuple[Path, Path], data: dict[str, dict[str, Any]]) -> None:
+    network = load(tiny_checkpoint[0], tiny_checkpoint).network
+    for part, module in (("discriminator", network.discriminator), ("pre_projection", network.adaptor)):
+        state = module.state_dict()
+        assert state.keys() == data[part].keys()
+        assert all(torch.equal(state[key], value) for key, value in data[part].items())
+
+
+@pytest.mark.parametrize(("adaptor_layers", "discriminator_layers"), [(0, 2), (2, 2), (1, 3)])
+def test_depths_are_read_from_the_checkpoint(
+    tiny_checkpoint: tuple[Path, Path], save: Save, adaptor_layers: int, discriminator_layers: int
+) -> None:
+    content = {"discriminator": Discriminator(20, 12, discriminator_layers).state_dict()}
+    if adaptor_layers:
+        content["pre_projection"] = Adaptor(20, adaptor_layers).state_dict()
+    config = load(save(content), tiny_checkpoint).network.config
+    assert (config.embed_dim, config.hidden_dim) == (20, 12)
+    assert (config.adaptor_layers, config.discriminator_layers) == (adaptor_layers, discriminator_layers)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "tensor", "found", "expected"),
+    [
+        ("embed_dim", 64, "discriminator.body.block1.0.weight", "(32, 48)", "(32, 64)"),
+        ("hidden_dim", 16, "discriminator.body.block1.0.weight", "(32, 48)", "(16, 48)"),
+    ],
+)
+def test_a_wrong_size_names_tensor_found_and_expected(
+    tiny_checkpoint: tuple[Path, Path], option: str, value: int, tensor: str, found: str, expected: str
+) -> None:
+    text = message(tiny_checkpoint[0], tiny_checkpoint, **{option: value})
+    for words in (f"'{tensor}'", f"has shape {found}", f"expects {expected}"):
+        assert words in text
+
+
+class Hostile:
+    """A pickle that would run a command."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))])
+@pytest.mark.parametrize("nested", [True, False])
+def test_code_in_a_pickle_is_never_run(
+    tmp_path: Path, tiny_checkpoint: tuple[Path, Path], write: Callable[[Any, Path], None], nested: bool
+) -> None:
+    marker = tmp_path / "executed"
+    file = tmp_path / "hostile.pth"
+    write({"discriminator": Hostile(marker)} if nested else Hostile(marker), file)
+    assert "holds more than plain tensors and is not opened" in message(file, tiny_checkpoint)
+    assert not marker.exists()
+    # The trap is armed: whoever unpickles it without care does run it.
+    if nested and write is not torch.save:
+        pickle.loads(file.read_bytes())
+        assert marker.exists()
+
+
+def test_the_same_holds_for_backbone_weights(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
+    file = tmp_path / "hostile.pth"
+    torch.save(Hostile(tmp_path / "executed"), file)
+    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=file)
+    assert f"backbone weights {file}" in text
+    assert not (tmp_path / "executed").exists()
+
+
+def test_missing_file(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
+    file = tmp_path / "nothing.pth"
+    assert message(file, tiny_checkpoint) == f"checkpoint {file}: no such file"
+    assert (
+        message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=file) == f"backbone weights {file}: no such file"
+    )
+
+
+def test_directory(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
+    assert message(tmp_path, tiny_checkpoint) == f"checkpoint {tmp_path}: is no file"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file(tmp_path: Path, tiny_checkpoint: tuple[Path, Path], share: float) -> None:
+    whole = tiny_checkpoint[0].read_bytes()
+    file = tmp_path / "cut.pth"
+    file.write_bytes(whole[: int(len(whole) * share)])
+    assert f"checkpoint {file}: truncated, or no file saved by torch" in message(file, tiny_checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"hello\n" * 99, b'{"discriminator": 1}', b"\0" * 4096, b"\x89PNG\r\n\x1a\n"])
+def test_a_file_of_another_kind(tmp_path: Path, tiny_checkpoint: tuple[Path, Path], content: bytes) -> None:
+    file = tmp_path / "other.pth"
+    file.write_bytes(content)
+    assert "truncated, or no file saved by torch" in message(file, tiny_checkpoint)
+
+
+def test_a_list(tiny_checkpoint: tuple[Path, Path], save: Save) -> None:
+    assert "wanted a dictionary of tensors, got a list" in message(save([torch.zeros(1)]), tiny_checkpoint)
+
+
+def test_a_single_tensor(tiny_checkpoint: tuple[Path, Path], save: Save) -> None:
+    assert "wanted a dictionary of tensors, got a Tensor" in message(save(torch.zeros(1)), tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"state_dict": {}}, {"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}]
+)
+def test_a_checkpoint_of_another_architecture(
+    tiny_checkpoint: tuple[Path, Path], save: Save, content: dict[str, Any]
+) -> None:
+    text = message(save(content), tiny_checkpoint)
+    assert "no GLASS checkpoint, it holds" in text
+    assert all(repr(key) in text for key in content)
+    assert "'discriminator' and 'pre_projection'" in text
+
+
+def test_backbone_weights_as_checkpoint(tiny_checkpoint: tuple[Path, Path]) -> None:
+    assert "no GLASS checkpoint" in message(tiny_checkpoint[1], tiny_checkpoint)
+
+
+def test_checkpoint_as_backbone_weights(tiny_checkpoint: tuple[Path, Path]) -> None:
+    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=tiny_checkpoint[0])
+    assert "'discriminator' is a" in text
+
+
+def test_weights_of_another_backbone(tiny_checkpoint: tuple[Path, Path]) -> None:
+    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone="mobilenet_v2", layers=("features.3",))
+    assert "of backbone 'mobilenet_v2' is not in the file" in text
+
+
+def test_a_discriminator_of_another_kind(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]]
+) -> None:
+    del data["discriminator"]["body.block1.0.weight"]
+    text = message(save(data), tiny_checkpoint)
+    assert "no GLASS checkpoint, tensor 'discriminator.body.block1.0.weight' is missing" in text
+
+
+@pytest.mark.parametrize("part", ["discriminator", "pre_projection"])
+@pytest.mark.parametrize("value", [torch.zeros(3), [1, 2], "text", None])
+def test_a_part_that_is_no_dictionary(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]], part: str, value: Any
+) -> None:
+    assert f"{part}: wanted a dictionary of tensors" in message(save(data | {part: value}), tiny_checkpoint)
+
+
+@pytest.mark.parametrize("name", ["layers.0fc.weight", "layers.0fc.bias"])
+def test_missing_adaptor_tensors(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]], name: str
+) -> None:
+    del data["pre_projection"][name]
+    text = message(save(data), tiny_checkpoint)
+    assert "pre_projection.layers.0fc." in text
+    assert text.endswith("this is another architecture")
+
+
+@pytest.mark.parametrize("part", ["discriminator", "pre_projection"])
+def test_surplus_tensors(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]], part: str
+) -> None:
+    data[part]["surprise"] = torch.zeros(2)
+    assert f"tensor '{part}.surprise' is not known" in message(save(data), tiny_checkpoint)
+
+
+@pytest.mark.parametrize("part", ["discriminator", "pre_projection"])
+def test_a_key_that_is_no_name(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]], part: str
+) -> None:
+    changed: dict[Any, Any] = {**data[part], 7: torch.zeros(2)}
+    assert f"{part}: 7 is" in message(save(data | {part: changed}), tiny_checkpoint)
+
+
+def test_a_value_that_is_no_tensor(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]]
+) -> None:
+    data["discriminator"]["tail.0.weight"] = 3.0
+    assert "'tail.0.weight' is a float, wanted a tensor" in message(save(data), tiny_checkpoint)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("part", "name"), [("discriminator", "body.block1.1.running_var"), ("pre_projection", "layers.0fc.weight")]
+)
+def test_weights_that_are_no_numbers(
+    tiny_checkpoint: tuple[Path, Path],
+    save: Save,
+    data: dict[str, dict[str, Any]],
+    part: str,
+    name: str,
+    value: float,
+) -> None:
+    data[part][name].view(-1)[3] = value
+    text = message(save(data), tiny_checkpoint)
+    assert f"{part}: tensor {name!r} holds NaN or infinity" in text
+
+
+def test_backbone_weights_that_are_no_numbers(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
+    state = dict(read_tensors(tiny_checkpoint[1], "weights"))
+    state["conv1.weight"] = state["conv1.weight"] * float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=tmp_path / "nan.pth")
+    assert "tensor 'conv1.weight' holds NaN" in text
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [urllib.error.URLError("no route to host"), TimeoutError("timed out"), RuntimeError("invalid hash value")],
+)
+def test_without_network_the_message_names_the_option(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path], failure: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=None)
+    assert "pretrained weights of 'resnet18' cannot be fetched" in text
+    assert "give --backbone-weights FILE" in text
+
+
+def test_fetched_weights_are_those_that_the_authors_train_with(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path]
+) -> None:
+    asked = []
+
+    def fetch(url: str, *_: Any, **__: Any) -> dict[str, Any]:
+        asked.append(url)
+        return read_tensors(tiny_checkpoint[1], "weights")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert backbone_state("resnet18", None)[1] == "torchvision IMAGENET1K_V1"
+    backbone_state("wide_resnet50_2", None)
+    assert [url.rsplit("/", 1)[1] for url in asked] == ["resnet18-f37072fd.pth", "wide_resnet50_2-95faca4d.pth"]
+
+
+def test_timm_weights_are_asked_for(tiny_checkpoint: tuple[Path, Path]) -> None:
+    with pytest.raises(CheckpointError, match="--backbone-weights FILE"):
+        backbone_state("timm:resnet18", None)
