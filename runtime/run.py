@@ -56,7 +56,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
             raise ConfigError("run options", ["save: masks need a threshold; give --threshold or export with one"])
         say("note: the bundle has no threshold, so frames get a score but no verdict; give --threshold")
     elif not 0 <= detector.thresholds.image <= 1:
-        say(f"warning: scores lie between 0 and 1; threshold {detector.thresholds.image:g} gives all frames one verdict")
+        say(f"warning: scores lie between 0 and 1; threshold {detector.thresholds.image:g} gives one verdict to all")
     telemetry = Telemetry()
     stop = threading.Event()
     with detector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,14 @@ def _bomb(levels: int) -> str:
 
 
 @pytest.mark.parametrize("tail", ["tools: *x7", "tools: {a: *x7}", "preprocess: {height: *x7}", "? *x7\n: x"])
-def test_aliases_that_multiply_are_refused_quickly(tail: str) -> None:
+def test_aliases_that_multiply_are_refused(tail: str) -> None:
     """Nine to the eighth texts behind a few lines; never spelled out."""
-    began = time.perf_counter()
+    tracemalloc.start()
     with pytest.raises(ConfigError) as caught:
         build(Outer, parse_yaml(f"{_bomb(8)}\n{tail}", "x"), "x")
-    assert time.perf_counter() - began < 1  # measured: 0.01 s; several seconds when spelled out
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 100e6
     assert len(str(caught.value)) < 3000
 
 

@@ -22,7 +22,7 @@ from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 SIZE_HW = (64, 80)
 PATCH_HW = (16, 20)
-# A batch changes how the matrix products are blocked, so float32 sums differ in their last digits (1e-7 measured).
+# A batch changes how the matrix products are blocked, so float32 sums differ in their last digits.
 BATCH_TOLERANCE = 2e-6
 
 

@@ -141,13 +141,22 @@ def test_a_failing_trace_prints_nothing(capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "tap", "side", "dims"),
-    [("vit_b_32", "encoder.layers.encoder_layer_0", 224, 3), ("resnet18", "fc", 64, 2)],
+    ("name", "tap", "side", "shape"),
+    [
+        ("vit_b_32", "encoder.layers.encoder_layer_0", 224, (1, 50, 768)),
+        ("resnet18", "fc", 64, (1, 1000)),
+        (
+            "swin_t",
+            "features.1",
+            64,
+            (1, 16, 16, 96),
+        ),  # rows, columns, channels: would be misread, not refused by torch
+    ],
 )
-def test_taps_that_are_no_maps_are_refused(name: str, tap: str, side: int, dims: int) -> None:
+def test_taps_that_are_no_maps_are_refused(name: str, tap: str, side: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError) as exc:
         Backbone(name, (tap,)).shapes(side, side)
-    assert fault(exc) == f"tap {tap!r} of {name!r} gives {dims}-D features, wanted (N, C, h, w)"
+    assert fault(exc) == f"tap {tap!r} of {name!r} gives features {shape}, wanted (N, channels, h, w)"
 
 
 def test_measuring_shapes_keeps_the_mode() -> None:

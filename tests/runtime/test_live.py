@@ -122,10 +122,9 @@ def test_a_stop_ends_a_camera_that_hangs(monkeypatch: pytest.MonkeyPatch) -> Non
     release, stop = threading.Event(), threading.Event()
     camera = Camera(3, at_the_end=lambda: _wait_for(release))
     threading.Timer(0.3, stop.set).start()
-    began = time.perf_counter()
     try:
         assert _ids(list(captured_frames(camera, stop, None))) == [0, 1, 2]
-        assert time.perf_counter() - began < 5
+        assert "edge-ad-capture" in {thread.name for thread in threading.enumerate()}  # its read still hangs
     finally:
         release.set()
 
