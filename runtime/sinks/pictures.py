@@ -19,7 +19,7 @@ from edge_ad.verdict import Verdict
 BOX_BGR = (60, 60, 255)
 INSPECTED_BGR = (200, 200, 200)
 LABEL_BGR = {"anomalous": (60, 60, 255), "normal": (80, 200, 80), None: (220, 220, 220)}
-HEAT_OPACITY = 0.55
+HEAT_OPACITY = 0.45
 
 
 class PictureFiles:
