@@ -14,6 +14,7 @@ unpickled. The SHA-256 of the manifest covers everything and is the bundle's ide
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ class Manifest:
     Attributes:
         models: file of each precision that the bundle holds.
         openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
+        parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
         files: SHA-256 of every file but the manifest and its checksum.
         tools: versions of what wrote the bundle.
     """
@@ -93,6 +95,7 @@ class Manifest:
     thresholds: Thresholds = field(default_factory=Thresholds)
     openvino_ir: dict[Precision, str] = field(default_factory=dict)
     parity: Parity | None = None
+    openvino_ir_parity: Parity | None = None
     tools: dict[str, str] = field(default_factory=dict)
 
 
@@ -196,6 +199,9 @@ def check_destination(path: Path, *, replace: bool) -> None:
     if not path.name:
         raise OutputError(f"bundle {path}: wanted the name of a new directory, such as bottle.edgead")
     if not path.exists() and not path.is_symlink():
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise OutputError(f"bundle {path}: {above} is no folder that can be written to; choose another place")
         return
     if not all((path / name).is_file() for name in (MANIFEST, CHECKSUM)):
         raise OutputError(f"{path} exists and is no bundle; choose another name for the output")

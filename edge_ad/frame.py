@@ -75,5 +75,7 @@ class FrameSource(Protocol):
         """Next frame (blocking until there is one), or None at the end of the source.
 
         A frame that cannot be decoded is returned with `error` set; the frames behind it go on.
+
+        Raises: SourceError when a live source stops delivering.
         """
         ...

@@ -51,6 +51,11 @@ class FrameGeometry:
         )
 
     @property
+    def is_filled(self) -> bool:
+        """Whether the frame fills the model's canvas; else the rest of it is padding."""
+        return self.content_box == (0, 0, self.model_hw[1], self.model_hw[0])
+
+    @property
     def inspected_box(self) -> Box:
         """Part of the frame that the model sees, in frame pixels, rounded outwards."""
         return self.to_frame(self.content_box)

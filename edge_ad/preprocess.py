@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,9 @@ from edge_ad.geometry import FrameGeometry, place
 from edge_ad.specs import PreprocessSpec
 
 STRIP_PIXELS = 300_000  # source pixels below which a second thread costs more than it saves (measured on two cores)
+
+CHEAP_PIXELS = 1_000_000  # resized in about 3 ms
+MAX_WIDENING = 1.2
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ModelInput:
 
 
 class Preprocessor:
-    """Resize and crop frames as `spec` says. Safe to share between threads.
+    """Resize and crop frames as `spec` says; for one caller at a time.
 
     Args:
         spec: target size and mode.
@@ -61,6 +64,8 @@ class Preprocessor:
         Raises: ImageError when the array is no such image.
         """
         check_image(image_hwc)
+        if color_order not in ("rgb", "bgr"):
+            raise ImageError(f"color_order: got {color_order!r}, wanted 'rgb' or 'bgr'")
         geometry = place(self.spec, (image_hwc.shape[0], image_hwc.shape[1]))
         x_min, y_min, x_max, y_max = geometry.content_box
         whole = (x_max - x_min, y_max - y_min) == (self.spec.width, self.spec.height)
@@ -83,8 +88,11 @@ class Preprocessor:
 
     def _resize(self, image_hwc: ImageArray, geometry: FrameGeometry, out: ImageArray, order: ColorOrder) -> None:
         x_min, y_min, x_max, y_max = geometry.content_box
-        columns = _Span(geometry.frame_hw[1], geometry.resized_hw[1], x_min + geometry.left, x_max + geometry.left)
-        rows = _Span(geometry.frame_hw[0], geometry.resized_hw[0], y_min + geometry.top, y_max + geometry.top)
+        rows, columns = _spans(
+            geometry,
+            (y_min + geometry.top, y_max + geometry.top),
+            (x_min + geometry.left, x_max + geometry.left),
+        )
         source_pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
         strips = rows.divided(min(self.threads, source_pixels // STRIP_PIXELS + 1))
         jobs = [(image_hwc, columns, strip, out[strip.first - rows.first :], order) for strip in strips]
@@ -109,22 +117,16 @@ def check_image(image_hwc: object) -> None:
 
 @dataclass(frozen=True)
 class _Span:
-    """Output samples [first, last) of one resampled axis.
+    """Output samples [first, last) of one resampled axis; `low` to `high` of them are computed, then cropped.
 
-    Pillow keeps the edges of the box that it resizes in single precision, so a box whose edges need more bits gives
-    other grey levels here and there than resizing everything and cropping does. What is computed is therefore widened
-    to `low` and `high`, the next samples whose edges in the source are exact, and cropped afterwards.
+    `low` and `high` are the next multiples of `step`.
     """
 
     n_in: int
     n_out: int
     first: int
     last: int
-
-    @property
-    def step(self) -> int:
-        """Samples whose edge lies on a whole 256th of a source sample: every `step`-th, the ends included."""
-        return self.n_out // math.gcd(self.n_in * 256, self.n_out)
+    step: int
 
     @property
     def low(self) -> int:
@@ -147,7 +149,8 @@ class _Span:
     @property
     def edges(self) -> tuple[float, float]:
         """Edges of the samples `low` to `high` in the source, counted from `start`."""
-        return self.low * self.n_in / self.n_out - self.start, self.high * self.n_in / self.n_out - self.start
+        low, high = (sample * self.n_in / self.n_out - self.start for sample in (self.low, self.high))
+        return low, min(high, float(self.stop - self.start))
 
     @property
     def kept(self) -> slice:
@@ -163,7 +166,30 @@ class _Span:
         length = self.last - self.first
         inner = {round((self.first + part * length / parts) / self.step) * self.step for part in range(1, parts)}
         cuts = [self.first, *sorted(cut for cut in inner if self.first < cut < self.last), self.last]
-        return [_Span(self.n_in, self.n_out, a, b) for a, b in pairwise(cuts)]
+        return [replace(self, first=a, last=b) for a, b in pairwise(cuts)]
+
+
+def _spans(geometry: FrameGeometry, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[_Span, _Span]:
+    """What to compute of each axis.
+
+    Pillow keeps the edges of the box that it resizes in single precision, so a box whose edges need more bits gives
+    another grey level in about one of 30,000 values than resizing everything and cropping does. Where it costs little,
+    what is computed is therefore widened to samples whose edges in the source are whole 256ths.
+    """
+    sizes = zip(geometry.frame_hw, geometry.resized_hw, (rows, columns), strict=True)
+    exact, narrow = [], []
+    for n_in, n_out, (first, last) in sizes:
+        exact.append(_Span(n_in, n_out, first, last, n_out // math.gcd(n_in * 256, n_out)))
+        narrow.append(_Span(n_in, n_out, first, last, 1))
+    allowed = max(MAX_WIDENING * _work(*narrow), CHEAP_PIXELS)
+    chosen = exact if _work(*exact) <= allowed else narrow
+    return chosen[0], chosen[1]
+
+
+def _work(rows: _Span, columns: _Span) -> int:
+    """Source pixels read, and pixels between the two passes."""
+    source_rows = rows.stop - rows.start
+    return source_rows * (columns.stop - columns.start) + source_rows * (columns.high - columns.low)
 
 
 def _resize_strip(image_hwc: ImageArray, columns: _Span, rows: _Span, out: ImageArray, order: ColorOrder) -> None:

@@ -89,16 +89,10 @@ class Thresholds:
     """Raw scores from which on something is anomalous; None where nobody has chosen one.
 
     Attributes:
-        image: for the score of a frame.
-        pixel: for the anomaly map; `image` is used where it is None.
+        image: for the score of a frame, and for the pixels of its anomaly map.
     """
 
     image: float | None = None
-    pixel: float | None = None
-
-    @property
-    def effective_pixel(self) -> float | None:
-        return self.image if self.pixel is None else self.pixel
 
 
 def contract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from reprlib import Repr
@@ -15,6 +16,33 @@ T = TypeVar("T")
 _BRIEF = Repr()  # a few YAML aliases can stand for a value whose full repr fills the memory
 _BRIEF.maxlevel = 3
 _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 60
+
+_WANTED = {
+    "path_type": "a path",
+    "string_type": "text",
+    "string_too_short": "text of {min_length} or more characters",
+    "literal_error": "{expected}",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "too_short": "{min_length} or more entries",
+    "too_long": "at most {max_length} entries",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+"""What a kind of pydantic's errors says was wanted."""
 
 
 def strict(kind: type[T]) -> type[T]:
@@ -76,17 +104,43 @@ def dump_yaml(data: dict[str, Any]) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a mapping: the top-level key it lies under, and a line that starts with its key path."""
+
+    key: str
+    line: str
+
+
 def build(kind: type[T], data: dict[str, Any], where: str) -> T:
-    """Make a (nested) frozen dataclass from plain data; unknown keys are faults.
+    """Make a (nested) frozen dataclass from plain data; unknown keys are faults, and so is a bool for a number.
 
     Raises: ConfigError with one fault for each wrong or unknown key.
     """
     from pydantic import ValidationError
 
     try:
-        return cast(T, _adapter(cast(Hashable, kind)).validate_python(data))
+        return cast(T, _validator(cast(Hashable, kind)).validate_python(data))
     except ValidationError as exc:
-        raise ConfigError(where, [_fault(error) for error in exc.errors(include_url=False)]) from exc
+        raise ConfigError(where, [fault.line for fault in _faults(exc)]) from exc
+
+
+def build_rest(kind: type[T], data: dict[str, Any], stand_ins: dict[str, Any]) -> tuple[T, list[Fault]]:
+    """Like `build`, but leave out what is faulty and say so, so that the rest can be checked further.
+
+    Args:
+        stand_ins: values for the keys without a default, used where `data` has none or a faulty one.
+    """
+    from pydantic import ValidationError
+
+    validator = _validator(cast(Hashable, kind))
+    try:
+        return cast(T, validator.validate_python(data)), []
+    except ValidationError as exc:
+        faults = _faults(exc)
+    faulty = {fault.key for fault in faults}
+    rest = {key: value for key, value in data.items() if key not in faulty}
+    return cast(T, validator.validate_python(stand_ins | rest)), faults
 
 
 def plain(value: Any) -> Any:
@@ -101,15 +155,49 @@ def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)
 
 
-def _fault(error: Any) -> str:
+@lru_cache(maxsize=32)
+def _validator(kind: Any) -> Any:
+    from pydantic_core import SchemaValidator
+
+    return SchemaValidator(_without_bools(_adapter(kind).core_schema))
+
+
+def _without_bools(node: Any) -> Any:
+    """A pydantic schema whose numbers refuse bools: pydantic has no option for it short of refusing texts as well."""
+    from pydantic_core.core_schema import no_info_before_validator_function
+
+    if isinstance(node, (list, tuple)):
+        return type(node)(_without_bools(part) for part in node)
+    if not isinstance(node, dict):
+        return node
+    node = {key: part if key in ("default", "metadata") else _without_bools(part) for key, part in node.items()}
+    return no_info_before_validator_function(_no_bool, node) if node.get("type") in ("int", "float") else node
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("wanted a number")
+    return value
+
+
+def _faults(exc: Any) -> list[Fault]:
+    return [Fault(str(next(iter(error["loc"]), "")), _line(error)) for error in exc.errors(include_url=False)]
+
+
+def _line(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"]) or "value"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{path}: unknown key"
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: missing"
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     shown = _BRIEF.repr(error["input"])
-    return f"{path}: {message}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return f"{path}: {_wanted(error)}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def _wanted(error: Any) -> str:
+    if error["type"] in _WANTED:
+        return "wanted " + _WANTED[error["type"]].format_map(error.get("ctx", {}))
+    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be ", "wanted ").removeprefix("Input ")
 
 
 def _reason(exc: BaseException) -> str:

@@ -20,7 +20,8 @@ from edge_ad.specs import PostprocessSpec
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
 VerdictLabel = Literal["normal", "anomalous"]
-JUDGED: frozenset[Status] = frozenset({"ok", "late"})
+OVERTAKEN = "a newer frame arrived before this one could be judged"
+"""Reason of a `skipped` frame that a newer one replaced."""
 
 
 @dataclass(frozen=True)

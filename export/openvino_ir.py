@@ -1,4 +1,4 @@
-"""ONNX → OpenVINO IR, weights kept in float32."""
+"""ONNX → OpenVINO IR with float32 weights, for tools that read that. Our own engine starts from the ONNX graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from edge_ad.errors import ExportError, one_line
+from edge_ad.export.parity import Runner
 
 
 def ir_from_onnx(data: bytes, stem: str) -> dict[str, bytes]:
@@ -21,3 +22,16 @@ def ir_from_onnx(data: bytes, stem: str) -> dict[str, bytes]:
             return {name: (Path(folder) / name).read_bytes() for name in (f"{stem}.xml", f"{stem}.bin")}
     except RuntimeError as exc:
         raise ExportError(f"OpenVINO cannot read the exported graph: {one_line(exc)}") from exc
+
+
+def ir_runner(files: dict[str, bytes], stem: str) -> Runner:
+    """The IR on OpenVINO's CPU device in float32."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        core = openvino.Core()
+        model = core.read_model(Path(folder) / f"{stem}.xml")
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch_nhwc: list(compiled(batch_nhwc).values())

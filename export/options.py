@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from edge_ad.errors import ConfigError
+from edge_ad.models import model_family
 from edge_ad.models.family import NetworkOptions
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
-from edge_ad.validation import build, strict
+from edge_ad.validation import build_rest, strict
 
 ExportFormat = Literal["onnx", "openvino", "engine"]
 MIN_OPSET = 13  # per-channel quantization needs it
@@ -47,6 +48,7 @@ def _names(value: object) -> object:
 
 
 Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 @strict
@@ -73,10 +75,10 @@ class ExportOptions:
 
     checkpoint: Path
     output: Path
-    family: str = "glass"
-    backbone: str | None = None
+    family: Name = "glass"
+    backbone: Name | None = None
     backbone_weights: Path | None = None
-    layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_names)] = None
+    layers: Annotated[Annotated[tuple[Name, ...], Field(min_length=1)] | None, BeforeValidator(_names)] = None
     imgsz: Annotated[tuple[int, int], BeforeValidator(_size)] = (288, 288)
     resize: Positive | None = None
     resize_mode: ResizeMode = "shorter_side_crop"
@@ -107,15 +109,72 @@ class ExportOptions:
     def postprocess(self) -> PostprocessSpec:
         return PostprocessSpec(score=self.score)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is allowed and yet hardly meant, one line each."""
+        if self.threshold is None or 0 <= self.threshold <= 1:
+            return ()
+        return (f"scores lie between 0 and 1; threshold {self.threshold:g} gives one verdict to all frames",)
 
-def export_options(values: dict[str, Any], where: str) -> ExportOptions:
-    """Check options by name. Raises: ConfigError with every fault."""
-    options = build(ExportOptions, values, where)
+
+NAMES = frozenset(field.name for field in fields(ExportOptions))
+
+
+def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> ExportOptions:
+    """Check options by name.
+
+    A file that lacks is a fault only beside others: alone, reading it raises CheckpointError.
+
+    Args:
+        values: by name, words joined by `_` or `-`; None is the same as not given.
+        overrides: by field name; they win.
+
+    Raises: ConfigError with every fault.
+    """
+    named, faults = _by_name(values)
+    named |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    given = {key: value for key, value in named.items() if value is not None or key not in NAMES}
+    options, wrong = build_rest(ExportOptions, given, {"checkpoint": Path(), "output": Path()})
+    faulty = {fault.key for fault in wrong}
+    faults += [fault.line for fault in wrong]
+    faults += [*_contradictions(options), *_network_faults(options, faulty)]
+    if faults:
+        raise ConfigError(where, [*faults, *_missing_files(options, faulty)])
+    return options
+
+
+def _by_name(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values under the names of the fields, and a fault for each that is given in two spellings."""
+    spellings: dict[str, list[str]] = {}
+    for key in map(str, values):
+        spellings.setdefault(key.replace("-", "_"), []).append(key)
+    faults = [f"{key}: given twice, as {' and '.join(found)}" for key, found in spellings.items() if len(found) > 1]
+    return {str(key).replace("-", "_"): value for key, value in values.items()}, faults
+
+
+def _contradictions(options: ExportOptions) -> list[str]:
     faults = []
     if options.resize is not None and options.resize_mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
     if options.layers is not None and len(set(options.layers)) != len(options.layers):
         faults.append(f"layers: {', '.join(options.layers)} names a layer twice")
-    if faults:
-        raise ConfigError(where, faults)
-    return options
+    return faults
+
+
+def _network_faults(options: ExportOptions, faulty: set[str]) -> list[str]:
+    """What the family says of the network, as far as the options that it depends on are not `faulty` themselves."""
+    try:
+        family = model_family(options.family)
+    except ConfigError as exc:
+        return [f"{exc.where}: {fault}" for fault in exc.faults]
+    if faulty & {"family", "backbone"}:
+        return []
+    return family.faults(replace(options.network, layers=()) if "layers" in faulty else options.network)
+
+
+def _missing_files(options: ExportOptions, faulty: set[str]) -> list[str]:
+    from edge_ad.models.weights import file_fault
+
+    files = {"checkpoint": options.checkpoint, "backbone_weights": options.backbone_weights}
+    found = {key: (path, file_fault(path)) for key, path in files.items() if path is not None and key not in faulty}
+    return [f"{key}: {path}: {fault}" for key, (path, fault) in found.items() if fault]

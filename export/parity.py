@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import onnxruntime
 import torch
@@ -14,6 +16,10 @@ from edge_ad.export.onnx_graph import OnnxGraph
 
 TOLERANCE = 2e-5  # of a probability; float32 rounding through a deep backbone measures 1e-7 to 3e-6
 PROBES = 4
+MEANINGFUL_SPREAD = 100  # tolerances; probabilities that differ by less leave nothing to compare
+
+Runner = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+"""Computes a graph: (N, H, W, 3) uint8 → patch_map, anomaly_map, pred_score."""
 
 
 def probe_images(size_hw: tuple[int, int], count: int = PROBES, seed: int = 0) -> NDArray[np.uint8]:
@@ -35,12 +41,21 @@ def probe_images(size_hw: tuple[int, int], count: int = PROBES, seed: int = 0) -
     return np.stack(images)
 
 
-def check_parity(graph: OnnxGraph, reference: nn.Module, tolerance: float = TOLERANCE) -> Parity:
-    """Run graph (ONNX Runtime) and network (torch) on the same pictures and compare the three outputs.
+def onnx_runner(graph: OnnxGraph) -> Runner:
+    """The graph on ONNX Runtime."""
+    session = onnxruntime.InferenceSession(graph.data, providers=["CPUExecutionProvider"])
+    return lambda batch_nhwc: session.run(None, {graph.image.name: batch_nhwc})
+
+
+def check_parity(
+    graph: OnnxGraph, reference: nn.Module, tolerance: float = TOLERANCE, *, run: Runner | None = None
+) -> Parity:
+    """Run graph and network (torch) on the same pictures and compare the three outputs.
 
     Args:
         reference: the published network as a contract module.
         tolerance: largest absolute difference allowed, in units of probability.
+        run: computes the graph; ONNX Runtime when None.
 
     Raises: ExportError when a difference is larger than the tolerance, or not finite.
     """
@@ -48,28 +63,42 @@ def check_parity(graph: OnnxGraph, reference: nn.Module, tolerance: float = TOLE
     assert height is not None and width is not None
     batch = graph.image.shape[0] or 2
     images = probe_images((height, width), count=max(PROBES, batch) // batch * batch)
-    session = onnxruntime.InferenceSession(graph.data, providers=["CPUExecutionProvider"])
+    run = run or onnx_runner(graph)
     largest = np.zeros(3)
     spread = 0.0
     for first in range(0, len(images), batch):
         part = images[first : first + batch]
-        got = session.run(None, {graph.image.name: part})
+        got = run(part)
         with torch.no_grad():
             wanted = [tensor.numpy() for tensor in reference(torch.from_numpy(part))]
-        for output, a, b in zip(graph.outputs, got, wanted, strict=True):
-            if a.shape != b.shape:
-                raise ExportError(
-                    f"output {output.name!r} of the exported graph is {a.shape}, the network gives {b.shape}"
-                )
-        largest = np.maximum(
-            largest, [np.abs(a.astype(np.float64) - b).max() for a, b in zip(got, wanted, strict=True)]
-        )
+        _check_shapes(graph, got, wanted)
+        differences = [np.abs(a.astype(np.float64) - b).max() for a, b in zip(got, wanted, strict=True)]
+        largest = np.maximum(largest, differences)
         spread = max(spread, float(wanted[0].max() - wanted[0].min()))
     patch_map, anomaly_map, pred_score = (float(value) for value in largest)
-    parity = Parity(len(images), patch_map, anomaly_map, pred_score, spread, tolerance)
     if not (largest <= tolerance).all():
         raise ExportError(
             f"the exported graph is off by {largest.max():.2g} in probability, allowed {tolerance:.2g}"
-            f" (patch_map {largest[0]:.2g}, anomaly_map {largest[1]:.2g}, pred_score {largest[2]:.2g}); nothing written"
+            f" (patch_map {patch_map:.2g}, anomaly_map {anomaly_map:.2g}, pred_score {pred_score:.2g}); nothing written"
         )
-    return parity
+    return Parity(len(images), patch_map, anomaly_map, pred_score, spread, tolerance)
+
+
+def describe(parity: Parity) -> str:
+    """The figures in one line, and a warning where they mean little."""
+    text = (
+        f"largest difference from the published network on {parity.images} images (allowed {parity.tolerance:.0e}):"
+        f" patch_map {parity.patch_map:.1e}, anomaly_map {parity.anomaly_map:.1e}, pred_score {parity.pred_score:.1e}"
+    )
+    if parity.patch_map_spread < MEANINGFUL_SPREAD * parity.tolerance:
+        text += (
+            f"; warning: the network's own probabilities differ by only {parity.patch_map_spread:.1e} on them,"
+            " so this says little; is it trained?"
+        )
+    return text
+
+
+def _check_shapes(graph: OnnxGraph, got: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]) -> None:
+    for output, a, b in zip(graph.outputs, got, wanted, strict=True):
+        if a.shape != b.shape:
+            raise ExportError(f"output {output.name!r} of the exported graph is {a.shape}, the network gives {b.shape}")

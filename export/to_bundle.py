@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from platform import python_version
 
-from edge_ad.bundle import Bundle, ModelInfo, check_destination, write_bundle
+from edge_ad.bundle import Bundle, ModelInfo, Parity, check_destination, write_bundle
 from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import graph_from_module
 from edge_ad.export.options import ExportOptions
-from edge_ad.export.parity import check_parity
+from edge_ad.export.parity import check_parity, describe
 from edge_ad.models import model_family
 from edge_ad.specs import Thresholds
 
@@ -34,23 +34,25 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
     loaded = family.load(options.checkpoint, options.network)
-    for note in loaded.notes:
+    for note in (*options.notes, *loaded.notes):
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
     module = family.export_module(loaded, options.preprocess, options.postprocess)
     graph = graph_from_module(module, options.preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
-    parity = check_parity(graph, family.reference_module(loaded, options.preprocess, options.postprocess))
-    say(
-        f"largest difference from the published network on {parity.images} images (allowed {parity.tolerance:.0e}):"
-        f" patch_map {parity.patch_map:.1e}, anomaly_map {parity.anomaly_map:.1e}, pred_score {parity.pred_score:.1e}"
-    )
+    reference = family.reference_module(loaded, options.preprocess, options.postprocess)
+    parity = check_parity(graph, reference)
+    say(describe(parity))
     files = {MODEL_FILE: graph.data}
-    ir = {}
+    ir: dict[str, str] = {}
+    ir_parity: Parity | None = None
     if options.format == "openvino":
-        from edge_ad.export.openvino_ir import ir_from_onnx
+        from edge_ad.export.openvino_ir import ir_from_onnx, ir_runner
 
-        files |= ir_from_onnx(graph.data, "model")
+        ir_files = ir_from_onnx(graph.data, "model")
+        ir_parity = check_parity(graph, reference, run=ir_runner(ir_files, "model"))
+        say(f"the same for OpenVINO IR: {describe(ir_parity)}")
+        files |= ir_files
         ir = {"fp32": "model.xml"}
     bundle = write_bundle(
         options.output,
@@ -65,6 +67,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
             "openvino_ir": ir,
             "thresholds": Thresholds(image=options.threshold),
             "parity": parity,
+            "openvino_ir_parity": ir_parity,
             "tools": {"python": python_version()}
             | {name: version(name) for name in ("edge-ad", "torch", "onnx", "onnxruntime")},
         },

@@ -16,7 +16,7 @@ from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.cache import default_cache_dir
-from edge_ad.runtime.postprocess import decide, find_regions
+from edge_ad.runtime.postprocess import decide, find_regions, without_padding
 from edge_ad.runtime.usability import unusable_reason
 from edge_ad.specs import Precision, Thresholds
 from edge_ad.validation import build
@@ -47,7 +47,7 @@ class Detector:
             if maps is not None:
                 find_regions(maps.anomaly_map, maps.patch_map, maps.geometry, 0.0)
         except BaseException:
-            self._engine.__exit__(*sys.exc_info())
+            self.__exit__(*sys.exc_info())
             raise
         return self
 
@@ -94,23 +94,24 @@ class Detector:
             )
         outputs = self._engine.infer(self._batch(model_input.image_hwc))
         inferred = time.perf_counter()
-        score = float(outputs.pred_score[0])
-        patch_map, anomaly_map = outputs.patch_map[0], outputs.anomaly_map[0]
+        patch_map, anomaly_map = without_padding(outputs.patch_map[0], outputs.anomaly_map[0], geometry)
+        scored = anomaly_map if self.bundle.manifest.postprocess.score == "map_max" else patch_map
+        score = float(outputs.pred_score[0]) if geometry.is_filled else float(scored.max())
+        threshold = self.thresholds.image
         label = decide(score, self.thresholds)
-        pixel_threshold = self.thresholds.effective_pixel
         regions: tuple[Region, ...] = ()
-        if label == "anomalous" and pixel_threshold is not None:
-            regions = find_regions(anomaly_map, patch_map, geometry, pixel_threshold)
+        if label == "anomalous" and threshold is not None:
+            regions = find_regions(anomaly_map, patch_map, geometry, threshold)
         timings_ms |= {"infer": (inferred - prepared) * 1e3, "postprocess": (time.perf_counter() - inferred) * 1e3}
         return Verdict(
             "ok",
             score=score,
-            threshold=self.thresholds.image,
+            threshold=threshold,
             verdict=label,
             regions=regions,
             inspected_box=geometry.inspected_box,
             timings_ms=timings_ms,
-            maps=Maps(patch_map, anomaly_map, geometry, self.bundle.manifest.postprocess, pixel_threshold),
+            maps=Maps(patch_map, anomaly_map, geometry, self.bundle.manifest.postprocess, threshold),
         )
 
     def _batch(self, image_hwc: ImageArray) -> ImageArray:

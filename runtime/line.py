@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from edge_ad.errors import EdgeAdError, one_line
@@ -14,7 +15,7 @@ from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.live import Captured, captured_frames
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict, record
+from edge_ad.verdict import OVERTAKEN, Verdict, record
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ class Line:
     Args:
         detector: loaded; it is warm before the source opens.
         sinks: receive every record, in order.
-        budget_ms: time from capture to verdict; None for no deadline. A frame whose deadline has passed before it could
-            be judged is `skipped`, one that is judged too late is `late`.
+        budget_ms: time from capture to verdict; None for no deadline. A frame that is judged too late is `late`; one of
+            a live source whose deadline has passed before it could be judged is `skipped`.
     """
 
     def __init__(
@@ -42,28 +43,24 @@ class Line:
 
         Raises: EdgeAdError when the source breaks or a sink cannot write.
         """
-        for captured in captured_frames(source, stop, max_frames):
-            verdict = self._verdict(captured)
-            began = time.perf_counter()
-            entry = record(captured.frame, verdict, self._detector.provenance, budget_ms=self._budget_ms)
-            for sink in self._sinks:
-                sink.write(captured.frame, verdict, entry)
-            output_ms = (time.perf_counter() - began) * 1e3
-            self._telemetry.add(captured.frame, verdict, output_ms)
-            if stop.is_set() and not source.live:
-                break
+        with closing(captured_frames(source, stop, max_frames)) as frames:
+            for captured in frames:
+                verdict = self._verdict(captured, live=source.live)
+                began = time.perf_counter()
+                entry = record(captured.frame, verdict, self._detector.provenance, budget_ms=self._budget_ms)
+                for sink in self._sinks:
+                    sink.write(captured.frame, verdict, entry)
+                self._telemetry.add(captured.frame, verdict, output_ms=(time.perf_counter() - began) * 1e3)
 
-    def _verdict(self, captured: Captured) -> Verdict:
+    def _verdict(self, captured: Captured, *, live: bool) -> Verdict:
         frame = captured.frame
         waited_ms = _age_ms(frame)
         timings_ms = {"decode": frame.decode_ms}
         if frame.error is not None or (frame.image_hwc is None and not captured.passed_over):
             return Verdict("error", timings_ms=timings_ms, reason=frame.error or "the source gave no picture")
         if captured.passed_over:
-            return Verdict(
-                "skipped", timings_ms=timings_ms, reason="a newer frame arrived before this one could be judged"
-            )
-        if self._budget_ms is not None and waited_ms >= self._budget_ms:
+            return Verdict("skipped", timings_ms=timings_ms, reason=OVERTAKEN)
+        if live and self._budget_ms is not None and waited_ms >= self._budget_ms:
             reason = f"its deadline had passed ({waited_ms:.0f} ms old, budget {self._budget_ms:g} ms)"
             return Verdict("skipped", timings_ms=timings_ms, reason=reason)
         assert frame.image_hwc is not None

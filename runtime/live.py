@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from edge_ad.frame import Frame, FrameSource
@@ -22,7 +22,9 @@ class Captured:
     passed_over: bool = False
 
 
-def captured_frames(source: FrameSource, stop: threading.Event, max_frames: int | None) -> Iterator[Captured]:
+def captured_frames(
+    source: FrameSource, stop: threading.Event, max_frames: int | None
+) -> Generator[Captured, None, None]:
     """Every captured frame of an open source, exactly once, in order of capture.
 
     A source that waits is read when its frame is wanted. A live one is read by a thread: a frame that is still waiting

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import ENGINES
@@ -24,6 +24,13 @@ def _known(kinds: dict[str, Any]) -> BeforeValidator:
         return names
 
     return BeforeValidator(check)
+
+
+def _source_name(value: object) -> str:
+    """Any text but none at all; a path that is no UTF-8 holds surrogates, which pydantic's own check refuses."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("wanted a source, such as a folder or camera:0")
+    return value
 
 
 def _known_engine(value: object) -> object:
@@ -52,7 +59,7 @@ class RunOptions:
     """
 
     bundle: Path
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, PlainValidator(_source_name)]
     engine: Annotated[str, BeforeValidator(_known_engine)] = "openvino"
     precision: Precision | None = None
     threshold: float | None = None

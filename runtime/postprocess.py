@@ -18,6 +18,35 @@ def decide(score: float, thresholds: Thresholds) -> VerdictLabel | None:
     return "anomalous" if score >= thresholds.image else "normal"
 
 
+def without_padding(
+    patch_map: NDArray[np.float32], anomaly_map: NDArray[np.float32], geometry: FrameGeometry
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both maps with padding set to 0, the lowest probability: no defect lies outside of the frame.
+
+    A patch counts as padding when none of its pixels shows the frame.
+    """
+    if geometry.is_filled:
+        return patch_map, anomaly_map
+    return _cut(patch_map, geometry), _cut(anomaly_map, geometry)
+
+
+def _cut(values: NDArray[np.float32], geometry: FrameGeometry) -> NDArray[np.float32]:
+    shown = _shown(values, geometry)
+    content = np.zeros_like(values)
+    content[shown] = values[shown]
+    return content
+
+
+def _shown(values: NDArray[np.float32], geometry: FrameGeometry) -> tuple[slice, slice]:
+    """Cells of a map over the model's canvas that show some of the frame."""
+    (rows, columns), (height, width) = values.shape, geometry.model_hw
+    x_min, y_min, x_max, y_max = geometry.content_box
+    return (
+        slice(y_min * rows // height, -(-y_max * rows // height)),
+        slice(x_min * columns // width, -(-x_max * columns // width)),
+    )
+
+
 def find_regions(
     anomaly_map: NDArray[np.float32], patch_map: NDArray[np.float32], geometry: FrameGeometry, pixel_threshold: float
 ) -> tuple[Region, ...]:
@@ -32,8 +61,9 @@ def find_regions(
         patch_map: (h, w) float32.
         pixel_threshold: from which value on a pixel is anomalous.
     """
-    content = _content_only(anomaly_map, geometry)
-    mask = (content >= pixel_threshold).astype(np.uint8)
+    mask = np.zeros(anomaly_map.shape, np.uint8)
+    shown = _shown(anomaly_map, geometry)
+    mask[shown] = anomaly_map[shown] >= pixel_threshold
     if not mask.any():
         return _peak_patch(patch_map, geometry)
     count, labels, stats, _ = load_cv2().connectedComponentsWithStats(mask, connectivity=8)
@@ -41,35 +71,29 @@ def find_regions(
     for index in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[index])
         inside = labels[top : top + height, left : left + width] == index
-        values = np.where(inside, content[top : top + height, left : left + width], -np.inf)
+        values = np.where(inside, anomaly_map[top : top + height, left : left + width], -np.inf)
         row, column = divmod(int(values.argmax()), width)
         box = (left, top, left + width, top + height)
         regions.append(_region(box, area, (left + column, top + row), float(values[row, column]), geometry))
     return tuple(sorted(regions, key=lambda region: -region.peak_score))
 
 
-def _content_only(anomaly_map: NDArray[np.float32], geometry: FrameGeometry) -> NDArray[np.float32]:
-    """The map with padding (letterbox) taken out of the running: no defect lies outside of the frame."""
-    x_min, y_min, x_max, y_max = geometry.content_box
-    if (x_max - x_min, y_max - y_min) == (anomaly_map.shape[1], anomaly_map.shape[0]):
-        return anomaly_map
-    content = np.full_like(anomaly_map, -np.inf)
-    content[y_min:y_max, x_min:x_max] = anomaly_map[y_min:y_max, x_min:x_max]
-    return content
-
-
 def _peak_patch(patch_map: NDArray[np.float32], geometry: FrameGeometry) -> tuple[Region, ...]:
     rows, columns = patch_map.shape
-    height, width = geometry.model_hw
-    row, column = divmod(int(patch_map.argmax()), columns)
+    shown = _shown(patch_map, geometry)
+    best = np.unravel_index(patch_map[shown].argmax(), patch_map[shown].shape)
+    row, column = shown[0].start + int(best[0]), shown[1].start + int(best[1])
     x_low, y_low, x_high, y_high = geometry.content_box
-    x_min, x_max = column * width // columns, -(-(column + 1) * width // columns)
-    y_min, y_max = row * height // rows, -(-(row + 1) * height // rows)
-    x_min, x_max = sorted((min(max(x_min, x_low), x_high - 1), min(max(x_max, x_low + 1), x_high)))
-    y_min, y_max = sorted((min(max(y_min, y_low), y_high - 1), min(max(y_max, y_low + 1), y_high)))
-    centre = ((x_min + x_max) // 2, (y_min + y_max) // 2)
-    box = (x_min, y_min, x_max, y_max)
-    return (_region(box, (x_max - x_min) * (y_max - y_min), centre, float(patch_map[row, column]), geometry),)
+    x_min, x_max = (max(x_low, min(x, x_high)) for x in _cell(column, columns, geometry.model_hw[1]))
+    y_min, y_max = (max(y_low, min(y, y_high)) for y in _cell(row, rows, geometry.model_hw[0]))
+    centre = ((x_min + x_max - 1) // 2, (y_min + y_max - 1) // 2)
+    area = (x_max - x_min) * (y_max - y_min)
+    return (_region((x_min, y_min, x_max, y_max), area, centre, float(patch_map[row, column]), geometry),)
+
+
+def _cell(index: int, count: int, length: int) -> tuple[int, int]:
+    """First pixel of patch `index` of `count` on an axis of `length` pixels, and the one behind its last."""
+    return index * length // count, -(-(index + 1) * length // count)
 
 
 def _region(

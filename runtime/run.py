@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import SourceError
 from edge_ad.frame import FrameSource
 from edge_ad.geometry import place
 from edge_ad.runtime.detector import Detector, open_detector
@@ -27,10 +27,11 @@ from edge_ad.runtime.telemetry import Telemetry
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run went: its figures, and whether the user ended it."""
+    """How a run went: its figures, whether the user ended it, and what broke off the source."""
 
     telemetry: Telemetry
     interrupted: bool
+    failure: SourceError | None = None
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
@@ -51,23 +52,36 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
         threshold=options.threshold,
         engine_cache=options.engine_cache,
     )
-    if detector.thresholds.image is None:
-        if "masks" in options.save:
-            raise ConfigError("run options", ["save: masks need a threshold; give --threshold or export with one"])
-        say("note: the bundle has no threshold, so frames get a score but no verdict; give --threshold")
-    elif not 0 <= detector.thresholds.image <= 1:
-        say(f"warning: scores lie between 0 and 1; threshold {detector.thresholds.image:g} gives one verdict to all")
     telemetry = Telemetry()
     stop = threading.Event()
-    with detector:
-        how = "from the cache" if detector.from_cache else "compiled"
-        provenance = detector.provenance
-        say(f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}")
-        with _stopping(stop) as interrupted, source, ExitStack() as stack:
-            sinks = [stack.enter_context(sink) for sink in _sinks(options, source, detector, stop, say)]
-            line = Line(detector, sinks, telemetry, budget_ms=options.budget_ms)
-            line.run(source, stop, max_frames=options.max_frames)
-    return RunResult(telemetry, interrupted.is_set())
+    failure: SourceError | None = None
+    with detector, _stopping(stop) as interrupted, source, ExitStack() as stack:
+        sinks = [stack.enter_context(sink) for sink in _sinks(options, source, detector, stop, say)]
+        for line in _remarks(options, detector):
+            say(line)
+        try:
+            Line(detector, sinks, telemetry, budget_ms=options.budget_ms).run(
+                source, stop, max_frames=options.max_frames
+            )
+        except SourceError as exc:
+            failure = exc
+    expected = min(source.length or 0, options.max_frames or sys.maxsize)
+    if telemetry.frames < expected and not stop.is_set() and failure is None:
+        say(f"warning: {source.name} ended after {telemetry.frames} of {expected} frames; is it damaged?")
+    return RunResult(telemetry, interrupted.is_set(), failure)
+
+
+def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
+    """What the user should know before the first frame."""
+    provenance, threshold = detector.provenance, detector.thresholds.image
+    how = "from the cache" if detector.from_cache else "compiled"
+    yield f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}"
+    if threshold is None:
+        yield "note: the bundle has no threshold, so frames get a score but no verdict; give --threshold"
+        if "masks" in options.save:
+            yield "warning: no masks are saved without a threshold"
+    elif not 0 <= threshold <= 1:
+        yield f"warning: scores lie between 0 and 1; threshold {threshold:g} gives one verdict to all frames"
 
 
 def _sinks(
@@ -75,7 +89,8 @@ def _sinks(
 ) -> Iterator[Sink]:
     yield JsonLines(options.output)
     if options.output is not None:
-        for kind in options.save:
+        without_threshold = {"masks"} if detector.thresholds.image is None else set()
+        for kind in set(options.save) - without_threshold:
             suffix, draw = PICTURES[kind]
             yield PictureFiles(options.output / kind, suffix, draw)
     yield CoverageWarning(lambda frame_hw: place(detector.bundle.manifest.preprocess, frame_hw), say)
@@ -83,7 +98,7 @@ def _sinks(
         from edge_ad.runtime.sinks.window import Window
 
         yield Window(stop)
-    if options.output is not None and sys.stderr.isatty():
+    if sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty()):
         total = (
             source.length
             if options.max_frames is None

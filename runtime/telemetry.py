@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_ad.frame import Frame
-from edge_ad.verdict import JUDGED, Verdict
+from edge_ad.verdict import OVERTAKEN, Verdict
 
 WINDOW = 100_000  # frames that percentiles look back on; bounds the memory of a run of months
 STAGES = ("decode", "wait", "preprocess", "infer", "postprocess", "total", "output")
@@ -32,6 +32,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
+        self.overtaken = 0
         self.confusion: Counter[tuple[bool, str]] = Counter()
         self._times_ms: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
 
@@ -40,12 +41,14 @@ class Telemetry:
         return sum(self.statuses.values())
 
     @property
-    def judged(self) -> int:
-        return sum(self.statuses[status] for status in JUDGED)
+    def missed(self) -> int:
+        """Frames whose deadline passed: judged too late, or too old to be judged."""
+        return self.statuses["late"] + self.statuses["skipped"] - self.overtaken
 
     def add(self, frame: Frame, verdict: Verdict, output_ms: float) -> None:
         """Count one frame."""
         self.statuses[verdict.status] += 1
+        self.overtaken += verdict.reason == OVERTAKEN
         self._times_ms["output"].append(output_ms)
         for stage, value in verdict.timings_ms.items():
             self._times_ms[stage].append(value)

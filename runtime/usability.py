@@ -17,13 +17,13 @@ def unusable_reason(image_hwc: ImageArray) -> str | None:
     Args:
         image_hwc: (H, W, 3) uint8, at model size.
 
-    A picture is black or saturated when 99 % of it is, and flat when all of it has one colour (no signal, the green
+    A picture is black or saturated when 99.9 % of it is, and flat when all of it has one colour (no signal, the green
     frame of a broken stream).
     """
     sample = image_hwc[::SAMPLING, ::SAMPLING].reshape(-1, 3)
-    if int(np.percentile(sample.max(axis=1), 99)) < DARK_LEVEL:
+    if int(np.percentile(sample.max(axis=1), 99.9)) < DARK_LEVEL:
         return "the frame is black; check lens cover, lighting and exposure"
-    if int(np.percentile(sample.min(axis=1), 1)) > BRIGHT_LEVEL:
+    if int(np.percentile(sample.min(axis=1), 0.1)) > BRIGHT_LEVEL:
         return "the frame is saturated; check lighting and exposure"
     if bool((sample == sample[0]).all()):
         return "the frame has one colour only; check the camera and its signal"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.cli.summary import print_summary
 
@@ -22,7 +23,7 @@ DEFECTS = 0.3  # far more than any line makes, so that a short demonstration sho
 @click.option("--frames", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Parts on the line.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Which line is simulated.")
 @text_option("--output", metavar="DIR", help="Folder for the results (default: edge-ad-demo).")
-def command(frames: int, seed: int, output: str | None) -> None:
+def command(frames: int, seed: int, output: str | None) -> int:
     """Judge a simulated line of machined parts, whose defects are known, with a bundle that ships with edge-ad.
 
     Needs no network, no camera and no GPU.
@@ -43,6 +44,7 @@ def command(frames: int, seed: int, output: str | None) -> None:
     click.echo(f"\nrecords    {folder / 'verdicts.jsonl'}")
     click.echo(f"pictures   {folder / 'overlays'} (heat, regions, score), {folder / 'masks'}")
     click.echo(f"the bundle 'edge-ad info {bundle}'")
+    return EXIT_INTERRUPTED if result.interrupted else 0
 
 
 def _confusion(telemetry: Telemetry) -> str:

@@ -43,14 +43,13 @@ def command(config: str | None, **given: Any) -> None:
 
     Every option may stand in the configuration file under its long name.
     """
-    values = {str(key).replace("-", "_"): value for key, value in read_yaml(Path(config)).items()} if config else {}
-    overrides = {key: value for key, value in given.items() if value is not None}
+    values = read_yaml(Path(config)) if config else {}
     where = f"export options ({config})" if config else "export options"
     try:
         from edge_ad.export.options import export_options
         from edge_ad.export.to_bundle import export_bundle
     except ImportError as exc:
         raise MissingExtraError("edge-ad export", exc.name or "torch", "export") from exc
-    options = export_options(values | overrides, where)
+    options = export_options(values, where, given)
     export_bundle(options, say=lambda line: click.echo(line, err=True))
     click.echo(str(options.output))

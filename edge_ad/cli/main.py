@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
 import click
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, OutputError, os_reason
 
 COMMANDS = {
     "export": "Turn a trained checkpoint into a bundle.",
@@ -67,6 +69,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns: the exit code; every failure is one line on stderr."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated command cleans up as an interrupted one does
     try:
         code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
     except EdgeAdError as exc:
@@ -82,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     except PipeClosedError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
+    except OSError as exc:
+        return _fail(f"{exc.filename or 'output'}: {os_reason(exc)}", OutputError.exit_code)
     except Exception as exc:
         if os.environ.get("EDGE_AD_TRACEBACK"):
             raise
@@ -90,6 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
             EXIT_INTERNAL,
         )
     return code if isinstance(code, int) else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> int:

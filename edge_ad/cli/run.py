@@ -48,6 +48,8 @@ def command(**given: Any) -> int:
     print_summary(result.telemetry, budget_ms=options.budget_ms)
     if options.output is not None:
         click.echo(f"wrote {options.output}", err=True)
+    if result.failure is not None:
+        raise result.failure
     if result.interrupted:
         click.echo("stopped by the user", err=True)
         return EXIT_INTERRUPTED

@@ -14,7 +14,7 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stderr, highlight=False)
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     table = Table(title="milliseconds by stage", title_justify="left")
     table.add_column("stage")
     for heading in ("p50", "p95", "p99", "max"):
@@ -26,6 +26,9 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     console.print(f"{telemetry.frames} frames captured: {counts or 'none'}")
     if telemetry.verdicts:
         console.print("verdicts: " + ", ".join(f"{count} {name}" for name, count in telemetry.verdicts.most_common()))
-    misses = telemetry.statuses["late"]
     limit = "no budget set" if budget_ms is None else f"budget {budget_ms:g} ms"
-    console.print(f"missed deadlines (late): {misses}, dropped (skipped): {telemetry.statuses['skipped']} ({limit})")
+    console.print(
+        f"missed deadlines: {telemetry.missed} ({telemetry.statuses['late']} judged too late,"
+        f" {telemetry.missed - telemetry.statuses['late']} too old to be judged; {limit}),"
+        f" dropped for a newer frame: {telemetry.overtaken}"
+    )

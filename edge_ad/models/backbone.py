@@ -10,11 +10,13 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from edge_ad.errors import CheckpointError, ConfigError, MissingExtraError, one_line
+from edge_ad.errors import CheckpointError, ConfigError, EdgeAdError, MissingExtraError, one_line
+from edge_ad.models.state import check_shapes, load_tensors, missing_tensors
 
 TIMM_PREFIX = "timm:"
 
@@ -38,14 +40,14 @@ class Backbone(nn.Module):
         Raises: CheckpointError naming the first tensor that is missing or has another shape.
         """
         wanted = self.trunk.state_dict()
-        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+        missing = missing_tensors(wanted, state)
         if missing:
             raise CheckpointError(
                 f"{source}: tensor {missing[0]!r} of backbone {self.name!r} is not in the file"
                 f" ({len(missing)} of {len(wanted)} missing); give the weights of {self.name!r}"
             )
         check_shapes({key: state[key] for key in wanted if key in state}, wanted, source, f"backbone {self.name!r}")
-        self.trunk.load_state_dict({key: state.get(key, value) for key, value in wanted.items()})
+        load_tensors(self.trunk, state)
 
     def shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(channels, rows, columns) of every tap for an image of `height` × `width` pixels."""
@@ -76,13 +78,28 @@ def _same_aspect(feature: Tensor, aspect: float) -> bool:
     return rows - 1 <= aspect * (columns + 1) and aspect * (columns - 1) <= rows + 1
 
 
-def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, owner: str) -> None:
-    """Raise CheckpointError for the first tensor of `found` whose shape is not that of its namesake in `wanted`."""
-    for key, value in found.items():
-        if tuple(value.shape) != tuple(wanted[key].shape):
-            raise CheckpointError(
-                f"{source}: tensor {key!r} has shape {tuple(value.shape)}, {owner} expects {tuple(wanted[key].shape)}"
-            )
+def backbone_faults(name: str, taps: Sequence[str]) -> list[str]:
+    """What is wrong with the name and the taps, each with its option, as far as the installed packages can tell."""
+    try:
+        _check_taps(_layers(name), name, taps)
+    except ConfigError as exc:
+        return [f"{exc.where}: {fault}" for fault in exc.faults]
+    except MissingExtraError:
+        return []  # loading the network says so
+    return []
+
+
+@lru_cache(maxsize=32)
+def _layers(name: str) -> tuple[str, ...]:
+    """Dotted names of all modules of a network, which is built without memory for its weights where that works."""
+    try:
+        with torch.device("meta"):
+            network = _network(name)
+    except EdgeAdError:
+        raise
+    except Exception:  # some networks compute with tensors while they are built
+        network = _network(name)
+    return tuple(layer for layer, _ in network.named_modules())
 
 
 def _network(name: str) -> nn.Module:
@@ -118,14 +135,12 @@ def _timm_network(name: str) -> nn.Module:
 
 
 def _cut(network: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    modules = dict(network.named_modules())
-    unknown = [tap for tap in taps if tap not in modules or not tap]
-    if unknown:
-        raise ConfigError(
-            "layers", [f"{tap!r} is no layer of {name!r}{_did_you_mean(tap, list(modules))}" for tap in unknown]
-        )
+    try:
+        from torchvision.models.feature_extraction import create_feature_extractor
+    except ImportError as exc:
+        extra = "timm" if name.startswith(TIMM_PREFIX) else "export"
+        raise MissingExtraError(f"backbone {name!r}", "torchvision", extra) from exc
+    _check_taps([layer for layer, _ in network.named_modules()], name, taps)
     network.eval()
     try:
         with warnings.catch_warnings():
@@ -134,6 +149,12 @@ def _cut(network: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
     except Exception as exc:
         raise ConfigError("backbone", [f"{name!r} cannot be cut at {', '.join(taps)}: {one_line(exc)}"]) from exc
     return trunk
+
+
+def _check_taps(layers: Sequence[str], name: str, taps: Sequence[str]) -> None:
+    unknown = [tap for tap in taps if tap not in layers or not tap]
+    if unknown:
+        raise ConfigError("layers", [f"{tap!r} is no layer of {name!r}{_did_you_mean(tap, layers)}" for tap in unknown])
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:

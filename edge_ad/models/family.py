@@ -47,6 +47,13 @@ class ModelFamily(Protocol):
 
     name: str
 
+    def faults(self, options: NetworkOptions) -> list[str]:
+        """What can be said against the options before any file is read, each with its key path.
+
+        An empty `layers` asks about the rest alone.
+        """
+        ...
+
     def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Any]:
         """Read a trained network. Raises: CheckpointError, ConfigError."""
         ...

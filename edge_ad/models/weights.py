@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from edge_ad.errors import CheckpointError, one_line, os_reason
 from edge_ad.models.backbone import TIMM_PREFIX
+from edge_ad.models.state import State, state_of
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Any]:
@@ -23,8 +27,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Any]:
 
     Raises: CheckpointError when the file is missing, truncated or holds anything but plain tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{what} {path}: {'is no file' if path.exists() else 'no such file'}")
+    require_files({what: path})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
@@ -39,31 +42,37 @@ def read_tensors(path: Path, what: str) -> dict[str, Any]:
     return dict(data)
 
 
-def state_of(data: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """Check that a mapping is a state dict of finite tensors. Raises: CheckpointError."""
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{where}: wanted a dictionary of tensors, got a {type(data).__name__}")
-    for key, value in data.items():
-        if not isinstance(key, str):
-            raise CheckpointError(f"{where}: {key!r} is a key of type {type(key).__name__}, wanted names of tensors")
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{where}: {key!r} is a {type(value).__name__}, wanted a tensor")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{where}: tensor {key!r} holds NaN or infinity; the training diverged or the file is damaged"
-            )
-    return dict(data)
+def file_fault(path: Path) -> str | None:
+    """Why there is no file to read at `path`; None when there is one."""
+    if os.path.isfile(path):
+        return None
+    return "is no file" if os.path.exists(path) else "no such file"
 
 
-def backbone_state(name: str, file: Path | None) -> tuple[dict[str, Tensor], str]:
-    """Pretrained weights of a backbone and a line that says where they came from.
+def require_files(files: Mapping[str, Path | None]) -> None:
+    """Raise CheckpointError that names every file of `files` (what it is → where) that is given and not there."""
+    found = {what: (path, file_fault(path)) for what, path in files.items() if path is not None}
+    faults = [f"{what} {path}: {fault}" for what, (path, fault) in found.items() if fault]
+    if faults:
+        raise CheckpointError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class BackboneState(State):
+    """Pretrained weights of a backbone; `origin` says where they came from."""
+
+    origin: str = ""
+
+
+def backbone_state(name: str, file: Path | None) -> BackboneState:
+    """Pretrained weights of a backbone.
 
     Without a file, torchvision's IMAGENET1K_V1 weights (those the authors train with) are taken from its cache or the
     network. Raises: CheckpointError when neither gives them.
     """
     if file is not None:
-        data = read_tensors(file, "backbone weights")
-        return state_of(data, f"backbone weights {file}"), f"file, SHA-256 {sha256_of(file)}"
+        state = state_of(read_tensors(file, "backbone weights"), f"backbone weights {file}")
+        return BackboneState(state.tensors, state.notes, f"file, SHA-256 {sha256_of(file)}")
     how = f"give --backbone-weights FILE (a torchvision state dict of {name})"
     if name.startswith(TIMM_PREFIX):
         raise CheckpointError(f"backbone {name!r} has no weights; {how}")
@@ -73,10 +82,13 @@ def backbone_state(name: str, file: Path | None) -> tuple[dict[str, Tensor], str
     if weights is None:
         raise CheckpointError(f"torchvision publishes no IMAGENET1K_V1 weights for {name!r}; {how}")
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        # torch.hub announces a download on standard output, which belongs to the results of a command.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as exc:  # urllib, http.client and torch each have errors of their own
         raise CheckpointError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
-    return state_of(state, f"pretrained weights of {name!r}"), "torchvision IMAGENET1K_V1"
+    state = state_of(fetched, f"pretrained weights of {name!r}")
+    return BackboneState(state.tensors, state.notes, "torchvision IMAGENET1K_V1")
 
 
 def sha256_of(path: Path) -> str:

@@ -12,14 +12,14 @@ from edge_ad.errors import EngineError, MissingExtraError, one_line
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs the graph as it is written, in the arithmetic that is in it."""
+    """Runs the graph as it is written, in the arithmetic that is in it. Loads in a moment, so nothing is cached."""
 
     name = "onnxruntime"
 
     def load_impl(self) -> None:
         try:
             import onnxruntime
-        except ImportError as exc:
+        except ModuleNotFoundError as exc:
             raise MissingExtraError("engine 'onnxruntime'", "onnxruntime", "onnxruntime") from exc
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.errors import EngineError, MissingExtraError, one_line
+from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines.cache import BlobCache
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class OpenVinoEngine(Engine):
     def load_impl(self) -> None:
         try:
             import openvino
-        except ImportError as exc:
-            raise MissingExtraError("engine 'openvino'", "openvino", "openvino") from exc
+        except ModuleNotFoundError as exc:
+            raise EngineError("engine 'openvino' needs the package 'openvino': pip install openvino") from exc
         core = openvino.Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",

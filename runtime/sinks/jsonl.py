@@ -6,14 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame
+from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.verdict import Verdict, record_line
-
-FILE_NAME = "verdicts.jsonl"
 
 
 class JsonLines:
@@ -25,17 +24,24 @@ class JsonLines:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / FILE_NAME
+        self.path = None if folder is None else folder / RECORDS
         self._stream: TextIO = sys.stdout
 
     def __enter__(self) -> JsonLines:
-        if self.path is not None:
-            output_folder(self.path.parent)
-            try:
+        if self.path is None:
+            if sys.stdout is None:
+                raise OutputError("standard output is closed; give --output")
+            return self
+        output_folder(self.path.parent)
+        try:
+            if self.path.exists():
+                with self.path.open("rb") as earlier:
+                    _claim(earlier, self.path)
                 set_aside(self.path)
-                self._stream = self.path.open("x", encoding="utf-8", newline="\n")
-            except OSError as exc:
-                raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
+            self._stream = self.path.open("x", encoding="utf-8", newline="\n")
+            _claim(self._stream, self.path)
+        except OSError as exc:
+            raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
@@ -52,3 +58,15 @@ class JsonLines:
     ) -> None:
         if self.path is not None:
             self._stream.close()
+
+
+def _claim(file: IO[Any], path: Path) -> None:
+    """Lock a file for this run, where the system can. Raises: OutputError when another run is writing it."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise OutputError(f"{path}: another run is writing here; choose another --output") from exc

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.results import has_earlier_records
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.verdict import Verdict
 
@@ -37,6 +38,8 @@ class PictureFiles:
         self._draw = draw
 
     def __enter__(self) -> PictureFiles:
+        if self.folder.exists() and any(self.folder.iterdir()) and not has_earlier_records(self.folder.parent):
+            raise OutputError(f"{self.folder} exists and is not edge-ad's; choose another --output")
         try:
             set_aside(self.folder)
         except OSError as exc:
@@ -94,7 +97,9 @@ def heat_of(values: NDArray[np.float32], threshold: float | None) -> NDArray[np.
 
     Without a threshold the range of the map itself is used.
     """
-    low, high = (threshold * 0.5, threshold * 1.5) if threshold else (float(values.min()), float(values.max()))
+    low, high = float(values.min()), float(values.max())
+    if threshold is not None:
+        low, high = threshold * 0.5, threshold * 1.5
     heat: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return heat
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -24,6 +26,9 @@ class Window:
 
     def __enter__(self) -> Window:
         cv2 = load_cv2()
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            # Qt ends the whole process where there is no display.
+            raise OutputError("--show: there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set); leave it out")
         try:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as exc:

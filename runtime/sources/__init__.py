@@ -18,7 +18,10 @@ from edge_ad.frame import FrameSource
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.listing import is_picture
 
-__all__ = ["KINDS", "SourceKind", "camera_source", "open_source"]
+__all__ = ["KINDS", "SourceKind", "open_source"]
+
+# One letter in front of `://` is a drive of Windows.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def _is_picture_file(uri: str) -> bool:
 
 
 def _is_pattern(uri: str) -> bool:
-    return any(character in uri for character in "*?[")
+    # The `?` of an address is no wildcard.
+    return _SCHEME.match(uri) is None and any(character in uri for character in "*?[")
 
 
 _HERE = "edge_ad.runtime.sources"
@@ -85,14 +89,9 @@ def open_source(uri: str) -> FrameSource:
             return cast("Callable[[str], FrameSource]", opener)(uri)
     shown = without_secrets(uri)
     forms = ", ".join(kind.form for kind in KINDS)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    scheme = _SCHEME.match(uri)
     if scheme is None:
         raise SourceError(f"source {shown!r} does not exist; wanted {forms}")
     is_file = scheme.group(1).lower() == "file"
     advice = "give the path itself" if is_file else "known are rtsp, rtsps, http, https, udp and tcp"
     raise SourceError(f"source {shown!r}: unknown scheme {scheme.group(1)!r}; {advice}")
-
-
-def camera_source(index: int) -> FrameSource:
-    """Camera `index` of this machine. Raises: SourceError when `index` is not 0 to 99."""
-    return open_source(f"camera:{index}")

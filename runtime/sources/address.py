@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# A kind of source that was put in front of an address by mistake hides none of it from the rules for addresses.
+_URL = re.compile(r"(\s*(?:(?:camera|sim):)*)([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL | re.IGNORECASE)
 _HIDDEN = "***"
 
 
@@ -18,12 +19,12 @@ def without_secrets(uri: str) -> str:
     url = _URL.fullmatch(uri)
     if url is None:
         return re.sub(r"^.*:.*@", f"{_HIDDEN}@", uri, flags=re.DOTALL)
-    scheme, rest = url.group(1).lower(), url.group(2)
+    kind, scheme, rest = url.group(1), url.group(2).lower(), url.group(3)
     location = re.split(r"[?#]", rest, maxsplit=1)[0]
     query = f"?{_HIDDEN}" if location != rest else ""
     authority, slash, path = location.partition("/")
     host = authority.rpartition("@")[2]
     if "@" in path or "@" in rest[len(location) :]:
-        return f"{scheme}://{_HIDDEN}"
+        return f"{kind}{scheme}://{_HIDDEN}"
     segments = [_HIDDEN if "=" in segment else segment for segment in path.split("/")]
-    return f"{scheme}://{host}{slash}{'/'.join(segments)}{query}"
+    return f"{kind}{scheme}://{host}{slash}{'/'.join(segments)}{query}"

@@ -9,6 +9,7 @@ import sys
 from types import ModuleType
 
 from edge_ad.errors import SourceError
+from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource
 from edge_ad.runtime.sources.listing import natural_key
 
@@ -56,5 +57,6 @@ def open_camera(uri: str) -> CameraSource:
     device = re.fullmatch(r"/dev/video([0-9]{1,6})", os.path.realpath(uri))
     index = named or device
     if index is None:
-        raise SourceError(f"wanted camera:N with N from 0 to {_INDICES[-1]}, got {uri!r}; try camera:0")
+        shown = without_secrets(uri)
+        raise SourceError(f"wanted camera:N with N from 0 to {_INDICES[-1]}, got {shown!r}; try camera:0")
     return CameraSource(int(index.group(1)))

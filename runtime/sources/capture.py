@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +15,9 @@ import numpy as np
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
+
+CLOSE_S = 1.0
+"""How long closing waits for a read that is under way."""
 
 
 class Capture(Protocol):
@@ -31,7 +35,7 @@ class CaptureSource(ABC):
     """Frames of one `cv2.VideoCapture`, in BGR. A kind of source says how to open it and why it may have failed.
 
     Opening reads the first frame, since a device that is in use elsewhere opens and then stays silent; `read`
-    delivers it as frame 0. When the capture delivers no further frame, the source has ended.
+    delivers it as frame 0. When the capture delivers no further frame, a file has ended and a live source is lost.
     """
 
     live: bool
@@ -43,6 +47,7 @@ class CaptureSource(ABC):
         self._capture: Capture | None = None
         self._first: Frame | None = None
         self._next_id = 0
+        self._closed = False
         # Releasing a capture while another thread reads from it crashes inside OpenCV.
         self._lock = threading.Lock()
 
@@ -59,9 +64,18 @@ class CaptureSource(ABC):
         return grabbed_ns
 
     def __enter__(self) -> CaptureSource:
-        """Open. Raises: SourceError when it does not open or gives no first frame."""
+        """Open. Raises: SourceError when it does not open, gives no first frame or hangs in an earlier read."""
         cv2 = load_cv2()
+        if not self._lock.acquire(timeout=CLOSE_S):
+            raise SourceError(f"{self.name}: an earlier read still hangs; check the device and start the program again")
+        try:
+            return self._open_first(cv2)
+        finally:
+            self._lock.release()
+
+    def _open_first(self, cv2: ModuleType) -> CaptureSource:
         self._next_id = 0
+        self._closed = False
         try:
             self._capture = self._open(cv2)
         except cv2.error:
@@ -77,18 +91,36 @@ class CaptureSource(ABC):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._lock:
-            self._close()
+        """Close. A read that hangs in the driver keeps its capture and releases it when it comes back, if ever."""
+        self._closed = True
+        if self._lock.acquire(timeout=CLOSE_S):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
 
     def read(self) -> Frame | None:
-        """Next frame as (H, W, 3) uint8 BGR, or None when the source has ended or was closed."""
+        """Next frame as (H, W, 3) uint8 BGR, or None when the file has ended or the source was closed.
+
+        Raises:
+            SourceError: a live source gives no further frame.
+        """
         with self._lock:
             if self._capture is None:
                 return None
             if self._first is not None:
                 first, self._first = self._first, None
                 return first
-            return self._take(self._capture)
+            frame = self._take(self._capture)
+            if self._closed:
+                self._close()
+                return None
+            if frame is None and self.live:
+                raise SourceError(
+                    f"{self.name}: gives no further frame after {self._next_id} frame(s); "
+                    "check the device and its cable or network, and start again"
+                )
+            return frame
 
     def _close(self) -> None:
         if self._capture is not None:
@@ -146,14 +178,20 @@ def open_with_backends(cv2: ModuleType, address: str, parameters: dict[int, list
 
     Args:
         cv2: the OpenCV module.
-        address: file or URL.
+        address: file or URL; a file name may hold surrogates for bytes that are not UTF-8.
         parameters: for a backend that is named here, the flat list of properties to open with.
     """
     registry = cv2.videoio_registry
     general = [cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER, cv2.CAP_MSMF, cv2.CAP_AVFOUNDATION]
     capture: Capture = cv2.VideoCapture()
+    try:
+        address.encode()
+        name: str | bytes = address
+    except UnicodeEncodeError:
+        # OpenCV 5.0 crashes the process on a str with surrogates.
+        name = os.fsencode(address)
     for backend in (backend for backend in general if registry.hasBackend(backend)):
-        capture = cv2.VideoCapture(address, backend, parameters.get(backend, []))
+        capture = cv2.VideoCapture(name, backend, parameters.get(backend, []))
         if capture.isOpened():
             break
     return capture

@@ -91,7 +91,7 @@ def open_folder(folder: str) -> FileSource:
 
 
 def open_pattern(pattern: str) -> FileSource:
-    """Source of all pictures that match the glob `pattern`. Raises: SourceError when there is none."""
+    """Source of all pictures that match the glob `pattern` or lie below it. Raises: SourceError when there is none."""
     return FileSource(pattern, pictures_matching(pattern))
 
 

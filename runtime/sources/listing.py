@@ -7,6 +7,8 @@ import os
 import re
 
 from edge_ad.errors import SourceError
+from edge_ad.runtime.results import RECORDS, is_picture_folder
+from edge_ad.runtime.sources.address import without_secrets
 
 IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -29,23 +31,14 @@ def natural_key(path: str) -> NaturalKey:
 
 
 def pictures_in_folder(folder: str) -> tuple[str, ...]:
-    """All pictures below `folder`, naturally sorted; hidden files and hidden folders are left out.
+    """All pictures below `folder`, naturally sorted; left out are hidden files and folders, and results of edge-ad.
 
     Links to folders are followed, each real folder once.
 
     Raises:
         SourceError: the folder or one below it cannot be listed, or there is no picture.
     """
-    found: list[str] = []
-    visited = {os.path.realpath(folder)}
-
-    def refuse(exc: OSError) -> None:
-        raise SourceError(f"folder {exc.filename} cannot be listed: {exc.strerror}; check its permissions") from exc
-
-    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _enter(here, name, visited)]
-        candidates = (os.path.join(here, name) for name in names if is_picture(name) and not name.startswith("."))
-        found += [path for path in candidates if os.path.isfile(path)]
+    found = _pictures_below(folder, set())
     if not found:
         raise SourceError(
             f"folder {folder} holds no picture: looked for {', '.join(IMAGE_SUFFIXES)}, also in its subfolders; "
@@ -54,8 +47,31 @@ def pictures_in_folder(folder: str) -> tuple[str, ...]:
     return tuple(sorted(found, key=natural_key))
 
 
-def _enter(parent: str, name: str, visited: set[str]) -> bool:
-    real = os.path.realpath(os.path.join(parent, name))
+def _pictures_below(folder: str, visited: set[str]) -> list[str]:
+    """Pictures below `folder`, in no order; leaves out the real folders in `visited` and adds those it enters."""
+    found: list[str] = []
+    if not _enter(folder, visited):
+        return found
+
+    def refuse(exc: OSError) -> None:
+        raise SourceError(f"folder {exc.filename} cannot be listed: {exc.strerror}; check its permissions") from exc
+
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if RECORDS in names:
+            if here != folder:
+                folders[:] = []
+                continue
+            folders[:] = [name for name in folders if not is_picture_folder(name)]
+        folders[:] = [
+            name for name in sorted(folders) if not name.startswith(".") and _enter(os.path.join(here, name), visited)
+        ]
+        candidates = (os.path.join(here, name) for name in names if is_picture(name) and not name.startswith("."))
+        found += [path for path in candidates if os.path.isfile(path)]
+    return found
+
+
+def _enter(folder: str, visited: set[str]) -> bool:
+    real = os.path.realpath(folder)
     if real in visited:
         return False
     visited.add(real)
@@ -63,14 +79,23 @@ def _enter(parent: str, name: str, visited: set[str]) -> bool:
 
 
 def pictures_matching(pattern: str) -> tuple[str, ...]:
-    """All pictures that match the glob `pattern` (`**` goes into subfolders), naturally sorted.
+    """All pictures that match the glob `pattern` or lie below a folder that does, each once, naturally sorted.
+
+    `**` goes into subfolders. A folder that matches is read as `pictures_in_folder` reads it.
 
     Raises:
-        SourceError: nothing matches, or nothing that matches is a picture.
+        SourceError: nothing matches, nothing that matches is or holds a picture, or a folder cannot be listed.
     """
-    matches = {path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
-    pictures = [path for path in matches if is_picture(path)]
+    matches = sorted(set(glob.glob(pattern, recursive=True)))
+    files = [path for path in matches if os.path.isfile(path)]
+    folders = [path for path in matches if os.path.isdir(path)]
+    pictures = {path for path in files if is_picture(path)}
+    visited: set[str] = set()
+    for folder in folders:
+        pictures.update(_pictures_below(folder, visited))
     if not pictures:
-        others = f"{len(matches)} file(s) but no picture ({', '.join(IMAGE_SUFFIXES)})" if matches else "no file"
-        raise SourceError(f"pattern {pattern} matches {others}; check it with ls, and quote it against the shell")
+        counts = [f"{len(found)} {kind}(s)" for kind, found in (("file", files), ("folder", folders)) if found]
+        others = f"{' and '.join(counts)} but no picture ({', '.join(IMAGE_SUFFIXES)})" if counts else "no file"
+        shown = without_secrets(pattern)
+        raise SourceError(f"pattern {shown} matches {others}; check it with ls, and quote it against the shell")
     return tuple(sorted(pictures, key=natural_key))

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import Frame
+from edge_ad.runtime.sources.address import without_secrets
 
 if TYPE_CHECKING:
     from edge_ad.runtime.sources.sim_scene import Scene
@@ -126,9 +127,9 @@ def parse_line(uri: str) -> LineSpec:
     Raises:
         SourceError: one line with every unknown key, bad number and value out of range.
     """
-    query = uri[len("sim:") :]
+    query, shown = uri[len("sim:") :], without_secrets(uri)
     if query not in ("", "?") and not query.startswith("?"):
-        raise SourceError(f"{uri!r}: wanted sim:?key=value&key=value, got {query!r}; put a '?' behind 'sim:'")
+        raise SourceError(f"{shown!r}: wanted sim:?key=value&key=value; put a '?' behind 'sim:'")
     values: dict[str, object] = {}
     faults: list[str] = []
     for pair in filter(None, query[1:].split("&")):
@@ -145,7 +146,7 @@ def parse_line(uri: str) -> LineSpec:
         else:
             values |= parsed
     if faults:
-        raise SourceError(f"{uri!r}: " + "; ".join(faults))
+        raise SourceError(f"{shown!r}: " + "; ".join(faults))
     return LineSpec(**values)  # type: ignore[arg-type]  # each parser yields the type of its field
 
 

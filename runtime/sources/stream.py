@@ -6,6 +6,7 @@ import os
 import re
 from types import ModuleType
 
+from edge_ad.errors import SourceError
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
 
@@ -17,12 +18,22 @@ class StreamSource(CaptureSource):
 
     RTSP goes over TCP, since a lost UDP packet smears the picture over many frames, which a detector takes for
     a defect; OPENCV_FFMPEG_CAPTURE_OPTIONS overrides that.
+
+    Raises:
+        SourceError: `url` is not valid UTF-8.
     """
 
     live = True
 
     def __init__(self, url: str) -> None:
         super().__init__(without_secrets(url))
+        try:
+            url.encode()
+        except UnicodeEncodeError:
+            # Not chained: the text of that error holds the whole address.
+            raise SourceError(
+                f"{self.name!r} is not valid UTF-8; write the bytes beyond ASCII as %XX, such as %E4"
+            ) from None
         # FFmpeg knows its protocols in lower case only.
         self._url = re.sub(r"^[^:]+", lambda scheme: scheme.group().lower(), url)
 

@@ -38,9 +38,10 @@ def test_it_lies_midway_between_the_neighbours() -> None:
 
 
 def test_of_equally_good_cuts_the_widest_gap_wins() -> None:
-    """Cutting below 0.5 gives 2 of 2 with one false alarm; both orders of a mixed pair tie."""
-    choice = best_f1_threshold([0.1, 0.11, 0.9], [False, False, True])
-    assert choice.value == pytest.approx((0.11 + 0.9) / 2)
+    """F1 is 2/3 whether one of the two anomalous samples is called, or all four; the gap decides."""
+    choice = best_f1_threshold([0.1, 0.2, 0.3, 0.9], [True, False, False, True])
+    assert choice.value == pytest.approx(0.6)
+    assert choice.f1 == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,38 @@ def test_the_file_gives_every_option_and_the_command_line_wins(tmp_path: Path, c
     assert Bundle.read(output).manifest.thresholds.image == 0.25
 
 
+def test_null_in_the_file_means_not_given(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("threshold: 0.25", "threshold: null").replace("imgsz: 64", "imgsz:"))
+    assert main(["export", "-c", str(config), "--imgsz", "64"]) == 0
+    assert Bundle.read(tmp_path / "from-file.edgead").manifest.thresholds.image is None
+
+
+def test_two_spellings_in_the_file(config: Path, capsys: Capture) -> None:
+    with config.open("a") as file:
+        file.write("pretrain_embed_dim: 40\n")
+    assert main(["export", "-c", str(config), "--pretrain-embed-dim", "48", "--opset", "99"]) == 3
+    line = capsys.readouterr().err
+    assert "pretrain_embed_dim: given twice, as pretrain-embed-dim and pretrain_embed_dim" in line
+    assert "opset: wanted" in line
+
+
+def test_missing_files_beside_other_faults(config: Path, capsys: Capture) -> None:
+    files = ["nowhere.pth", "--backbone-weights", "nowhere.bin"]
+    assert main(["export", *files, "-c", str(config), "--layers", "layer1,layer9", "--opset", "x"]) == 3
+    line = capsys.readouterr().err
+    for words in (
+        "checkpoint: nowhere.pth: no such file",
+        "backbone_weights: nowhere.bin: no such file",
+        "layers: 'layer9' is no layer",
+        "opset: wanted a whole number, got 'x'",
+    ):
+        assert words in line
+    # Nothing else is wrong: the error of files, naming both.
+    assert main(["export", *files, "-c", str(config)]) == 4
+    line = capsys.readouterr().err
+    assert "checkpoint nowhere.pth: no such file; backbone weights nowhere.bin: no such file" in line
+
+
 def test_info(tiny_bundle: Path, capsys: Capture) -> None:
     assert main(["info", str(tiny_bundle)]) == 0
     facts = yaml.safe_load(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -15,7 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import edge_ad
+from edge_ad.bundle import write_bundle
 from edge_ad.cli.main import main
+from edge_ad.errors import OutputError
+from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.verdict import record_schema
 
 Capture = pytest.CaptureFixture[str]
@@ -121,9 +126,9 @@ def test_a_missed_budget_is_said(base: list[str], pictures: Path, capsys: Captur
     assert main(["run", *base, "--source", str(pictures / "1.png"), "--budget-ms", "0.0001"]) == 0
     captured = capsys.readouterr()
     (entry,) = records(captured.out)
-    assert entry["status"] == "skipped"
-    assert entry["verdict"] is None
-    assert "dropped (skipped): 1" in captured.err
+    assert entry["status"] == "late"  # a file waits, so it is judged all the same
+    assert entry["score"] is not None
+    assert "missed deadlines: 1 (1 judged too late" in captured.err
 
 
 def test_a_second_run_keeps_the_records_of_the_first(base: list[str], pictures: Path, tmp_path: Path) -> None:
@@ -194,3 +199,59 @@ def test_a_run_never_imports_torch(base: list[str], pictures: Path, tmp_path: Pa
     assert loaded & {"torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy"} == set()
     # Not one picture, warning or bar of a library's own on stderr.
     assert done.stderr.splitlines()[0].startswith("engine openvino")
+
+
+def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
+    """The first run's file must not be renamed under its hands."""
+    with JsonLines(tmp_path):
+        with pytest.raises(OutputError, match="another run"), JsonLines(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
+
+
+@pytest.mark.parametrize("inside", [".", "out"])
+def test_results_are_no_pictures_of_the_next_run(base: list[str], tmp_path: Path, inside: str) -> None:
+    (tmp_path / "masks of mine").mkdir()
+    for name in ("1.png", "masks of mine/2.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(tmp_path / name)
+    output = tmp_path / inside
+    counts = []
+    for _ in range(3):
+        arguments = ["--source", str(tmp_path), "--output", str(output), "--save", "overlays"]
+        assert main(["run", *base, *arguments]) == 0
+        counts.append(len(records((output / "verdicts.jsonl").read_text())))
+    assert counts == [2, 2, 2]
+
+
+def test_a_folder_of_the_user_is_not_moved(base: list[str], pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "truth.png").write_bytes(b"mine")
+    arguments = ["--source", str(pictures / "1.png"), "--output", str(tmp_path), "--save", "masks"]
+    assert main(["run", *base, *arguments]) == 11
+    assert "is not edge-ad's" in capsys.readouterr().err
+    assert (tmp_path / "masks" / "truth.png").read_bytes() == b"mine"
+
+
+def test_masks_without_a_threshold_are_left_out_and_said(
+    tiny_bundle: Path, pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    plain = tmp_path / "plain.edgead"
+    opened = edge_ad.Bundle.read(tiny_bundle)
+    fields = {field.name: getattr(opened.manifest, field.name) for field in dataclasses.fields(opened.manifest)}
+    fields["thresholds"] = {}
+    files = {name: opened.read_file(name) for name in fields.pop("files")}
+    fields.pop("schema_version")
+    write_bundle(plain, fields, files)
+    arguments = ["run", str(plain), "--engine", "onnxruntime", "--source", str(pictures / "1.png")]
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--save", "masks,overlays"]) == 0
+    assert "no masks are saved" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["overlays", "verdicts.jsonl"]
+
+
+def test_no_display_is_an_error_and_no_abort(
+    base: list[str], pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert main(["run", *base, "--source", str(pictures / "1.png"), "--show"]) == 11
+    assert "no display" in capsys.readouterr().err

@@ -77,7 +77,36 @@ def test_crop_with_other_sizes_and_padding(frame_hw: tuple[int, int], resize: in
     """Resize 200 and crop 288 pads with black as CenterCrop does; 256 and (224, 320) pads or crops one side."""
     image = _noise(*frame_hw)
     got = Preprocessor(PreprocessSpec(*crop, resize=resize))(image).image_hwc
-    np.testing.assert_array_equal(got, _trained(image, resize, crop))
+    difference = np.abs(got.astype(np.int16) - _trained(image, resize, crop))
+    if image.size < 1_000_000:
+        assert difference.max() == 0
+    else:  # where exact edges would cost too much, single-precision ones tip a rounding here and there
+        assert difference.max() <= MAX_LEVELS
+        assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("frame_hw", [(5, 20_011), (20_011, 5), (64, 40_001)])
+def test_of_a_long_thin_picture_only_the_crop_is_resized(
+    frame_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line-scan pictures: resizing all of it before the crop would take gigabytes."""
+    made_pixels = []
+    resize = Image.Image.resize
+
+    def watched(self: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        made_pixels.append(size[0] * size[1])
+        return resize(self, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    Preprocessor(PreprocessSpec(288, 288, resize=288))(_noise(*frame_hw))
+    assert made_pixels
+    assert max(made_pixels) <= 1_000_000
+
+
+@pytest.mark.parametrize("order", ["RGB", "gbr", None])
+def test_a_channel_order_that_is_none_is_refused(order: Any) -> None:
+    with pytest.raises(ImageError, match="color_order"):
+        Preprocessor(PreprocessSpec(8, 8, resize=8))(_noise(8, 8), order)
 
 
 @settings(max_examples=40, derandomize=True, deadline=None)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from edge_ad.errors import ConfigError
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
-from edge_ad.validation import build, dump_yaml, parse_yaml, plain, read_yaml, strict
+from edge_ad.validation import build, build_rest, dump_yaml, parse_yaml, plain, read_yaml, strict
 
 
 @strict
@@ -31,7 +32,7 @@ class Outer:
         PreprocessSpec(64, 64, resize=72),
         PostprocessSpec(2.5, 3, "patch_max"),
         TensorSpec("image", (None, 4, 4, 3), "uint8"),
-        Thresholds(0.1, None),
+        Thresholds(0.1),
     ],
 )
 def test_a_spec_survives_yaml(value: Any) -> None:
@@ -41,7 +42,7 @@ def test_a_spec_survives_yaml(value: Any) -> None:
 def test_all_faults_at_once_with_their_key_paths() -> None:
     data = {
         "preprocess": {"width": "wide", "resize_mode": "zoom", "mean": [0.5, 0.5], "crop": 3},
-        "thresholds": {"image": float("nan"), "pixel": float("inf")},
+        "thresholds": {"image": float("nan")},
         "tools": {"edge-ad": 1},
         "thresholdz": {},
     }
@@ -54,7 +55,6 @@ def test_all_faults_at_once_with_their_key_paths() -> None:
         "preprocess.resize_mode",
         "preprocess.crop",
         "thresholds.image",
-        "thresholds.pixel",
         "tools.edge-ad",
         "thresholdz",
     }
@@ -71,6 +71,98 @@ def test_the_faulty_value_is_shown_briefly() -> None:
     with pytest.raises(ConfigError) as caught:
         build(PreprocessSpec, {"height": 1, "width": "w" * 100_000}, "x")
     assert len(str(caught.value)) < 300
+
+
+@strict
+@dataclass(frozen=True)
+class Values:
+    path: Path = Path()
+    text: Annotated[str, Field(min_length=1)] = "x"
+    kind: Literal["a", "b"] = "a"
+    count: Annotated[int, Field(ge=1, le=9)] = 1
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    switch: bool = False
+    pair: tuple[int, int] = (1, 2)
+    names: tuple[str, ...] = ()
+    table: dict[str, int] = field(default_factory=dict)
+    maybe: float | None = None
+    inner: Thresholds = field(default_factory=Thresholds)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("path", 5, "a path"),
+        ("text", 5, "text"),
+        ("text", "", "text of 1 or more characters"),
+        ("kind", "c", "'a' or 'b'"),
+        ("count", "x", "a whole number"),
+        ("count", [1], "a whole number"),
+        ("count", 1.5, "a whole number"),
+        ("count", 0, "a number of at least 1"),
+        ("count", 10, "a number of at most 9"),
+        ("ratio", "x", "a number"),
+        ("ratio", None, "a number"),
+        ("ratio", 0, "a number above 0"),
+        ("ratio", 1, "a number below 1"),
+        ("ratio", float("nan"), "a finite number"),
+        ("switch", "perhaps", "true or false"),
+        ("switch", [], "true or false"),
+        ("pair", 3, "a list"),
+        ("pair", [1, 2, 3], "at most 2 entries"),
+        ("names", "x", "a list"),
+        ("table", 3, "a mapping"),
+        ("inner", 3, "a mapping"),
+    ],
+)
+def test_a_fault_says_what_was_wanted_and_what_was_got(key: str, value: Any, wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Values, {key: value}, "x")
+    assert caught.value.faults == (f"{key}: wanted {wanted}, got {value!r}",)
+
+
+def test_no_wording_of_the_checker_is_left_where_it_is_not_translated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Values, {"names": {"x"}, "table": {1: 2}}, "x")
+    assert not any("Input" in fault or "<class" in fault for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"count": True}, "count"),
+        ({"ratio": False}, "ratio"),
+        ({"maybe": True}, "maybe"),
+        ({"pair": [1, True]}, "pair.1"),
+        ({"table": {"a": False}}, "table.a"),
+        ({"inner": {"image": True}}, "inner.image"),
+    ],
+)
+def test_a_bool_is_no_number(data: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Values, data, "x")
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{path}: wanted a number, got ")
+
+
+def test_numbers_and_bools_are_taken_where_they_belong() -> None:
+    """Control for the bools; the command line gives numbers as text."""
+    built = build(Values, {"count": "3", "maybe": 1, "switch": True, "inner": {"image": "0.5"}}, "x")
+    assert built == Values(count=3, maybe=1.0, switch=True, inner=Thresholds(0.5))
+
+
+def test_what_is_faulty_is_left_out_and_the_rest_is_built() -> None:
+    data = {"preprocess": 3, "thresholds": {"image": 0.5}, "tools": {"a": 1}, "thresholdz": {}}
+    stand_in = PreprocessSpec(1, 1)
+    rest, faults = build_rest(Outer, data, {"preprocess": stand_in})
+    assert rest == Outer(stand_in, Thresholds(0.5))
+    assert sorted((fault.key, fault.line) for fault in faults) == [
+        ("preprocess", "preprocess: wanted a mapping, got 3"),
+        ("thresholdz", "thresholdz: unknown key"),
+        ("tools", "tools.a: wanted text, got 1"),
+    ]
+    good = {"preprocess": {"height": 2, "width": 3}}
+    assert build_rest(Outer, good, {"preprocess": stand_in}) == (Outer(PreprocessSpec(2, 3)), [])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 import torchvision
 
-from edge_ad.errors import CheckpointError, ConfigError
-from edge_ad.models.backbone import Backbone
+from edge_ad.errors import CheckpointError, ConfigError, MissingExtraError
+from edge_ad.models.backbone import Backbone, backbone_faults
 
 TAPS = ("layer1", "layer2")
 
@@ -171,3 +172,17 @@ def test_networks_with_a_train_mode_of_their_own_warn_about_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Backbone("googlenet", ("inception3a",)).shapes(64, 64) == [(256, 8, 8)]
+
+
+def test_without_torchvision_a_timm_network_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    assert Backbone("timm:resnet18", TAPS).taps == TAPS  # control: with torchvision it is cut
+    monkeypatch.setitem(sys.modules, "torchvision.models.feature_extraction", None)
+    with pytest.raises(MissingExtraError, match=r"'torchvision'.*pip install 'edge-ad\[timm\]'"):
+        Backbone("timm:resnet18", TAPS)
+
+
+def test_faults_are_found_without_memory_for_weights() -> None:
+    (line,) = backbone_faults("resnet152", ("layer1", "layer9"))
+    assert line.startswith("layers: 'layer9' is no layer of 'resnet152', did you mean layer")
+    assert backbone_faults("resnet152", ("layer1",)) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.network import Adaptor, Discriminator
-from edge_ad.models.weights import backbone_state, read_tensors
+from edge_ad.models.weights import read_tensors
 
 Save = Callable[..., Path]
 
@@ -141,6 +140,16 @@ def test_missing_file(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> Non
     assert (
         message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=file) == f"backbone weights {file}: no such file"
     )
+
+
+def test_both_files_are_missing(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
+    first, second = tmp_path / "a.pth", tmp_path / "b.pth"
+    text = message(first, tiny_checkpoint, backbone_weights=second)
+    assert text == f"checkpoint {first}: no such file; backbone weights {second}: no such file"
+
+
+def test_a_name_too_long_for_the_system_is_no_file(tiny_checkpoint: tuple[Path, Path]) -> None:
+    assert message(Path("a" * 5000), tiny_checkpoint).endswith(": no such file")
 
 
 def test_directory(tmp_path: Path, tiny_checkpoint: tuple[Path, Path]) -> None:
@@ -268,39 +277,3 @@ def test_backbone_weights_that_are_no_numbers(tmp_path: Path, tiny_checkpoint: t
     torch.save(state, tmp_path / "nan.pth")
     text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=tmp_path / "nan.pth")
     assert "tensor 'conv1.weight' holds NaN" in text
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [urllib.error.URLError("no route to host"), TimeoutError("timed out"), RuntimeError("invalid hash value")],
-)
-def test_without_network_the_message_names_the_option(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path], failure: Exception
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise failure
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=None)
-    assert "pretrained weights of 'resnet18' cannot be fetched" in text
-    assert "give --backbone-weights FILE" in text
-
-
-def test_fetched_weights_are_those_that_the_authors_train_with(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path]
-) -> None:
-    asked = []
-
-    def fetch(url: str, *_: Any, **__: Any) -> dict[str, Any]:
-        asked.append(url)
-        return read_tensors(tiny_checkpoint[1], "weights")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    assert backbone_state("resnet18", None)[1] == "torchvision IMAGENET1K_V1"
-    backbone_state("wide_resnet50_2", None)
-    assert [url.rsplit("/", 1)[1] for url in asked] == ["resnet18-f37072fd.pth", "wide_resnet50_2-95faca4d.pth"]
-
-
-def test_timm_weights_are_asked_for(tiny_checkpoint: tuple[Path, Path]) -> None:
-    with pytest.raises(CheckpointError, match="--backbone-weights FILE"):
-        backbone_state("timm:resnet18", None)

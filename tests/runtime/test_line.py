@@ -147,7 +147,9 @@ def _assert_accounted(kept: Kept, telemetry: Telemetry, count: int) -> None:
     assert kept.ids == list(range(count))
     assert telemetry.frames == count
     assert telemetry.statuses == Counter(kept.statuses)
-    assert telemetry.judged == sum(entry["score"] is not None for entry in kept.entries)
+    assert telemetry.statuses["ok"] + telemetry.statuses["late"] == sum(
+        entry["score"] is not None for entry in kept.entries
+    )
     assert telemetry.verdicts == Counter(entry["verdict"] for entry in kept.entries if entry["verdict"])
     validator = Draft202012Validator(record_schema())
     for entry in kept.entries:
@@ -241,16 +243,23 @@ def test_a_stop_ends_the_run_and_loses_nothing(detector: Detector, engine: _Slow
     assert stop.is_set()
     assert source.read_so_far < 100_000
     _assert_accounted(kept, telemetry, source.read_so_far)
-    assert telemetry.judged >= 3
+    assert telemetry.statuses["ok"] + telemetry.statuses["late"] >= 3
 
 
 def test_a_frame_past_its_deadline_is_not_judged(detector: Detector, engine: _Slow) -> None:
-    kept, telemetry = _run(detector, Kinds(["spot"] * 3, age_ms=500), budget_ms=100)
-    _assert_accounted(kept, telemetry, 3)
-    assert kept.statuses == ["skipped"] * 3
+    kept, telemetry = _run(detector, Kinds(["spot"], live=True, age_ms=500), budget_ms=100)
+    _assert_accounted(kept, telemetry, 1)
+    assert kept.statuses == ["skipped"]
+    assert (telemetry.missed, telemetry.overtaken) == (1, 0)
     assert engine.calls == 0
     assert "budget 100 ms" in kept.entries[0]["reason"]
     assert kept.entries[0]["budget_ms"] == 100
+
+
+def test_a_source_that_waits_is_judged_however_late(detector: Detector) -> None:
+    kept, telemetry = _run(detector, Kinds(["spot"] * 3, age_ms=500), budget_ms=100)
+    assert kept.statuses == ["late"] * 3
+    assert telemetry.missed == 3
 
 
 def test_a_verdict_after_the_deadline_is_late_and_still_given(detector: Detector, engine: _Slow) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_ad.geometry import FrameGeometry, place
 from edge_ad.operators import ResizeSmooth
-from edge_ad.runtime.postprocess import decide, find_regions
+from edge_ad.runtime.postprocess import decide, find_regions, without_padding
 from edge_ad.specs import PreprocessSpec, ResizeMode, Thresholds
 from edge_ad.verdict import Region
 
@@ -137,7 +137,20 @@ def test_a_patch_that_the_blur_swallows_still_makes_one_region(
     threshold = float(anomaly_map.max()) + 0.01
     (region,) = find_regions(anomaly_map, patch_map, geometry, threshold)
     _assert_sound(region, geometry)
-    assert region.peak_score == 1
+    assert region.peak_score == without_padding(patch_map, anomaly_map, geometry)[0].max()
+
+
+def test_a_peak_in_the_padding_is_no_peak() -> None:
+    """A wide frame in a square letterbox: 16 rows of the map's 64 above and below it show nothing."""
+    geometry = place(PreprocessSpec(64, 64, resize_mode="letterbox"), (100, 200))
+    anomaly_map = np.full((64, 64), 0.2, np.float32)
+    patch_map = np.full((8, 8), 0.2, np.float32)
+    anomaly_map[3, 3] = patch_map[0, 0] = 0.9
+    anomaly_map[16, 3] = patch_map[2, 0] = 0.6
+    patches, anomalies = without_padding(patch_map, anomaly_map, geometry)
+    assert (patches.max(), anomalies.max()) == (np.float32(0.6), np.float32(0.6))
+    filled = place(PreprocessSpec(64, 64, resize_mode="stretch"), (100, 200))
+    assert without_padding(patch_map, anomaly_map, filled)[1].max() == np.float32(0.9)  # control
 
 
 def test_a_swallowed_patch_is_where_the_patch_is() -> None:

@@ -16,8 +16,9 @@ from edge_ad.frame import ColorOrder, Frame
 from edge_ad.geometry import place
 from edge_ad.operators import ResizeSmooth
 from edge_ad.runtime.postprocess import find_regions
+from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks.coverage import CoverageWarning
-from edge_ad.runtime.sinks.jsonl import FILE_NAME, JsonLines
+from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Provenance, Verdict, record
@@ -67,7 +68,7 @@ def test_a_record_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with JsonLines(tmp_path / "new" / "folder") as sink:
         for number in range(3):
             _write(sink, _frame(number))
-            assert [line["frame_id"] for line in _lines(tmp_path / "new" / "folder" / FILE_NAME)] == list(
+            assert [line["frame_id"] for line in _lines(tmp_path / "new" / "folder" / RECORDS)] == list(
                 range(number + 1)
             )
 
@@ -76,8 +77,8 @@ def test_records_of_earlier_runs_are_kept(tmp_path: Path) -> None:
     for number in range(3):  # within one second, so that their dates are the same
         with JsonLines(tmp_path) as sink:
             _write(sink, _frame(number))
-    assert [line["frame_id"] for line in _lines(tmp_path / FILE_NAME)] == [2]
-    earlier = sorted(path for path in tmp_path.iterdir() if path.name != FILE_NAME)
+    assert [line["frame_id"] for line in _lines(tmp_path / RECORDS)] == [2]
+    earlier = sorted(path for path in tmp_path.iterdir() if path.name != RECORDS)
     assert sorted(_lines(path)[0]["frame_id"] for path in earlier) == [0, 1]
     assert all(path.name.startswith("verdicts-2") and path.suffix == ".jsonl" for path in earlier)
 
@@ -92,7 +93,7 @@ def test_a_path_that_is_no_text_is_written(tmp_path: Path) -> None:
     """Linux file names are bytes; those that are not UTF-8 reach Python as lone surrogates."""
     with JsonLines(tmp_path) as sink:
         _write(sink, _frame(path="part\udcff.png"))
-    assert _lines(tmp_path / FILE_NAME)[0]["path"] == "part\udcff.png"
+    assert _lines(tmp_path / RECORDS)[0]["path"] == "part\udcff.png"
 
 
 @pytest.mark.parametrize("make", [JsonLines, lambda folder: PictureFiles(folder, *PICTURES["masks"])])

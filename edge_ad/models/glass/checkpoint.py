@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
-from edge_ad.models.backbone import check_shapes
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.models.weights import backbone_state, read_tensors, sha256_of, state_of
+from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
+from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 
 ADAPTOR_KEY = "pre_projection"
 DISCRIMINATOR_KEY = "discriminator"
@@ -29,6 +29,7 @@ def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass
 
     Raises: CheckpointError naming the tensor, what was found and what was expected; ConfigError.
     """
+    require_files({"checkpoint": checkpoint, "backbone weights": options.backbone_weights})
     data = read_tensors(checkpoint, "checkpoint")
     if DISCRIMINATOR_KEY not in data:
         keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
@@ -38,13 +39,14 @@ def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass
         )
     discriminator = state_of(data[DISCRIMINATOR_KEY], f"checkpoint {checkpoint}: {DISCRIMINATOR_KEY}")
     adaptor = state_of(data.get(ADAPTOR_KEY, {}), f"checkpoint {checkpoint}: {ADAPTOR_KEY}")
-    config, notes = _config_of(checkpoint, discriminator, adaptor, options)
+    config, notes = _config_of(checkpoint, discriminator.tensors, adaptor.tensors, options)
     network = Glass(config)
-    _load(network.discriminator, discriminator, checkpoint, DISCRIMINATOR_KEY)
-    _load(network.adaptor, adaptor, checkpoint, ADAPTOR_KEY)
-    state, origin = backbone_state(config.backbone, options.backbone_weights)
-    network.backbone.load_weights(state, str(options.backbone_weights or origin))
-    plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": origin}
+    _load(network.discriminator, discriminator.tensors, checkpoint, DISCRIMINATOR_KEY)
+    _load(network.adaptor, adaptor.tensors, checkpoint, ADAPTOR_KEY)
+    backbone = backbone_state(config.backbone, options.backbone_weights)
+    network.backbone.load_weights(backbone.tensors, str(options.backbone_weights or backbone.origin))
+    plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": backbone.origin}
+    notes += [*discriminator.notes, *adaptor.notes, *backbone.notes]
     return LoadedNetwork(network.eval().requires_grad_(False), plain, sha256_of(checkpoint), tuple(notes))
 
 
@@ -83,7 +85,7 @@ def _config_of(
 
 def _load(module: nn.Module, state: dict[str, Tensor], checkpoint: Path, part: str) -> None:
     wanted = module.state_dict()
-    missing = [key for key in wanted if key not in state]
+    missing = missing_tensors(wanted, state)
     surplus = [key for key in state if key not in wanted]
     if missing or surplus:
         what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
@@ -95,4 +97,4 @@ def _load(module: nn.Module, state: dict[str, Tensor], checkpoint: Path, part: s
         f"checkpoint {checkpoint}",
         "the configuration",
     )
-    module.load_state_dict(state)
+    load_tensors(module, state)

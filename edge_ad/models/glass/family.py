@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
+from edge_ad.models.backbone import backbone_faults
 from edge_ad.models.contract import ContractModule
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.fold import FoldedGlass
-from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 
@@ -18,6 +19,10 @@ class GlassFamily:
     """Chen et al., ECCV 2024."""
 
     name = "glass"
+
+    def faults(self, options: NetworkOptions) -> list[str]:
+        layers = GlassConfig.layers if options.layers is None else options.layers
+        return backbone_faults(options.backbone or GlassConfig.backbone, layers)
 
     def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass]:
         return load_glass(checkpoint, options)

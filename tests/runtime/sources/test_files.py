@@ -9,14 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from edge_ad.errors import SourceError
 from edge_ad.frame import Frame
 from edge_ad.runtime.sources import open_source
-from edge_ad.runtime.sources.listing import natural_key
 
 
 def read_all(uri: Path | str) -> list[Frame]:
@@ -173,53 +169,3 @@ def test_warnings_of_pillow_do_not_leak(tmp_path: Path, photo: Image.Image, monk
         warnings.simplefilter("always")
         read_one(tmp_path / "large.png")
     assert caught == []
-
-
-def test_a_folder_is_read_recursively_in_natural_order_without_hidden_files(tmp_path: Path, photo: Image.Image) -> None:
-    names = ["shot_10.png", "shot_2.PNG", "b/1.png", "a10/1.jpg", "a9/1.jpg", ".hidden.png", ".cache/x.png"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        photo.save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("x")
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = [str(Path(frame.path).relative_to(tmp_path)) for frame in read_all(tmp_path) if frame.path]
-    assert found == ["a9/1.jpg", "a10/1.jpg", "b/1.png", "shot_2.PNG", "shot_10.png"]
-
-
-def test_a_pattern_gives_its_pictures_in_natural_order(tmp_path: Path, photo: Image.Image) -> None:
-    for name in ["x10.png", "x9.png", "sub/x1.png"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        photo.save(tmp_path / name)
-    (tmp_path / "x1.txt").write_text("x")
-    assert [Path(f.path or "").name for f in read_all(f"{tmp_path}/x*")] == ["x9.png", "x10.png"]
-    assert [Path(f.path or "").name for f in read_all(f"{tmp_path}/**/*.png")] == ["x1.png", "x9.png", "x10.png"]
-
-
-def test_a_path_that_exists_is_not_a_pattern(tmp_path: Path, photo: Image.Image) -> None:
-    photo.save(tmp_path / "a[1].png")
-    photo.save(tmp_path / "a1.png")
-    (frame,) = read_all(tmp_path / "a[1].png")
-    assert frame.path == str(tmp_path / "a[1].png")
-
-
-def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"holds no picture: looked for \.bmp.*\.png"):
-        open_source(str(tmp_path))
-    with pytest.raises(SourceError, match="matches no file"):
-        open_source(f"{tmp_path}/*.png")
-    with pytest.raises(SourceError, match=r"1 file\(s\) but no picture"):
-        open_source(f"{tmp_path}/*.txt")
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True, max_size=20), st.sampled_from(["shot_{}.png", "{}", "d/x{}/y.png"]))
-def test_numbers_in_names_sort_by_value(numbers: list[int], form: str) -> None:
-    names = [form.format(number) for number in numbers]
-    assert sorted(names, key=natural_key) == [form.format(number) for number in sorted(numbers)]
-
-
-@given(st.lists(st.text("ab01/.²٣ ", max_size=8), max_size=12))
-def test_any_names_have_one_order(names: list[str]) -> None:
-    backwards = names[::-1]
-    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)

@@ -50,6 +50,10 @@ def test_each_form_is_its_own_kind_of_source(tmp_path: Path, uri: str, kind: str
         ("no/such.png", "does not exist"),
         ("ftp://user:hunter2@host/x", "unknown scheme 'ftp'; known are rtsp"),
         ("file:///tmp/x.png", "give the path itself"),
+        ("rtmp://u:hunter2@h/x?a=b", "unknown scheme 'rtmp'"),
+        ("rtmp://u:hunter2@h/x[1]*", "unknown scheme 'rtmp'"),
+        ("u:hunter2@h/x?a=b", "pattern ***@h/x?a=b matches no file"),
+        ("c://no/such/*.png", "pattern c://no/such/*.png matches no file"),
         ("rtsp:/user:hunter2@host/x", "does not exist"),
         ("a\x00b", "does not exist"),
     ],
@@ -60,6 +64,15 @@ def test_what_means_nothing_is_told_in_one_line(uri: str, words: str) -> None:
     text = str(caught.value)
     assert words in text
     assert "\n" not in text and "hunter2" not in text
+
+
+def test_a_path_that_exists_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rtmp:").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "rtmp:" / "a?b.png")
+    monkeypatch.chdir(tmp_path)
+    with open_source("rtmp://a?b.png") as source:
+        frame = source.read()
+    assert frame is not None and frame.error is None and frame.path == "rtmp://a?b.png"
 
 
 def test_every_kind_can_be_imported() -> None:

@@ -54,6 +54,22 @@ def test_a_video_can_be_opened_again_and_not_read_when_closed(video: Path) -> No
     assert source.read() is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not UTF-8")
+def test_a_video_whose_name_is_not_utf_8_is_read(video: Path) -> None:
+    odd = f"{video.parent}/clip\udcff.avi"
+    os.rename(video, odd)
+    # In a process of its own, since OpenCV crashes the process when it is handed such a name as text.
+    script = (
+        "import sys\n"
+        "from edge_ad.runtime.sources import open_source\n"
+        "with open_source(sys.argv[1]) as source:\n"
+        "    frames = list(iter(source.read, None))\n"
+        "print(len(frames), {ascii(frame.path) for frame in frames} == {ascii(sys.argv[1])})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, odd], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"{len(LEVELS)} True", "")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00\x01garbage" * 500, None], ids=["empty", "garbage", "cut off"])
 def test_a_file_that_is_no_video_says_so(video: Path, content: bytes | None) -> None:
     broken = video.with_name("broken.avi")

@@ -1,0 +1,188 @@
+"""Where weights come from and in what wrappings: files, the network, other people's training loops."""
+
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge_ad.errors import CheckpointError
+from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.weights import backbone_state, read_tensors
+
+State = dict[str, Any]
+
+
+@pytest.fixture
+def parts(tiny_checkpoint: tuple[Path, Path]) -> dict[str, State]:
+    """The small checkpoint's two parts and its backbone, to be changed at will."""
+    checkpoint, weights = (torch.load(path, weights_only=True) for path in tiny_checkpoint)
+    return {**{part: dict(state) for part, state in checkpoint.items()}, "backbone": dict(weights)}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[dict[str, Any]], LoadedNetwork[Any]]:
+    """Save the parts as two files and load the network from them."""
+
+    def load_parts(parts: dict[str, Any]) -> LoadedNetwork[Any]:
+        parts = dict(parts)
+        torch.save(parts.pop("backbone"), tmp_path / "backbone.pth")
+        torch.save(parts, tmp_path / "head.pth")
+        options = NetworkOptions("resnet18", tmp_path / "backbone.pth", ("layer1", "layer2"), pretrain_embed_dim=48)
+        return load_glass(tmp_path / "head.pth", options)
+
+    return load_parts
+
+
+Load = Callable[[dict[str, Any]], LoadedNetwork[Any]]
+
+
+def prefixed(state: State) -> State:
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+def same_weights(a: LoadedNetwork[Any], b: LoadedNetwork[Any]) -> bool:
+    left, right = a.network.state_dict(), b.network.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+# Wrappings
+
+
+@pytest.mark.parametrize("part", ["discriminator", "pre_projection", "backbone"])
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (lambda state: {"state_dict": state}, ["'state_dict'"]),
+        (lambda state: {"model": state}, ["'model'"]),
+        (prefixed, ["'module.'"]),
+        (lambda state: {"state_dict": prefixed(state)}, ["'state_dict'", "'module.'"]),
+    ],
+    ids=["state_dict", "model", "DataParallel", "both"],
+)
+def test_wrapped_tensors_arrive_and_are_noted(
+    parts: dict[str, State], load: Load, part: str, wrap: Callable[[State], State], words: list[str]
+) -> None:
+    plain = load(parts)
+    assert plain.notes == ()
+    wrapped = load(parts | {part: wrap(parts[part])})
+    assert same_weights(plain, wrapped)
+    assert len(wrapped.notes) == len(words)
+    owner = "backbone weights" if part == "backbone" else f"head.pth: {part}"
+    for note, word in zip(wrapped.notes, words, strict=True):
+        assert owner in note
+        assert word in note
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": torch.zeros(1)},
+        lambda state: {"weights": state},
+        lambda state: {"model": {"model": state}},
+        lambda state: {**prefixed(state), "epoch": torch.zeros(1)},
+        lambda state: prefixed(prefixed(state)),
+    ],
+    ids=["not alone", "another name", "twice", "not all", "prefixed twice"],
+)
+@pytest.mark.parametrize("part", ["discriminator", "pre_projection", "backbone"])
+def test_other_wrappings_are_refused(
+    parts: dict[str, State], load: Load, part: str, wrap: Callable[[State], State]
+) -> None:
+    """Control: nothing is guessed."""
+    with pytest.raises(CheckpointError):
+        load(parts | {part: wrap(parts[part])})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_another_precision(parts: dict[str, State], load: Load, dtype: torch.dtype) -> None:
+    cast = {
+        part: {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+        for part, state in parts.items()
+    }
+    loaded = load(cast)
+    assert {value.dtype for value in loaded.network.parameters()} == {torch.float32}
+    wanted = parts["discriminator"]["body.block1.0.weight"].to(dtype).float()
+    assert torch.equal(loaded.network.discriminator.state_dict()["body.block1.0.weight"], wanted)
+
+
+def test_weights_saved_before_batch_counters_existed_load(parts: dict[str, State], load: Load) -> None:
+    old = {
+        part: {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        for part, state in parts.items()
+    }
+    assert all(len(old[part]) < len(parts[part]) for part in ("discriminator", "backbone"))
+    assert same_weights(load(old), load(parts))
+
+
+@pytest.mark.parametrize("name", ["body.block1.1.running_var", "body.block1.1.weight"])
+def test_the_rest_of_a_batchnorm_is_needed(parts: dict[str, State], load: Load, name: str) -> None:
+    """Control for the counters."""
+    del parts["discriminator"][name]
+    with pytest.raises(CheckpointError, match="is missing; this is another architecture"):
+        load(parts)
+
+
+# Pretrained weights
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [urllib.error.URLError("no route to host"), TimeoutError("timed out"), RuntimeError("invalid hash value")],
+)
+def test_without_network_the_message_names_the_option(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path], failure: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(CheckpointError) as exc:
+        load_glass(tiny_checkpoint[0], NetworkOptions("resnet18", layers=("layer1", "layer2")))
+    assert "pretrained weights of 'resnet18' cannot be fetched" in str(exc.value)
+    assert "give --backbone-weights FILE" in str(exc.value)
+
+
+def test_fetched_weights_are_those_that_the_authors_train_with(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: tuple[Path, Path]
+) -> None:
+    asked = []
+
+    def fetch(url: str, *_: Any, **__: Any) -> dict[str, Any]:
+        asked.append(url)
+        return read_tensors(tiny_checkpoint[1], "weights")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert backbone_state("resnet18", None).origin == "torchvision IMAGENET1K_V1"
+    backbone_state("wide_resnet50_2", None)
+    assert [url.rsplit("/", 1)[1] for url in asked] == ["resnet18-f37072fd.pth", "wide_resnet50_2-95faca4d.pth"]
+
+
+def test_timm_weights_are_asked_for() -> None:
+    with pytest.raises(CheckpointError, match="--backbone-weights FILE"):
+        backbone_state("timm:resnet18", None)
+
+
+def test_fetching_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_checkpoint: tuple[Path, Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def download(_: str, file: str, *__: Any, **___: Any) -> None:
+        print("progress")
+        Path(file).write_bytes(tiny_checkpoint[1].read_bytes())
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    assert "conv1.weight" in backbone_state("resnet18", None).tensors
+    assert capfd.readouterr() == ("", "")
+    # The trap is armed: torch.hub left alone does announce it.
+    torch.hub.load_state_dict_from_url("https://x/other.pth", progress=False)
+    captured = capfd.readouterr()
+    assert "Downloading" in captured.out + captured.err
