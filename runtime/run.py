@@ -44,7 +44,6 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
 
     Raises: EdgeAdError.
     """
-    source = open_source(options.source)
     detector = open_detector(
         options.bundle,
         engine=options.engine,
@@ -52,6 +51,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
         threshold=options.threshold,
         engine_cache=options.engine_cache,
     )
+    source = open_source(options.source)
     telemetry = Telemetry()
     stop = threading.Event()
     failure: SourceError | None = None
