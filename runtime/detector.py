@@ -120,7 +120,7 @@ class Detector:
 
 
 def open_detector(
-    bundle: str | Path,
+    bundle: str | Path | Bundle,
     *,
     engine: str = "openvino",
     precision: Precision | None = None,
@@ -132,7 +132,7 @@ def open_detector(
     ``with edge_ad.open("bottle.edgead") as detector: verdict = detector.judge(image_hwc)``
 
     Args:
-        bundle: its directory; every file of it is checked before this returns.
+        bundle: its directory, of which every file is checked before this returns, or a bundle that was read already.
         engine: `openvino` or `onnxruntime`.
         precision: which of the bundle's models; its only one, or the fp32 one, when None.
         threshold: raw score to use in place of the bundle's.
