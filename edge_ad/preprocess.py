@@ -24,6 +24,7 @@ from edge_ad.specs import PreprocessSpec
 
 STRIP_PIXELS = 300_000  # source pixels below which a second thread costs more than it saves (measured on two cores)
 
+MAX_STRIPS = 4
 CHEAP_PIXELS = 1_000_000  # resized in about 3 ms
 MAX_WIDENING = 1.2
 
@@ -46,7 +47,8 @@ class Preprocessor:
 
     Args:
         spec: target size and mode.
-        threads: strips that are resized at once; by default the number of processors, four at most.
+        threads: strips that are resized at once; by default the number of processors, four at most. The result does
+            not depend on it.
     """
 
     def __init__(self, spec: PreprocessSpec, *, threads: int | None = None) -> None:
@@ -94,12 +96,19 @@ class Preprocessor:
             (x_min + geometry.left, x_max + geometry.left),
         )
         source_pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
-        strips = rows.divided(min(self.threads, source_pixels // STRIP_PIXELS + 1))
+        # How many strips there are depends on the frame alone, so that every machine computes the same.
+        strips = rows.divided(min(MAX_STRIPS, source_pixels // STRIP_PIXELS + 1))
         jobs = [(image_hwc, columns, strip, out[strip.first - rows.first :], order) for strip in strips]
-        if len(jobs) > 1 and self._pool is None:
+        if len(jobs) == 1 or self.threads == 1:
+            for job in jobs:
+                _resize_strip(*job)
+            return
+        if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="edge-ad-resize")
-        others = [self._pool.submit(_resize_strip, *job) for job in jobs[1:]] if self._pool is not None else []
-        _resize_strip(*jobs[0])
+        own = -(-len(jobs) // self.threads)
+        others = [self._pool.submit(_resize_strip, *job) for job in jobs[own:]]
+        for job in jobs[:own]:
+            _resize_strip(*job)
         for other in others:
             other.result()
 
@@ -176,13 +185,14 @@ def _spans(geometry: FrameGeometry, rows: tuple[int, int], columns: tuple[int, i
     another grey level in about one of 30,000 values than resizing everything and cropping does. Where it costs little,
     what is computed is therefore widened to samples whose edges in the source are whole 256ths.
     """
-    sizes = zip(geometry.frame_hw, geometry.resized_hw, (rows, columns), strict=True)
-    exact, narrow = [], []
-    for n_in, n_out, (first, last) in sizes:
-        exact.append(_Span(n_in, n_out, first, last, n_out // math.gcd(n_in * 256, n_out)))
-        narrow.append(_Span(n_in, n_out, first, last, 1))
-    allowed = max(MAX_WIDENING * _work(*narrow), CHEAP_PIXELS)
-    chosen = exact if _work(*exact) <= allowed else narrow
+    exact, chosen = [], []
+    for n_in, n_out, (first, last) in zip(geometry.frame_hw, geometry.resized_hw, (rows, columns), strict=True):
+        span = _Span(n_in, n_out, first, last, n_out // math.gcd(n_in * 256, n_out))
+        cheap = span.high - span.low <= MAX_WIDENING * (last - first)
+        exact.append(span)
+        chosen.append(span if cheap else replace(span, step=1))
+    if _work(*exact) <= CHEAP_PIXELS:
+        chosen = exact
     return chosen[0], chosen[1]
 
 

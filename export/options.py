@@ -19,6 +19,7 @@ ExportFormat = Literal["onnx", "openvino", "engine"]
 MIN_OPSET = 13  # per-channel quantization needs it
 MAX_OPSET = 17  # newest opset that every supported TensorRT reads
 MAX_SIDE = 8192
+MAX_BATCH = 1024
 
 
 def _size(value: object) -> tuple[int, int]:
@@ -39,6 +40,8 @@ def _size(value: object) -> tuple[int, int]:
 
 def _names(value: object) -> object:
     """`a,b` or a list as a tuple of names."""
+    if isinstance(value, (list, tuple)) and not value:
+        raise ValueError("wanted at least one layer name")
     if not isinstance(value, str):
         return value
     names = tuple(part.strip() for part in value.split(","))
@@ -78,7 +81,7 @@ class ExportOptions:
     family: Name = "glass"
     backbone: Name | None = None
     backbone_weights: Path | None = None
-    layers: Annotated[Annotated[tuple[Name, ...], Field(min_length=1)] | None, BeforeValidator(_names)] = None
+    layers: Annotated[tuple[Name, ...] | None, BeforeValidator(_names)] = None
     imgsz: Annotated[tuple[int, int], BeforeValidator(_size)] = (288, 288)
     resize: Positive | None = None
     resize_mode: ResizeMode = "shorter_side_crop"
@@ -88,7 +91,7 @@ class ExportOptions:
     score: ScoreKind = "map_max"
     threshold: float | None = None
     format: ExportFormat = "onnx"
-    batch: Positive | None = None
+    batch: Annotated[int, Field(gt=0, le=MAX_BATCH)] | None = None
     opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = MAX_OPSET
     force: bool = False
 

@@ -16,7 +16,7 @@ from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.cache import default_cache_dir
-from edge_ad.runtime.postprocess import decide, find_regions, without_padding
+from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
 from edge_ad.runtime.usability import unusable_reason
 from edge_ad.specs import Precision, Thresholds
 from edge_ad.validation import build
@@ -94,9 +94,10 @@ class Detector:
             )
         outputs = self._engine.infer(self._batch(model_input.image_hwc))
         inferred = time.perf_counter()
-        patch_map, anomaly_map = without_padding(outputs.patch_map[0], outputs.anomaly_map[0], geometry)
-        scored = anomaly_map if self.bundle.manifest.postprocess.score == "map_max" else patch_map
-        score = float(outputs.pred_score[0]) if geometry.is_filled else float(scored.max())
+        postprocess = self.bundle.manifest.postprocess
+        patch_map, anomaly_map = without_padding(outputs.patch_map[0], outputs.anomaly_map[0], geometry, postprocess)
+        scored = anomaly_map if postprocess.score == "map_max" else patch_map
+        score = float(outputs.pred_score[0]) if geometry.is_filled else frame_score(scored, geometry)
         threshold = self.thresholds.image
         label = decide(score, self.thresholds)
         regions: tuple[Region, ...] = ()
@@ -111,7 +112,7 @@ class Detector:
             regions=regions,
             inspected_box=geometry.inspected_box,
             timings_ms=timings_ms,
-            maps=Maps(patch_map, anomaly_map, geometry, self.bundle.manifest.postprocess, threshold),
+            maps=Maps(patch_map, anomaly_map, geometry, postprocess, threshold),
         )
 
     def _batch(self, image_hwc: ImageArray) -> ImageArray:

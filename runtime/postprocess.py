@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.geometry import FrameGeometry
+from edge_ad.operators import ResizeSmooth
 from edge_ad.runtime.opencv import load_cv2
-from edge_ad.specs import Thresholds
+from edge_ad.specs import PostprocessSpec, Thresholds
 from edge_ad.verdict import Region, VerdictLabel
 
 
@@ -19,22 +20,29 @@ def decide(score: float, thresholds: Thresholds) -> VerdictLabel | None:
 
 
 def without_padding(
-    patch_map: NDArray[np.float32], anomaly_map: NDArray[np.float32], geometry: FrameGeometry
+    patch_map: NDArray[np.float32],
+    anomaly_map: NDArray[np.float32],
+    geometry: FrameGeometry,
+    postprocess: PostprocessSpec,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both maps with padding set to 0, the lowest probability: no defect lies outside of the frame.
+    """Both maps as if the padding looked like the edge of the frame, so that what the model says of it counts nowhere.
 
-    A patch counts as padding when none of its pixels shows the frame.
+    Patches that show only padding take the value of the nearest one that shows the frame, and the anomaly map is
+    smoothed anew from that. Returns: (h, w) and (H, W) float32.
     """
     if geometry.is_filled:
         return patch_map, anomaly_map
-    return _cut(patch_map, geometry), _cut(anomaly_map, geometry)
+    rows, columns = _shown(patch_map, geometry)
+    height, width = patch_map.shape
+    around = ((rows.start, height - rows.stop), (columns.start, width - columns.stop))
+    continued = np.pad(patch_map[rows, columns], around, mode="edge")
+    smooth = ResizeSmooth((height, width), geometry.model_hw, postprocess.sigma, postprocess.truncate)
+    return continued, smooth(continued)
 
 
-def _cut(values: NDArray[np.float32], geometry: FrameGeometry) -> NDArray[np.float32]:
-    shown = _shown(values, geometry)
-    content = np.zeros_like(values)
-    content[shown] = values[shown]
-    return content
+def frame_score(scored: NDArray[np.float32], geometry: FrameGeometry) -> float:
+    """Maximum of a map over the part of the model's canvas that shows the frame."""
+    return float(scored[_shown(scored, geometry)].max())
 
 
 def _shown(values: NDArray[np.float32], geometry: FrameGeometry) -> tuple[slice, slice]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TextIO
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import FrameSource
@@ -16,6 +17,7 @@ from edge_ad.geometry import place
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.options import RunOptions
+from edge_ad.runtime.results import ResultFolder
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
@@ -56,7 +58,11 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
     stop = threading.Event()
     failure: SourceError | None = None
     with detector, _stopping(stop) as interrupted, source, ExitStack() as stack:
-        sinks = [stack.enter_context(sink) for sink in _sinks(options, source, detector, stop, say)]
+        if options.output is not None:
+            stack.enter_context(ResultFolder(options.output))
+        sinks = list(_sinks(options, source, detector, stop, say))
+        for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
+            stack.enter_context(sink)
         for line in _remarks(options, detector):
             say(line)
         try:
@@ -98,13 +104,17 @@ def _sinks(
         from edge_ad.runtime.sinks.window import Window
 
         yield Window(stop)
-    if sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty()):
+    if _on_terminal(sys.stderr) and (options.output is not None or not _on_terminal(sys.stdout)):
         total = (
             source.length
             if options.max_frames is None
             else min(options.max_frames, source.length or options.max_frames)
         )
         yield ProgressBar(total)
+
+
+def _on_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None where a service closed it
 
 
 @contextmanager

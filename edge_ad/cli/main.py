@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -103,7 +104,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
+    with suppress(OSError):  # where stderr is full or gone, the exit code has to say it
+        click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
     return code
 
 

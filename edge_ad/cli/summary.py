@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     """Counts and times of a run, on stderr."""
+    if sys.stderr is None:
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -50,6 +50,8 @@ def _checked(data: Mapping[object, object], where: str) -> dict[str, Tensor]:
             raise CheckpointError(f"{where}: {key!r} is a key of type {type(key).__name__}, wanted names of tensors")
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{where}: {key!r} is a {type(value).__name__}, wanted a tensor")
+        if value.layout is not torch.strided:
+            raise CheckpointError(f"{where}: tensor {key!r} is {value.layout}, wanted a dense one")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
                 f"{where}: tensor {key!r} holds NaN or infinity; the training diverged or the file is damaged"

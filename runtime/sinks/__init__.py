@@ -36,15 +36,15 @@ def output_folder(path: Path) -> Path:
     return path
 
 
-def set_aside(path: Path) -> None:
-    """Give results of an earlier run, file or folder, a name with their date. Raises: OSError."""
+def set_aside(path: Path) -> Path | None:
+    """Give results of an earlier run, file or folder, a name with their date, and return it. Raises: OSError."""
     if not path.exists():
-        return
+        return None
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     number = 0
     while True:
         other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
         if not other.exists():
             path.rename(other)
-            return
+            return other
         number += 1

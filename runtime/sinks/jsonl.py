@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame
@@ -34,12 +34,8 @@ class JsonLines:
             return self
         output_folder(self.path.parent)
         try:
-            if self.path.exists():
-                with self.path.open("rb") as earlier:
-                    _claim(earlier, self.path)
-                set_aside(self.path)
+            set_aside(self.path)
             self._stream = self.path.open("x", encoding="utf-8", newline="\n")
-            _claim(self._stream, self.path)
         except OSError as exc:
             raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
         return self
@@ -58,15 +54,3 @@ class JsonLines:
     ) -> None:
         if self.path is not None:
             self._stream.close()
-
-
-def _claim(file: IO[Any], path: Path) -> None:
-    """Lock a file for this run, where the system can. Raises: OutputError when another run is writing it."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise OutputError(f"{path}: another run is writing here; choose another --output") from exc

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
-from edge_ad.runtime.results import has_earlier_records
+from edge_ad.runtime.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.verdict import Verdict
 
@@ -38,10 +38,14 @@ class PictureFiles:
         self._draw = draw
 
     def __enter__(self) -> PictureFiles:
-        if self.folder.exists() and any(self.folder.iterdir()) and not has_earlier_records(self.folder.parent):
-            raise OutputError(f"{self.folder} exists and is not edge-ad's; choose another --output")
+        output_folder(self.folder.parent)
         try:
-            set_aside(self.folder)
+            if self.folder.exists() and any(self.folder.iterdir()) and not is_drawn(self.folder):
+                raise OutputError(f"{self.folder} exists and is not edge-ad's; choose another --output")
+            moved = set_aside(self.folder)
+            if moved is not None:
+                claim(moved)
+            claim(self.folder)
         except OSError as exc:
             raise OutputError(f"{self.folder}: results of an earlier run cannot be moved: {os_reason(exc)}") from exc
         output_folder(self.folder)

@@ -129,15 +129,14 @@ class CaptureSource(ABC):
 
     def _take(self, capture: Capture) -> Frame | None:
         asked_ns = time.monotonic_ns()
-        if not capture.grab():
+        if not _grabbed(capture):
             return None
         captured_ns = self._stamp_ns(asked_ns, time.monotonic_ns())
         captured_at = datetime.now(timezone.utc)
         image: ImageArray | None = None
         error: str | None = None
-        decoded, pixels = capture.retrieve()
         try:
-            image = as_bgr(pixels if decoded else None)
+            image = as_bgr(_retrieved(capture))
         except ImageError as exc:
             error = f"{self.name}: frame {self._next_id}: {exc}"
         self._next_id += 1
@@ -152,6 +151,22 @@ class CaptureSource(ABC):
             path=self.path,
             error=error,
         )
+
+
+def _grabbed(capture: Capture) -> bool:
+    try:
+        return capture.grab()
+    except load_cv2().error:
+        return False
+
+
+def _retrieved(capture: Capture) -> Any:
+    """The pixels of the grabbed frame, None when they cannot be decoded."""
+    try:
+        decoded, pixels = capture.retrieve()
+    except load_cv2().error:
+        return None
+    return pixels if decoded else None
 
 
 def as_bgr(pixels: Any) -> ImageArray:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import re
+from pathlib import Path
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.results import RECORDS, is_picture_folder
+from edge_ad.runtime.results import LEDGER, is_drawn
 from edge_ad.runtime.sources.address import without_secrets
 
 IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -31,7 +32,7 @@ def natural_key(path: str) -> NaturalKey:
 
 
 def pictures_in_folder(folder: str) -> tuple[str, ...]:
-    """All pictures below `folder`, naturally sorted; left out are hidden files and folders, and results of edge-ad.
+    """All pictures below `folder`, naturally sorted, but for hidden files and folders and what edge-ad drew.
 
     Links to folders are followed, each real folder once.
 
@@ -57,11 +58,8 @@ def _pictures_below(folder: str, visited: set[str]) -> list[str]:
         raise SourceError(f"folder {exc.filename} cannot be listed: {exc.strerror}; check its permissions") from exc
 
     for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if RECORDS in names:
-            if here != folder:
-                folders[:] = []
-                continue
-            folders[:] = [name for name in folders if not is_picture_folder(name)]
+        if LEDGER in names:
+            folders[:] = [name for name in folders if not is_drawn(Path(here, name))]
         folders[:] = [
             name for name in sorted(folders) if not name.startswith(".") and _enter(os.path.join(here, name), visited)
         ]
@@ -87,8 +85,8 @@ def pictures_matching(pattern: str) -> tuple[str, ...]:
         SourceError: nothing matches, nothing that matches is or holds a picture, or a folder cannot be listed.
     """
     matches = sorted(set(glob.glob(pattern, recursive=True)))
-    files = [path for path in matches if os.path.isfile(path)]
-    folders = [path for path in matches if os.path.isdir(path)]
+    files = [path for path in matches if os.path.isfile(path) and not is_drawn(Path(path).parent)]
+    folders = [path for path in matches if os.path.isdir(path) and not is_drawn(Path(path))]
     pictures = {path for path in files if is_picture(path)}
     visited: set[str] = set()
     for folder in folders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import edge_ad
 from edge_ad.bundle import write_bundle
 from edge_ad.cli.main import main
 from edge_ad.errors import OutputError
-from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.results import ResultFolder
 from edge_ad.verdict import record_schema
 
 Capture = pytest.CaptureFixture[str]
@@ -203,21 +204,31 @@ def test_a_run_never_imports_torch(base: list[str], pictures: Path, tmp_path: Pa
 
 def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
     """The first run's file must not be renamed under its hands."""
-    with JsonLines(tmp_path):
-        with pytest.raises(OutputError, match="another run"), JsonLines(tmp_path):
-            pass
-        assert [path.name for path in tmp_path.iterdir()] == ["verdicts.jsonl"]
+    with ResultFolder(tmp_path), pytest.raises(OutputError, match="another run"), ResultFolder(tmp_path):
+        pass
+    with ResultFolder(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_used_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with ResultFolder(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
 
 
 @pytest.mark.parametrize("inside", [".", "out"])
-def test_results_are_no_pictures_of_the_next_run(base: list[str], tmp_path: Path, inside: str) -> None:
+@pytest.mark.parametrize("source", ["{}", "{}/*", "{}/**/*.*"])
+def test_results_are_no_pictures_of_the_next_run(base: list[str], tmp_path: Path, inside: str, source: str) -> None:
     (tmp_path / "masks of mine").mkdir()
     for name in ("1.png", "masks of mine/2.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(tmp_path / name)
     output = tmp_path / inside
     counts = []
     for _ in range(3):
-        arguments = ["--source", str(tmp_path), "--output", str(output), "--save", "overlays"]
+        arguments = ["--source", source.format(tmp_path), "--output", str(output), "--save", "overlays"]
         assert main(["run", *base, *arguments]) == 0
         counts.append(len(records((output / "verdicts.jsonl").read_text())))
     assert counts == [2, 2, 2]
@@ -227,8 +238,10 @@ def test_a_folder_of_the_user_is_not_moved(base: list[str], pictures: Path, tmp_
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "truth.png").write_bytes(b"mine")
     arguments = ["--source", str(pictures / "1.png"), "--output", str(tmp_path), "--save", "masks"]
-    assert main(["run", *base, *arguments]) == 11
-    assert "is not edge-ad's" in capsys.readouterr().err
+    for _ in range(2):
+        assert main(["run", *base, *arguments]) == 11
+        assert "is not edge-ad's" in capsys.readouterr().err
+    assert not list(tmp_path.glob("verdicts*"))
     assert (tmp_path / "masks" / "truth.png").read_bytes() == b"mine"
 
 
@@ -245,7 +258,7 @@ def test_masks_without_a_threshold_are_left_out_and_said(
     arguments = ["run", str(plain), "--engine", "onnxruntime", "--source", str(pictures / "1.png")]
     assert main([*arguments, "--output", str(tmp_path / "out"), "--save", "masks,overlays"]) == 0
     assert "no masks are saved" in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["overlays", "verdicts.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["overlays", "verdicts.jsonl"]
 
 
 def test_no_display_is_an_error_and_no_abort(
@@ -255,3 +268,11 @@ def test_no_display_is_an_error_and_no_abort(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert main(["run", *base, "--source", str(pictures / "1.png"), "--show"]) == 11
     assert "no display" in capsys.readouterr().err
+
+
+def test_a_service_without_standard_error_runs(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, str(tiny_bundle), "--engine", "fake", "--source", str(pictures / "1.png")]
+    command += ["--output", str(tmp_path / "out")]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], check=False, timeout=60)
+    assert done.returncode == 0
+    assert len(records((tmp_path / "out" / "verdicts.jsonl").read_text())) == 1

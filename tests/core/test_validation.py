@@ -281,3 +281,8 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="larger than 50 bytes"):
         read_yaml(path, max_bytes=50)
     assert read_yaml(path) == {"a": 1}
+
+
+def test_merge_keys_are_plain_yaml() -> None:
+    text = "base: &base {height: 1}\npreprocess:\n  <<: *base\n  width: 2\n"
+    assert parse_yaml(text, "x")["preprocess"] == {"height": 1, "width": 2}

@@ -240,3 +240,9 @@ def test_a_threshold_out_of_reach_is_noted(threshold: float | None, n_notes: int
     notes = options(threshold=threshold).notes
     assert len(notes) == n_notes
     assert all(note.startswith("scores lie between 0 and 1; threshold") for note in notes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch", 10**30), ("batch", 1025), ("layers", [])])
+def test_what_no_machine_could_build_is_refused(name: str, value: object) -> None:
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"{name}: wanted ")

@@ -15,6 +15,7 @@ from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.network import Adaptor, Discriminator
+from edge_ad.models.state import state_of
 from edge_ad.models.weights import read_tensors
 
 Save = Callable[..., Path]
@@ -277,3 +278,8 @@ def test_backbone_weights_that_are_no_numbers(tmp_path: Path, tiny_checkpoint: t
     torch.save(state, tmp_path / "nan.pth")
     text = message(tiny_checkpoint[0], tiny_checkpoint, backbone_weights=tmp_path / "nan.pth")
     assert "tensor 'conv1.weight' holds NaN" in text
+
+
+def test_a_sparse_tensor_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"'w' is torch\.sparse_coo, wanted a dense one"):
+        state_of({"w": torch.eye(2).to_sparse()}, "x")

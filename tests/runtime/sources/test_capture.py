@@ -122,3 +122,17 @@ def test_a_camera_that_does_not_hang_is_closed_at_once(monkeypatch: pytest.Monke
         began = time.monotonic()
     assert time.monotonic() - began < 0.5
     assert capture.released
+
+
+def test_a_frame_on_which_opencv_throws_is_an_error_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Throwing(_FakeCapture):
+        def retrieve(self) -> tuple[bool, np.ndarray | None]:
+            good, pixels = super().retrieve()
+            if not good:
+                raise cv2.error("retrieve")
+            return good, pixels
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: Throwing())
+    with open_source("camera:3") as source:
+        frames = [source.read() for _ in range(3)]
+    assert [frame is not None and frame.error is None for frame in frames] == [True, False, True]
