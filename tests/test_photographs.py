@@ -14,8 +14,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from edge_ad.cli.main import main
+from edge_ad.pictures import read_picture
 from edge_ad.runtime.detector import open_detector
-from edge_ad.runtime.sources.files import read_picture
 
 LARGEST_DIFFERENCE = 0.01
 RANK_CORRELATION = 0.999

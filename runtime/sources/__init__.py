@@ -15,8 +15,8 @@ from typing import cast
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import FrameSource
+from edge_ad.pictures import is_picture
 from edge_ad.runtime.sources.address import without_secrets
-from edge_ad.runtime.sources.listing import is_picture
 
 __all__ = ["KINDS", "SourceKind", "open_source"]
 

@@ -9,9 +9,9 @@ import sys
 from types import ModuleType
 
 from edge_ad.errors import SourceError
+from edge_ad.pictures import natural_key
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource
-from edge_ad.runtime.sources.listing import natural_key
 
 # From 100 on, OpenCV reads the hundreds as the number of a backend: 200 is camera 0 of V4L2.
 _INDICES = range(100)

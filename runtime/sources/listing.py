@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from pathlib import Path
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.results import LEDGER, is_drawn
+from edge_ad.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
+from edge_ad.runtime.results import is_drawn
 from edge_ad.runtime.sources.address import without_secrets
-
-IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-
-NaturalKey = tuple[tuple[tuple[str | int, ...], ...], str]
-
-
-def is_picture(path: str) -> bool:
-    """Whether the name of `path` ends like a picture, in upper or lower case."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
-
-
-def natural_key(path: str) -> NaturalKey:
-    """Sort key that puts `shot_2.png` before `shot_10.png`, folder by folder, upper and lower case alike."""
-    parts = re.split(r"[/\\]", path) if os.sep == "\\" else path.split("/")
-    # Splitting on a captured group alternates text and digits, so equal positions always hold equal types.
-    return tuple(
-        tuple(int(token) if index % 2 else token.casefold() for index, token in enumerate(re.split(r"([0-9]+)", part)))
-        for part in parts
-    ), path
 
 
 def pictures_in_folder(folder: str) -> tuple[str, ...]:
@@ -45,35 +26,12 @@ def pictures_in_folder(folder: str) -> tuple[str, ...]:
             f"folder {folder} holds no picture: looked for {', '.join(IMAGE_SUFFIXES)}, also in its subfolders; "
             "give another folder or convert the pictures"
         )
-    return tuple(sorted(found, key=natural_key))
+    return tuple(found)
 
 
 def _pictures_below(folder: str, visited: set[str]) -> list[str]:
-    """Pictures below `folder`, in no order; leaves out the real folders in `visited` and adds those it enters."""
-    found: list[str] = []
-    if not _enter(folder, visited):
-        return found
-
-    def refuse(exc: OSError) -> None:
-        raise SourceError(f"folder {exc.filename} cannot be listed: {exc.strerror}; check its permissions") from exc
-
-    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if LEDGER in names:
-            folders[:] = [name for name in folders if not is_drawn(Path(here, name))]
-        folders[:] = [
-            name for name in sorted(folders) if not name.startswith(".") and _enter(os.path.join(here, name), visited)
-        ]
-        candidates = (os.path.join(here, name) for name in names if is_picture(name) and not name.startswith("."))
-        found += [path for path in candidates if os.path.isfile(path)]
-    return found
-
-
-def _enter(folder: str, visited: set[str]) -> bool:
-    real = os.path.realpath(folder)
-    if real in visited:
-        return False
-    visited.add(real)
-    return True
+    """Pictures below `folder` that edge-ad did not draw. Args: visited: real folders not to enter; grows."""
+    return pictures_below(folder, visited=visited, left_out=lambda path: is_drawn(Path(path)))
 
 
 def pictures_matching(pattern: str) -> tuple[str, ...]:

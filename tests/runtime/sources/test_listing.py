@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import Frame
 from edge_ad.runtime.sources import open_source
-from edge_ad.runtime.sources.listing import natural_key
 
 
 def read_all(uri: Path | str) -> list[Frame]:
@@ -105,15 +102,3 @@ def test_names_that_are_not_utf_8_are_read(tmp_path: Path, photo: Image.Image, f
     (frame,) = read_all(form.format(folder))
     assert frame.error is None and frame.path == f"{folder}/a\udcfe.png"
     np.testing.assert_array_equal(frame.image_hwc, np.asarray(photo))
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True, max_size=20), st.sampled_from(["shot_{}.png", "{}", "d/x{}/y.png"]))
-def test_numbers_in_names_sort_by_value(numbers: list[int], form: str) -> None:
-    names = [form.format(number) for number in numbers]
-    assert sorted(names, key=natural_key) == [form.format(number) for number in sorted(numbers)]
-
-
-@given(st.lists(st.text("ab01/.²٣ ", max_size=8), max_size=12))
-def test_any_names_have_one_order(names: list[str]) -> None:
-    backwards = names[::-1]
-    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)

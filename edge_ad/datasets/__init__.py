@@ -1,0 +1,69 @@
+"""Labelled pictures on disk, for training and evaluation: MVTec AD and its relatives, VisA, plain folders.
+
+Opening a data set lists folders and reads no pixel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_ad.datasets.folders import pictures_in, subfolders
+from edge_ad.datasets.mvtec import is_mvtec, open_mvtec
+from edge_ad.datasets.pixels import MaskArray, model_mask, read_foreground, read_image, read_mask
+from edge_ad.datasets.plain import plain_dataset
+from edge_ad.datasets.sample import GOOD, Dataset, Layout, Sample
+from edge_ad.datasets.visa import is_visa, open_visa
+from edge_ad.errors import SourceError
+
+__all__ = [
+    "GOOD",
+    "Dataset",
+    "Layout",
+    "MaskArray",
+    "Sample",
+    "model_mask",
+    "open_dataset",
+    "plain_dataset",
+    "read_foreground",
+    "read_image",
+    "read_mask",
+]
+
+_LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), or pictures and nothing else"
+
+
+def open_dataset(root: Path) -> Dataset:
+    """The data set at `root`, whatever its layout is; a folder around one category stands for that category.
+
+    A folder of pictures without subfolders of pictures is taken for good images.
+
+    Raises: SourceError when there is no good image, no known layout, or more than one category; when a folder cannot
+        be listed; and when it is unclear which mask belongs to which picture.
+    """
+    folders = subfolders(root)
+    opened = _category(root)
+    if opened is not None:
+        return opened
+    categories = [folder for folder in folders if is_mvtec(folder) or is_visa(folder)]
+    if len(categories) > 1:
+        names = ", ".join(folder.name for folder in categories)
+        raise SourceError(f"{root} holds {len(categories)} categories: {names}; name one, such as {categories[0]}")
+    if categories:
+        opened = _category(categories[0])
+        assert opened is not None
+        return opened
+    pictures = pictures_in(root)
+    below = sorted({path.relative_to(root).parts[0] for path in pictures if path.parent != root})
+    if below or not pictures:
+        got = f"pictures in the folders {', '.join(below)}" if below else "no good image"
+        raise SourceError(
+            f"{root}: wanted {_LAYOUTS}; got {got}; name the folder of good images with --good,"
+            " that of defective ones with --bad"
+        )
+    return plain_dataset(root)
+
+
+def _category(root: Path) -> Dataset | None:
+    if is_mvtec(root):
+        return open_mvtec(root)
+    return open_visa(root) if is_visa(root) else None
