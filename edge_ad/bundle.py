@@ -138,6 +138,13 @@ class Bundle:
             )
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
+    def precision(self, wanted: Precision | None) -> Precision:
+        """Precision to run: the wanted one, or else the only one that the bundle holds, or else fp32."""
+        models = self.manifest.models
+        if wanted is not None:
+            return wanted
+        return next(iter(models)) if len(models) == 1 else "fp32"
+
     def model_file(self, precision: Precision) -> str:
         """Name of the ONNX graph of a precision. Raises: BundleError when the bundle does not hold it."""
         name = self.manifest.models.get(precision)
@@ -192,6 +199,22 @@ def write_bundle(
     except OSError as exc:
         raise OutputError(f"bundle {path}: cannot be written: {os_reason(exc)}") from exc
     return Bundle(path, written.manifest, written.sha256)
+
+
+def write_changed(bundle: Bundle, path: str | Path, changes: Mapping[str, Any], *, replace: bool = False) -> Bundle:
+    """Write a bundle that is another one but for some fields of its manifest; every other file stays byte for byte.
+
+    Args:
+        bundle: the one to start from; it stays as it is unless `path` is its own place.
+        path, replace: as for `write_bundle`.
+        changes: fields of `Manifest` by name.
+
+    Raises: OutputError as `write_bundle` does; BundleError when a file has changed since the bundle was read.
+    """
+    derived = ("schema_version", "files")
+    fields = {name: value for name, value in plain(bundle.manifest).items() if name not in derived}
+    files = {name: bundle.read_file(name) for name in bundle.manifest.files}
+    return write_bundle(path, {**fields, **changes}, files, replace=replace)
 
 
 def check_destination(path: Path, *, replace: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from edge_ad.validation import strict
 
+ThresholdRule = Literal["best-f1", "quantile", "false-alarm", "value"]
 ResizeMode = Literal["shorter_side_crop", "stretch", "letterbox"]
 ScoreKind = Literal["map_max", "patch_max"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -85,14 +86,47 @@ class TensorSpec:
 
 @strict
 @dataclass(frozen=True)
+class ThresholdOrigin:
+    """How a threshold was chosen, and what it did to the images that it was chosen on.
+
+    Attributes:
+        rule: `best-f1` on labelled images; `quantile` of the scores of good ones; `false-alarm`, the wanted rate among
+            good ones; `value`, given by the user.
+        images: which images: `test` or `train` of a data set, or `scores`, a file of them; None for none.
+        good_images, defective_images: how many were scored.
+        quantile, wanted_rate: what the rule was told; None for other rules.
+        false_alarm_rate: share of the good images at or above the threshold, which is what to expect of others like
+            them; None without good images.
+        interval: lower and upper bound of that rate (Clopper and Pearson), at the level `confidence`.
+        precision, recall, f1: on these images; None where they are not defined.
+    """
+
+    rule: ThresholdRule
+    images: Literal["test", "train", "scores"] | None = None
+    good_images: int = 0
+    defective_images: int = 0
+    quantile: float | None = None
+    wanted_rate: float | None = None
+    false_alarm_rate: float | None = None
+    interval: tuple[float, float] | None = None
+    confidence: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+
+
+@strict
+@dataclass(frozen=True)
 class Thresholds:
     """Raw scores from which on something is anomalous; None where nobody has chosen one.
 
     Attributes:
         image: for the score of a frame, and for the pixels of its anomaly map.
+        image_origin: how it was chosen; None where that is not known, as in bundles of edge-ad 0.1.
     """
 
     image: float | None = None
+    image_origin: ThresholdOrigin | None = None
 
 
 def contract(

@@ -1,0 +1,147 @@
+"""`edge-ad threshold`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edge_ad.cli.eval import require_extra, watch
+from edge_ad.cli.option import text_option
+from edge_ad.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from edge_ad.bundle import Bundle
+    from edge_ad.calibration.options import ThresholdOptions
+    from edge_ad.datasets import Dataset, Sample
+    from edge_ad.specs import ThresholdOrigin
+
+Images = Literal["test", "train", "scores"]
+
+
+@click.command(name="threshold", short_help="Choose a bundle's threshold on images or scores.")
+@click.argument("bundle")
+@click.argument("data", required=False)
+@text_option("-o", "--output", metavar="NEW", help="Directory of the bundle to write.")
+@click.option("--in-place", is_flag=True, default=None, help="Replace BUNDLE instead.")
+@text_option("--scores", metavar="FILE", help="scores.csv of 'edge-ad eval', in place of images.")
+@text_option("--good", metavar="DIR", help="Folder of good images, in place of DATA.")
+@text_option("--bad", metavar="DIR", help="Folder of defective images.")
+@text_option("--masks", metavar="DIR", help="Folder of masks; they are not read here.")
+@text_option("--rule", metavar="RULE", help="best-f1, quantile (of good scores) or false-alarm (rate among good ones).")
+@text_option("--quantile", metavar="Q", help="Share of the good images below the threshold (default: 0.99).")
+@text_option("--rate", metavar="R", help="Wanted share of good images at or above the threshold (default: 0.01).")
+@text_option("--value", metavar="SCORE", help="The threshold itself, in place of a rule; images are then optional.")
+@text_option("--engine", metavar="NAME", help="openvino (default) or onnxruntime.")
+@text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
+@text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
+@click.option("--force", is_flag=True, default=None, help="Replace an existing bundle at NEW.")
+def command(**given: Any) -> None:
+    """Choose the score from which on BUNDLE calls a frame anomalous, and write it into a new bundle.
+
+    best-f1 needs good and defective images, the other rules good ones alone. The manifest says how the threshold was
+    chosen and which share of false alarms to expect; nothing else in the bundle changes.
+    """
+    from edge_ad.bundle import Bundle, check_destination, write_changed
+    from edge_ad.calibration.options import threshold_options
+    from edge_ad.calibration.thresholds import choose_threshold
+    from edge_ad.specs import Thresholds
+
+    options = threshold_options(given, "threshold options")
+    require_extra("edge-ad threshold", ("scipy",), "eval")
+    bundle = Bundle.read(options.bundle)
+    check_destination(options.destination, replace=options.replaces)
+    scores, truth, images = _scores(options, bundle)
+    value, origin = choose_threshold(options.request, scores, truth)
+    origin = replace(origin, images=images)
+    written = write_changed(
+        bundle, options.destination, {"thresholds": Thresholds(value, origin)}, replace=options.replaces
+    )
+    for line in describe(value, origin):
+        click.echo(line, err=True)
+    click.echo(str(written.path))
+
+
+def describe(value: float, origin: ThresholdOrigin) -> list[str]:
+    """What was chosen and what to expect of it, one line each."""
+    seen = f"{origin.good_images} good and {origin.defective_images} defective images"
+    lines = [f"threshold {value:.6g} by {origin.rule}, on {seen}"]
+    if origin.f1 is not None:
+        lines.append(
+            f"on these: F1 {origin.f1:.3f}, precision {_text(origin.precision)}, recall {_text(origin.recall)}"
+        )
+    if origin.false_alarm_rate is not None and origin.interval is not None and origin.confidence is not None:
+        low, high = origin.interval
+        lines.append(
+            f"false alarms to expect: {origin.false_alarm_rate:.2%} of good images"
+            f" ({low:.2%} to {high:.2%} with {origin.confidence:.0%} confidence)"
+        )
+    if origin.rule == "quantile" and origin.false_alarm_rate == 0:
+        lines.append(
+            f"note: quantile {origin.quantile:g} of {origin.good_images} scores lies above the highest of them, so the"
+            " threshold stands on its distance to the next; more good images would tell more"
+        )
+    return lines
+
+
+def _scores(options: ThresholdOptions, bundle: Bundle) -> tuple[list[float], list[bool], Images | None]:
+    """Scores, truth, and which images they are of. Raises: ConfigError, SourceError."""
+    from edge_ad.calibration.results import read_scores
+
+    if options.scores is None:
+        dataset = options.dataset
+        return ([], [], None) if dataset is None else _judged(options, bundle, dataset)
+    scores, truth, lost, models = read_scores(options.scores)
+    if lost:
+        click.echo(f"note: {lost} images of {options.scores} were not judged and count nowhere", err=True)
+    own = {bundle.manifest.files[file] for file in bundle.manifest.models.values()}
+    if not models <= own:
+        raise ConfigError(
+            str(options.scores), [f"these are scores of another model than that of {bundle.path}; evaluate that bundle"]
+        )
+    return scores, truth, "scores"
+
+
+def _judged(options: ThresholdOptions, bundle: Bundle, dataset: Dataset) -> tuple[list[float], list[bool], Images]:
+    from edge_ad.calibration.evaluate import judge_images
+    from edge_ad.runtime.detector import open_detector
+    from edge_ad.runtime.opencv import load_cv2
+
+    samples, images = _chosen(options, dataset)
+    load_cv2()
+    with open_detector(
+        bundle, engine=options.engine, precision=options.precision, engine_cache=options.engine_cache
+    ) as detector:
+        # Masks decide nothing about the score of an image, so they are not read.
+        bare = [replace(sample, mask=None) for sample in samples]
+        judged = judge_images(bare, detector.judge, bundle.manifest.preprocess, watch=watch)
+    for result in judged.results:
+        if result.score is None:
+            click.echo(f"note: {result.name} was not judged and counts nowhere: {result.reason}", err=True)
+    scored = [(result.score, result.sample.anomalous) for result in judged.results if result.score is not None]
+    if not scored:
+        raise SourceError(f"data {dataset.name}: none of {len(samples)} images could be judged")
+    return [score for score, _ in scored], [anomalous for _, anomalous in scored], images
+
+
+def _chosen(options: ThresholdOptions, dataset: Dataset) -> tuple[list[Sample], Images]:
+    """The images that the rule looks at: of the test where it has them, else good ones of the training."""
+    test = list(dataset.test)
+    if options.rule in (None, "best-f1"):
+        if not test:
+            raise SourceError(f"data {dataset.name}: no test image; {'; '.join(dataset.notes) or 'wanted some'}")
+        return test, "test"
+    good = [sample for sample in test if not sample.anomalous]
+    if good:
+        return good, "test"
+    click.echo(
+        "note: there are no good test images; these may be those of the training, which score too low, so expect more"
+        " false alarms than said here",
+        err=True,
+    )
+    return list(dataset.train), "train"
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
