@@ -11,7 +11,8 @@
     ├── ImageError               8   a picture cannot be decoded or has the wrong form
     ├── EngineError              9   an inference engine fails
     ├── MissingExtraError       10   an optional dependency is not installed
-    └── OutputError             11   a result cannot be written
+    ├── OutputError             11   a result cannot be written
+    └── TrainingError           12   training cannot go on
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -91,6 +92,12 @@ class OutputError(EdgeAdError):
     """A result cannot be written where it was asked for."""
 
     exit_code = 11
+
+
+class TrainingError(EdgeAdError):
+    """Training diverged or has nothing to learn from; the last good checkpoint is still there."""
+
+    exit_code = 12
 
 
 def one_line(exc: BaseException) -> str:

@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from edge_ad.errors import ConfigError
 from edge_ad.models import model_family
 from edge_ad.models.family import NetworkOptions
+from edge_ad.models.option_types import Name, Names, Positive, Size
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, strict
 
 ExportFormat = Literal["onnx", "openvino", "engine"]
 MIN_OPSET = 13  # per-channel quantization needs it
 MAX_OPSET = 17  # newest opset that every supported TensorRT reads
-MAX_SIDE = 8192
 MAX_BATCH = 1024
-
-
-def _size(value: object) -> tuple[int, int]:
-    """`288`, `HxW` or [H, W] as (height, width)."""
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        value = "x".join(map(str, value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        sides = [value, value]
-    else:
-        match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", str(value))
-        if match is None:
-            raise ValueError("wanted pixels as 288 or HxW such as 256x320")
-        sides = [int(match[1]), int(match[2] or match[1])]
-    if not all(1 <= side <= MAX_SIDE for side in sides):
-        raise ValueError(f"wanted sides from 1 to {MAX_SIDE} pixels")
-    return sides[0], sides[1]
-
-
-def _names(value: object) -> object:
-    """`a,b` or a list as a tuple of names."""
-    if isinstance(value, (list, tuple)) and not value:
-        raise ValueError("wanted at least one layer name")
-    if not isinstance(value, str):
-        return value
-    names = tuple(part.strip() for part in value.split(","))
-    if not all(names):
-        raise ValueError("wanted layer names separated by commas, such as layer2,layer3")
-    return names
-
-
-Positive = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(min_length=1)]
 
 
 @strict
@@ -60,7 +28,8 @@ class ExportOptions:
     """Everything `edge-ad export` can be told.
 
     Attributes:
-        checkpoint: trained model in the official format of its family.
+        checkpoint: trained model in the official format of its family, or the folder of a training run, which then
+            says the rest.
         output: directory of the bundle to write.
         family: model family.
         backbone, backbone_weights, layers: network that gives the features, its weights, its taps.
@@ -81,8 +50,8 @@ class ExportOptions:
     family: Name = "glass"
     backbone: Name | None = None
     backbone_weights: Path | None = None
-    layers: Annotated[tuple[Name, ...] | None, BeforeValidator(_names)] = None
-    imgsz: Annotated[tuple[int, int], BeforeValidator(_size)] = (288, 288)
+    layers: Names | None = None
+    imgsz: Size = (288, 288)
     resize: Positive | None = None
     resize_mode: ResizeMode = "shorter_side_crop"
     embed_dim: Positive | None = None
@@ -132,11 +101,13 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
         values: by name, words joined by `_` or `-`; None is the same as not given.
         overrides: by field name; they win.
 
-    Raises: ConfigError with every fault.
+    Raises: ConfigError with every fault; CheckpointError for the folder of a run without a checkpoint.
     """
     named, faults = _by_name(values)
     named |= {key: value for key, value in (overrides or {}).items() if value is not None}
     given = {key: value for key, value in named.items() if value is not None or key not in NAMES}
+    if isinstance(given.get("checkpoint"), (str, Path)) and is_run(Path(given["checkpoint"])):
+        given = export_values(Path(given["checkpoint"])) | {k: v for k, v in given.items() if k != "checkpoint"}
     options, wrong = build_rest(ExportOptions, given, {"checkpoint": Path(), "output": Path()})
     faulty = {fault.key for fault in wrong}
     faults += [fault.line for fault in wrong]

@@ -20,7 +20,7 @@ from edge_ad.validation import read_yaml
 @text_option(
     "--backbone-weights",
     metavar="FILE",
-    help="State dict of the backbone, whole or trunk alone (default: torchvision's).",
+    help="State dict of the backbone, whole or trunk alone, or packaged (default: torchvision's).",
 )
 @text_option("--layers", metavar="A,B", help="Layers that give the features (default: layer2,layer3).")
 @text_option("--imgsz", metavar="N|HxW", help="Model input in pixels (default: 288).")
@@ -40,6 +40,8 @@ from edge_ad.validation import read_yaml
 )
 def command(config: str | None, **given: Any) -> None:
     """Fold a trained CHECKPOINT into a fast graph, compare it with the network it came from, and write a bundle.
+
+    CHECKPOINT is a file in the official format, or the folder of a run of 'edge-ad train', which says the rest.
 
     Every option may stand in the configuration file under its long name.
     """

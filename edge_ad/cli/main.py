@@ -15,8 +15,11 @@ import click
 from edge_ad.errors import EdgeAdError, OutputError, os_reason
 
 COMMANDS = {
+    "train": "Train a detector on good pictures.",
     "export": "Turn a trained checkpoint into a bundle.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
+    "eval": "Measure a bundle or a training run on labelled images.",
+    "threshold": "Choose a bundle's threshold on images or scores.",
     "info": "Say what is in a bundle.",
     "demo": "Show the whole chain on a simulated line.",
 }

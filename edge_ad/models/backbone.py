@@ -89,6 +89,11 @@ def backbone_faults(name: str, taps: Sequence[str]) -> list[str]:
     return []
 
 
+def network_state(name: str) -> dict[str, Tensor]:
+    """Untrained state dict of a whole network, in its own order."""
+    return _network(name).state_dict()
+
+
 @lru_cache(maxsize=32)
 def _layers(name: str) -> tuple[str, ...]:
     """Dotted names of all modules of a network, which is built without memory for its weights where that works."""

@@ -1,7 +1,8 @@
-"""What a model family offers to the rest: reading its checkpoints and giving a module for export."""
+"""What a model family offers to the rest: training, reading its checkpoints, giving a module for export."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import nn
 
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.training_run import RunRecord
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -42,6 +44,21 @@ class LoadedNetwork(Generic[NetworkT]):
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What the caller of a long job wants to hear; the defaults hear nothing.
+
+    Attributes:
+        say: receives a line for each step and each assumption.
+        begin: receives the title of a part and how much there is to do.
+        step: one more is done; receives what to show beside the bar.
+    """
+
+    say: Callable[[str], None] = lambda _: None
+    begin: Callable[[str, int], None] = lambda _, __: None
+    step: Callable[[str], None] = lambda _: None
+
+
 class ModelFamily(Protocol):
     """One kind of detector. Both modules take (N, H, W, 3) uint8 RGB and return the three outputs of the contract."""
 
@@ -56,6 +73,21 @@ class ModelFamily(Protocol):
 
     def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Any]:
         """Read a trained network. Raises: CheckpointError, ConfigError."""
+        ...
+
+    def train(
+        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
+    ) -> RunRecord:
+        """Train a network and write a run (see `edge_ad.training_run`).
+
+        Args:
+            values: options by name; None is the same as not given.
+            where: what messages call the options.
+            resume: go on with an interrupted run that was told the same.
+            force: replace an earlier run.
+
+        Raises: EdgeAdError; what was written before is still there.
+        """
         ...
 
     def reference_module(

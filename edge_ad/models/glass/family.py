@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from edge_ad.models.backbone import backbone_faults
 from edge_ad.models.contract import ContractModule
-from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.family import LoadedNetwork, NetworkOptions, Progress
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.fold import FoldedGlass
 from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.training_run import RunRecord
 
 
 class GlassFamily:
@@ -26,6 +29,14 @@ class GlassFamily:
 
     def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass]:
         return load_glass(checkpoint, options)
+
+    def train(
+        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
+    ) -> RunRecord:
+        from edge_ad.models.glass.training.options import train_options
+        from edge_ad.models.glass.training.train import train
+
+        return train(train_options(dict(values), where), progress, resume=resume, force=force)
 
     def reference_module(
         self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.glass.network import LEAKY_SLOPE, PATCH_SIZE, Glass
+from edge_ad.models.glass.network import LEAKY_SLOPE, PATCH_SIZE, Glass, GlassConfig
 
 KERNEL_AREA = PATCH_SIZE * PATCH_SIZE
 
@@ -63,14 +63,21 @@ def fold_head(model: Glass, channels: list[int]) -> tuple[list[TapHead], Tensor]
     for layer in cast("list[nn.Linear]", list(model.adaptor.layers)[::-1]):
         bias = bias + mix @ layer.bias.double()
         mix = mix @ layer.weight.double()
-    aggregate = adaptive_pool_matrix(len(channels) * config.pretrain_embed_dim, config.embed_dim)
     heads = []
-    for tap, width in enumerate(channels):
-        share = aggregate[:, tap * config.pretrain_embed_dim : (tap + 1) * config.pretrain_embed_dim]
-        pool = share @ adaptive_pool_matrix(width * KERNEL_AREA, config.pretrain_embed_dim)
+    for pool in tap_pools(config, channels):
         used = pool.abs().sum(1) > 0
         heads.append(TapHead(pool=pool[used], mix=mix[:, used]))
     return heads, bias
+
+
+def tap_pools(config: GlassConfig, channels: list[int]) -> list[Tensor]:
+    """What the two poolings make of each tap: (embed_dim, channels · 9) float64, summed over taps the embedding."""
+    aggregate = adaptive_pool_matrix(len(channels) * config.pretrain_embed_dim, config.embed_dim)
+    shares = torch.split(aggregate, config.pretrain_embed_dim, dim=1)
+    return [
+        share @ adaptive_pool_matrix(width * KERNEL_AREA, config.pretrain_embed_dim)
+        for share, width in zip(shares, channels, strict=True)
+    ]
 
 
 def _fold_block(block: nn.Module) -> tuple[Tensor, Tensor]:
@@ -102,11 +109,16 @@ def head_convolutions(head: TapHead) -> nn.Sequential:
     if factored_macs >= channels * KERNEL_AREA * hidden:
         dense = _convolution((head.mix @ head.pool).reshape(hidden, channels, PATCH_SIZE, PATCH_SIZE), groups=1)
         return nn.Sequential(dense)
-    per_group = channels // groups
-    kernel = head.pool.reshape(used, channels, PATCH_SIZE, PATCH_SIZE)
-    rows_per_group = used // groups
+    return nn.Sequential(pooling_convolution(head.pool, channels), _convolution(head.mix[:, :, None, None], groups=1))
+
+
+def pooling_convolution(pool: Tensor, channels: int) -> nn.Conv2d:
+    """`pool` (used, channels · 9) as a grouped 3×3 convolution, float32."""
+    groups, used = pooling_groups(pool, channels), len(pool)
+    per_group, rows_per_group = channels // groups, used // groups
+    kernel = pool.reshape(used, channels, PATCH_SIZE, PATCH_SIZE)
     own = torch.stack([kernel[row, row // rows_per_group * per_group :][:per_group] for row in range(used)])
-    return nn.Sequential(_convolution(own, groups), _convolution(head.mix[:, :, None, None], groups=1))
+    return _convolution(own, groups)
 
 
 def _convolution(weight: Tensor, groups: int) -> nn.Conv2d:

@@ -1,0 +1,1 @@
+"""Training GLASS: normal pictures in, a checkpoint of the official format out."""

@@ -1,0 +1,98 @@
+"""Labelled test pictures during training: how well the network ranks them now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_ad.datasets import Sample, model_mask, read_image, read_mask
+from edge_ad.errors import ImageError
+from edge_ad.frame import ImageArray
+from edge_ad.metrics.ranking import auroc
+from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.training.embedding import PooledEmbedding
+from edge_ad.models.glass.training.features import FrozenTaps, TapCache
+from edge_ad.operators import ResizeSmooth
+from edge_ad.preprocess import Preprocessor
+from edge_ad.specs import PreprocessSpec, ScoreKind
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Ranking figures; `pixel_auroc` is None where no defective picture has a mask."""
+
+    image_auroc: float
+    pixel_auroc: float | None
+
+    @property
+    def sum(self) -> float:
+        """Image AUROC + pixel AUROC, by which the authors choose an epoch."""
+        return self.image_auroc + (self.pixel_auroc or 0.0)
+
+
+class LabelledPictures:
+    """Good and defective pictures with their frozen features.
+
+    Attributes:
+        unreadable: what is wrong with pictures that were left out.
+    """
+
+    def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, score: ScoreKind) -> None:
+        self._spec, self._score = spec, score
+        self._images: list[ImageArray] = []
+        self._masks: list[NDArray[np.bool_] | None] = []
+        self._truth: list[bool] = []
+        self._cache: TapCache | None = None
+        self.unreadable: list[str] = []
+        preprocess = Preprocessor(spec)
+        for sample in samples:
+            try:
+                frame = read_image(sample)
+            except ImageError as exc:
+                self.unreadable.append(str(exc))
+                continue
+            model_input = preprocess(frame)
+            unknown = sample.anomalous and sample.mask is None
+            mask = None if unknown else model_mask(read_mask(sample, (frame.shape[0], frame.shape[1])), spec)
+            self._images.append(model_input.image_hwc)
+            self._masks.append(mask)
+            self._truth.append(sample.anomalous)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are good and defective ones."""
+        return any(self._truth) and not all(self._truth)
+
+    def standing(
+        self, network: Glass, embedding: PooledEmbedding, taps: FrozenTaps, batch: int, cache_bytes: int
+    ) -> Standing:
+        """Rank all pictures with the network as it is; it is left in eval mode."""
+        if self._cache is None:
+            self._cache = TapCache(taps, self._images, batch, cache_bytes)
+        network.adaptor.eval()
+        network.discriminator.eval()
+        maps = []
+        with torch.no_grad():
+            for part in self._cache.batches(batch):
+                logit = network.discriminator(network.adaptor(embedding(part)))
+                maps += list(torch.sigmoid(logit).view(-1, *part[0].shape[2:]).cpu().numpy())
+        return self._ranked(maps)
+
+    def _ranked(self, patch_maps: list[NDArray[np.float32]]) -> Standing:
+        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw)
+        anomaly_maps = [smooth(patch_map) for patch_map in patch_maps]
+        scored = anomaly_maps if self._score == "map_max" else patch_maps
+        image_auroc = auroc([float(each.max()) for each in scored], self._truth)
+        assert image_auroc is not None
+        known = [(each, mask) for each, mask in zip(anomaly_maps, self._masks, strict=True) if mask is not None]
+        if not any(mask.any() for _, mask in known):
+            return Standing(image_auroc, None)
+        pixels = np.concatenate([each.ravel() for each, _ in known])
+        return Standing(image_auroc, auroc(pixels, np.concatenate([mask.ravel() for _, mask in known])))

@@ -1,0 +1,121 @@
+"""Pictures that training works on: decoded once, at model size, with the place where textures may lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
+from edge_ad.errors import ConfigError, ImageError, SourceError
+from edge_ad.frame import ImageArray
+from edge_ad.models.synthesis.foreground import foreground_mask
+from edge_ad.preprocess import Preprocessor
+from edge_ad.specs import PreprocessSpec
+
+NAMED = 3  # unreadable files that a message names
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One good picture at model size.
+
+    Attributes:
+        image_hwc: (height, width, 3) uint8 RGB.
+        foreground: (height, width) bool, where textures may lie; None for everywhere.
+    """
+
+    image_hwc: ImageArray
+    foreground: NDArray[np.bool_] | None
+
+
+class GoodPictures:
+    """The readable ones of some samples, in memory as far as `cache_bytes` go and read again beyond.
+
+    Args:
+        foreground: where textures may lie, see TrainOptions.
+        progress: called after each picture.
+
+    Attributes:
+        samples: those that can be read.
+        unreadable: what is wrong with the others.
+
+    Raises: SourceError when not one can be read; ConfigError when foreground pictures are wanted and missing.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        spec: PreprocessSpec,
+        foreground: Literal["none", "auto", "files"],
+        cache_bytes: int,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._preprocess = Preprocessor(spec)
+        self._foreground = foreground
+        self._kept: list[Picture] = []
+        self.samples: list[Sample] = []
+        self.unreadable: list[str] = []
+        self.found = 0
+        if foreground == "files":
+            _require_foregrounds(samples)
+        used = 0
+        for sample in samples:
+            progress()
+            try:
+                picture = self._read(sample)
+            except ImageError as exc:
+                self.unreadable.append(str(exc))
+                continue
+            self.found += picture.foreground is not None
+            used += picture.image_hwc.nbytes + (0 if picture.foreground is None else picture.foreground.nbytes)
+            if used <= cache_bytes and len(self._kept) == len(self.samples):
+                self._kept.append(picture)
+            self.samples.append(sample)
+        if not self.samples:
+            raise SourceError(f"no good picture can be read: {'; '.join(self.unreadable[:NAMED])}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Picture:
+        return self._kept[index] if index < len(self._kept) else self._read(self.samples[index])
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know, one line each."""
+        if not self.unreadable:
+            return []
+        more = f" and {len(self.unreadable) - NAMED} more" if len(self.unreadable) > NAMED else ""
+        return [f"{len(self.unreadable)} pictures left out: {'; '.join(self.unreadable[:NAMED])}{more}"]
+
+    def _read(self, sample: Sample) -> Picture:
+        frame = read_image(sample)
+        model_input = self._preprocess(frame)
+        image_hwc, (x_min, y_min, x_max, y_max) = model_input.image_hwc, model_input.geometry.content_box
+        content = np.zeros(image_hwc.shape[:2], np.bool_)
+        content[y_min:y_max, x_min:x_max] = True
+        if self._foreground == "files":
+            given = read_foreground(sample, (frame.shape[0], frame.shape[1]))
+            assert given is not None
+            return Picture(image_hwc, model_mask(given, self._preprocess.spec))
+        if self._foreground == "auto":
+            found = foreground_mask(image_hwc[y_min:y_max, x_min:x_max])
+            if found.found:
+                content[y_min:y_max, x_min:x_max] = found.mask
+        return Picture(image_hwc, None if content.all() else content)
+
+
+def _require_foregrounds(samples: Sequence[Sample]) -> None:
+    lacking = [sample.image.name for sample in samples if sample.foreground is None]
+    if lacking:
+        raise ConfigError(
+            "foreground",
+            [f"files: {len(lacking)} of {len(samples)} good pictures have none ({', '.join(lacking[:NAMED])})"],
+        )

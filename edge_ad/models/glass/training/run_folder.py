@@ -1,0 +1,171 @@
+"""The folder of a run while it is trained: checkpoints, state, logs and sample pictures, each written in one step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_reason
+from edge_ad.frame import ImageArray
+from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
+from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.training.trainer import EpochFigures
+from edge_ad.models.weights import read_tensors
+from edge_ad.storage import write_atomically
+from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, BestEpoch, RunRecord, write_run
+
+METRICS_FILE = "metrics.csv"
+TENSORBOARD_FOLDER = "tensorboard"
+SAMPLES_FOLDER = "samples"
+
+
+class RunFolder:
+    """Writes a run. Whatever fails, what was there before is still there.
+
+    Attributes:
+        record: what run.yaml holds.
+    """
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+        self._rows: list[dict[str, Any]] = []
+        self._board: Any = None
+
+    def begin(self, network: Glass) -> None:
+        """Start a new run: the record and the backbone's weights."""
+        self._write(BACKBONE_FILE, _saved(network.backbone.trunk.state_dict()))
+        write_run(self.path, self.record)
+
+    def keep(self, network: Glass, best: BestEpoch) -> None:
+        """Make the network's weights the run's checkpoint; the earlier one goes when the record names this one."""
+        earlier, name = self.record.checkpoint, f"ckpt_best_{best.epoch}.pth"
+        parts = {DISCRIMINATOR_KEY: network.discriminator.state_dict()}
+        if len(network.adaptor.layers):
+            parts[ADAPTOR_KEY] = network.adaptor.state_dict()
+        self._write(name, _saved(parts))
+        self._update(checkpoint=name, best=best)
+        if earlier not in (None, name):
+            (self.path / str(earlier)).unlink(missing_ok=True)
+
+    def save_state(self, figures: EpochFigures, state: dict[str, Any]) -> None:
+        """After an epoch: the log, and all that it takes to go on from here."""
+        self._rows.append(figures.row)
+        self._write(METRICS_FILE, _csv_text(self._rows).encode())
+        self._write(STATE_FILE, _saved({**state, "epochs_done": figures.epoch + 1, "rows": self._rows}))
+        self._update(epochs_done=figures.epoch + 1)
+        self._log(figures)
+
+    def load_state(self) -> dict[str, Any]:
+        """State of an interrupted run; empty when its first epoch was not done. Raises: CheckpointError."""
+        if not (self.path / STATE_FILE).exists():
+            return {}
+        state = read_tensors(self.path / STATE_FILE, "training state")
+        if not {"adaptor", "discriminator", "optimizers", "epochs_done", "rows"} <= set(state):
+            raise CheckpointError(f"training state {self.path / STATE_FILE}: incomplete; train anew in another folder")
+        self._rows = list(state["rows"])
+        return state
+
+    def finish(self) -> None:
+        """Mark the run as complete."""
+        self._update(status="finished")
+        self.close()
+
+    def close(self) -> None:
+        """Close the logs."""
+        if self._board is not None:
+            self._board.close()
+
+    def save_samples(self, pairs: Sequence[tuple[ImageArray, ImageArray, Any]]) -> None:
+        """Pictures side by side: good, with a texture overlaid, and which pixels that touched."""
+        from PIL import Image
+
+        folder = self.path / SAMPLES_FOLDER
+        try:
+            folder.mkdir(exist_ok=True)
+            for number, (image, augmented, mask) in enumerate(pairs):
+                white = np.repeat(mask[:, :, None].astype(np.uint8) * np.uint8(255), 3, axis=2)
+                buffer = io.BytesIO()
+                Image.fromarray(np.hstack([image, augmented, white])).save(buffer, "JPEG", quality=90)
+                write_atomically(folder / f"{number}.jpg", buffer.getvalue())
+        except OSError as exc:
+            raise OutputError(f"run {self.path}: samples cannot be written: {os_reason(exc)}") from exc
+
+    def _log(self, figures: EpochFigures) -> None:
+        if self._board is None:
+            self._board = _summary_writer(self.path / TENSORBOARD_FOLDER, figures.epoch)
+        for name, value in figures.row.items():
+            if value is not None and name != "epoch":
+                self._board.add_scalar(name, value, figures.epoch)
+        self._board.flush()
+
+    def _update(self, **changes: Any) -> None:
+        record = replace(self.record, **changes)
+        write_run(self.path, record)
+        self.record = record
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            write_atomically(self.path / name, data)
+        except OSError as exc:
+            raise OutputError(f"run {self.path}: {name} cannot be written: {os_reason(exc)}") from exc
+
+
+def check_tensorboard() -> None:
+    """Raise MissingExtraError early when the log for TensorBoard could not be written."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as exc:
+        raise MissingExtraError("edge-ad train", "tensorboardX", "train") from exc
+
+
+def prepare_folder(path: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Make the folder of a new run. Raises: OutputError when something else, or an earlier run, is there."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"run {path}: is a file; choose another name")
+    if path.exists() and any(path.iterdir()):
+        if not is_ours(path):
+            raise OutputError(f"run {path}: the folder is not empty and holds no run; choose another name")
+        if not force:
+            raise OutputError(f"run {path}: holds a run; give --resume to go on with it, --force to replace it")
+        _remove_run(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(f"run {path}: cannot be made: {os_reason(exc)}") from exc
+
+
+def _remove_run(path: Path) -> None:
+    """Delete what a run writes, and nothing else."""
+    import shutil
+
+    for folder in (TENSORBOARD_FOLDER, SAMPLES_FOLDER):
+        shutil.rmtree(path / folder, ignore_errors=True)
+    for file in [*path.glob("ckpt_best_*.pth"), path / BACKBONE_FILE, path / STATE_FILE, path / METRICS_FILE]:
+        file.unlink(missing_ok=True)
+
+
+def _summary_writer(folder: Path, purge_step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def _saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    return text.getvalue()

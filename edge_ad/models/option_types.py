@@ -1,0 +1,46 @@
+"""Kinds of option values that exporting and training share, as they are written on a command line or in YAML."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+MAX_SIDE = 8192  # pixels
+
+
+def _size(value: object) -> tuple[int, int]:
+    """`288`, `HxW` or [H, W] as (height, width)."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = "x".join(map(str, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        sides = [value, value]
+    else:
+        match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", str(value))
+        if match is None:
+            raise ValueError("wanted pixels as 288 or HxW such as 256x320")
+        sides = [int(match[1]), int(match[2] or match[1])]
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"wanted sides from 1 to {MAX_SIDE} pixels")
+    return sides[0], sides[1]
+
+
+def _names(value: object) -> object:
+    """`a,b` or a list as a tuple of names."""
+    if isinstance(value, (list, tuple)) and not value:
+        raise ValueError("wanted at least one layer name")
+    if not isinstance(value, str):
+        return value
+    names = tuple(part.strip() for part in value.split(","))
+    if not all(names):
+        raise ValueError("wanted layer names separated by commas, such as layer2,layer3")
+    return names
+
+
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
+"""One or more names: a list, or text separated by commas."""
+Size = Annotated[tuple[int, int], BeforeValidator(_size)]
+"""(height, width) in pixels, written `288`, `256x320` or [256, 320]."""
