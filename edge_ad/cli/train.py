@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.option import text_option
-from edge_ad.errors import MissingExtraError
+from edge_ad.errors import ConfigError, MissingExtraError
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ FAMILY = "glass"
 @text_option("--hidden-dim", metavar="N", help="Discriminator's hidden layer (paper: 1024).")
 @text_option("--discriminator-layers", metavar="N", help="Layers of the discriminator (paper: 2).")
 @text_option("--whiten", metavar="RIDGE", help="Start the adaptor as a whitening of normal features (paper: random).")
+@click.option("--freeze-adaptor/--train-adaptor", default=None, help="Leave it so (paper: it is trained).")
 @text_option("--hypothesis", metavar="NAME", help="manifold, hypersphere or auto (default).")
 @text_option("--noise-std", metavar="X", help="Gaussian noise on normal features (paper: 0.015).")
 @text_option("--noise-spread", metavar="OCTAVES", help="Vary it from patch to patch (paper: 0).")
+@text_option("--jitter-std", metavar="X", help="Noise on what counts as normal (paper: 0).")
 @text_option("--ascent-steps", metavar="N", help="Steps of gradient ascent; 0 for none (paper: 20).")
 @text_option("--ascent-step-size", metavar="X", help="Length of one (paper: 0.001).")
 @text_option("--project-every", metavar="N", help="Ascent steps between projections (paper: 5).")
@@ -51,6 +53,7 @@ FAMILY = "glass"
 @text_option("--radius-quantile", metavar="Q", help="Quantile that makes the hypersphere's radius (paper: 0.75).")
 @text_option("--hard-quantile", metavar="Q", help="Patches easier than this share are left out (paper: 0.5).")
 @text_option("--focal-gamma", metavar="X", help="Exponent of the focal loss (paper: 2).")
+@text_option("--overlay-share", metavar="X", help="Share of the pictures that get a texture (paper: 1).")
 @text_option("--beta-mean", metavar="X", help="Share of the good picture under a texture (paper: 0.5).")
 @text_option("--beta-std", metavar="X", help="Its standard deviation (paper: 0.1).")
 @text_option("--augmentations", metavar="N", help="Changes of a texture, of nine (paper: 3).")
@@ -80,23 +83,35 @@ def command(config: str | None, resume: bool, force: bool, **given: Any) -> None
     Writes a run: a checkpoint in the authors' format, logs, pictures of what was synthesised. Then
     'edge-ad export RUN -o BUNDLE' needs no other option, and 'edge-ad eval RUN DATA' says how good it is.
     """
-    values = read_yaml(Path(config)) if config else {}
-    values = {key.replace("-", "_"): value for key, value in values.items()}
+    where = f"train options ({config})" if config else "train options"
+    values = _by_name(read_yaml(Path(config)), where) if config else {}
     values |= {key: value for key, value in given.items() if value is not None}
     if isinstance(values.get("manifold_radii"), str):
         values["manifold_radii"] = values["manifold_radii"].split(",")
-    where = f"train options ({config})" if config else "train options"
     try:
         from edge_ad.models import model_family
+
+        family = model_family(FAMILY)
     except ImportError as exc:
         raise MissingExtraError("edge-ad train", exc.name or "torch", "train") from exc
     with terminal_progress() as progress:
-        record = model_family(FAMILY).train(values, where, progress, resume=resume, force=force)
+        record = family.train(values, where, progress, resume=resume, force=force)
     run = Path(str(values["output"]))
     if record.best is not None:
         click.echo(summary(record.best), err=True)
     click.echo(f"next: edge-ad export {run} -o {run.name}.edgead", err=True)
     click.echo(str(run / str(record.checkpoint)))
+
+
+def _by_name(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Values of a file under the names of the options. Raises: ConfigError for one that is given in two spellings."""
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in named:
+            raise ConfigError(where, [f"{name}: given twice, as {name} and {name.replace('_', '-')}"])
+        named[name] = value
+    return named
 
 
 def summary(best: BestEpoch) -> str:

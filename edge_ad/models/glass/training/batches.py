@@ -13,14 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
 from edge_ad.models.glass.training.features import chunks
 from edge_ad.models.glass.training.options import TrainOptions
 from edge_ad.models.glass.training.pictures import GoodPictures
-from edge_ad.models.synthesis.sample import synthesise
+from edge_ad.models.synthesis.sample import SyntheticAnomaly, synthesise
 from edge_ad.models.synthesis.textures import TexturePool
 
 ORDER, ANOMALY, NOISE = range(3)  # what a generator is for; part of its seed
+
+
+@dataclass(frozen=True)
+class Overlaid:
+    """A good picture with a texture on it.
+
+    Attributes:
+        place: which one of its batch it is.
+        anomaly: what was synthesised.
+    """
+
+    place: int
+    anomaly: SyntheticAnomaly
 
 
 @dataclass(frozen=True)
@@ -30,16 +42,19 @@ class Batch:
     Attributes:
         step: number in the epoch.
         indices: which good pictures.
-        augmented: the same with a texture overlaid, (H, W, 3) uint8 each.
-        anomalous: (N, h, w) bool, which patches the textures touch.
-        pixels: (H, W) bool each, which pixels.
+        overlaid: those of them that get a texture.
     """
 
     step: int
     indices: tuple[int, ...]
-    augmented: list[ImageArray]
-    anomalous: NDArray[np.bool_]
-    pixels: list[NDArray[np.bool_]]
+    overlaid: tuple[Overlaid, ...]
+
+    def anomalous(self, patch_hw: tuple[int, int]) -> NDArray[np.bool_]:
+        """(N, h, w) bool, which patches the textures touch."""
+        masks = np.zeros((len(self.indices), *patch_hw), np.bool_)
+        for each in self.overlaid:
+            masks[each.place] = each.anomaly.mask.patch
+        return masks
 
 
 class Batches:
@@ -52,7 +67,7 @@ class Batches:
     def __init__(
         self, pictures: GoodPictures, textures: TexturePool, options: TrainOptions, patch_hw: tuple[int, int]
     ) -> None:
-        self._pictures, self._textures, self._options, self._patch_hw = pictures, textures, options, patch_hw
+        self._pictures, self._textures, self._options, self.patch_hw = pictures, textures, options, patch_hw
 
     def order(self, epoch: int) -> list[int]:
         """Which pictures epoch `epoch` looks at, in what order."""
@@ -77,25 +92,25 @@ class Batches:
 
     def _batch(self, epoch: int, step: int, indices: Sequence[int]) -> Batch:
         options = self._options
-        anomalies = []
+        overlaid = []
         for place, index in enumerate(indices):
-            picture = self._pictures[index]
             rng = generator(options.seed, epoch, ANOMALY, step * options.batch + place)
-            anomalies.append(
-                synthesise(
-                    picture.image_hwc,
-                    picture.foreground,
-                    self._textures,
-                    self._patch_hw,
-                    rng,
-                    beta_mean=options.beta_mean,
-                    beta_std=options.beta_std,
-                    augmentations=options.augmentations,
-                )
-            )
-        masks = np.stack([anomaly.mask.patch for anomaly in anomalies])
-        images = [anomaly.image_hwc for anomaly in anomalies]
-        return Batch(step, tuple(indices), images, masks, [anomaly.mask.pixel for anomaly in anomalies])
+            if rng.random() < options.overlay_share:
+                overlaid.append(Overlaid(place, self._synthesise(index, rng)))
+        return Batch(step, tuple(indices), tuple(overlaid))
+
+    def _synthesise(self, index: int, rng: np.random.Generator) -> SyntheticAnomaly:
+        picture = self._pictures[index]
+        return synthesise(
+            picture.image_hwc,
+            picture.foreground,
+            self._textures,
+            self.patch_hw,
+            rng,
+            beta_mean=self._options.beta_mean,
+            beta_std=self._options.beta_std,
+            augmentations=self._options.augmentations,
+        )
 
 
 def generator(*seed: int) -> np.random.Generator:

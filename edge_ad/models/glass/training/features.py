@@ -82,6 +82,8 @@ class TapCache:
     def with_others(self, indices: Sequence[int], others: Sequence[ImageArray]) -> tuple[list[Tensor], list[Tensor]]:
         """Taps of the pictures `indices` and of `others`; what is not in the cache runs through in one batch."""
         missing = [index for index in indices if index >= self.cached]
+        if not others and not missing:
+            return [torch.stack([tap[index] for index in indices]) for tap in self._kept], []
         computed = self._taps([*others, *(self._pictures[index] for index in missing)])
         own = []
         for tap, new in enumerate(computed):

@@ -1,6 +1,8 @@
-"""The Gaussian noise that an ascent starts from."""
+"""The Gaussian noise of a step."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,14 +11,29 @@ from edge_ad.models.glass.training.batches import NOISE, generator
 from edge_ad.models.glass.training.options import TrainOptions
 
 
-def draw_noise(options: TrainOptions, epoch: int, step: int, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """(P, D) float32 of one step, the same whenever it is drawn again.
+@dataclass(frozen=True)
+class Noise:
+    """What is added to the adapted features of one step, (P, D) float32 each.
+
+    Attributes:
+        ascent: where the ascent starts, seen from the normal feature.
+        jitter: added to the normal features themselves; None for nothing.
+    """
+
+    ascent: Tensor
+    jitter: Tensor | None
+
+
+def draw_noise(options: TrainOptions, epoch: int, step: int, shape: tuple[int, int], device: torch.device) -> Noise:
+    """Noise for P × D = `shape`, the same whenever it is drawn again.
 
     With `noise_spread` s > 0, each patch has a standard deviation of its own, `noise_std` · 2^U(-s, s): the network
     then learns how far from normal a feature is, not only whether it is farther than one distance.
     """
     source = torch.Generator().manual_seed(int(generator(options.seed, epoch, NOISE, step).integers(2**63)))
-    noise = torch.randn(shape, generator=source) * options.noise_std
+    ascent = torch.randn(shape, generator=source) * options.noise_std
     if options.noise_spread > 0:
-        noise *= 2 ** ((torch.rand(shape[0], 1, generator=source) * 2 - 1) * options.noise_spread)
-    return noise.to(device)
+        ascent *= 2 ** ((torch.rand(shape[0], 1, generator=source) * 2 - 1) * options.noise_spread)
+    if options.jitter_std == 0:
+        return Noise(ascent.to(device), None)
+    return Noise(ascent.to(device), (torch.randn(shape, generator=source) * options.jitter_std).to(device))

@@ -16,7 +16,7 @@ DISCRIMINATOR_RATE = 2.0  # the authors' discriminator learns at twice the adapt
 
 @dataclass(frozen=True)
 class Optimizers:
-    """Adaptor's and discriminator's, stepped together. A network without an adaptor has only the second."""
+    """Adaptor's and discriminator's, stepped together; without an adaptor that learns, only the second."""
 
     parts: tuple[torch.optim.Optimizer, ...]
     rates: tuple[float, ...]
@@ -28,7 +28,7 @@ class Optimizers:
         discriminator = torch.optim.AdamW(
             network.discriminator.parameters(), lr=rate, weight_decay=DISCRIMINATOR_WEIGHT_DECAY
         )
-        weights = list(network.adaptor.parameters())
+        weights = [weight for weight in network.adaptor.parameters() if weight.requires_grad]
         if not weights:
             return cls((discriminator,), (rate,))
         adaptor = torch.optim.Adam(weights, lr=learning_rate, weight_decay=ADAPTOR_WEIGHT_DECAY)

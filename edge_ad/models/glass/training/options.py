@@ -40,11 +40,16 @@ class TrainOptions:
         pretrain_embed_dim, embed_dim, hidden_dim, discriminator_layers: see GlassConfig.
         whiten: start the adaptor as the whitening of the normal features, their covariance's eigenvalues raised by
             this share of their mean; None starts it at random.
+        freeze_adaptor: leave the adaptor as whitening made it; not in the paper.
         hypothesis: `manifold`, `hypersphere`, or `auto` to choose by the spectrum of the mean picture.
         noise_std, noise_spread: standard deviation of the Gaussian noise; it is multiplied, patch by patch, by up to
             2 to the power of plus or minus `noise_spread`.
+        jitter_std: standard deviation of Gaussian noise on the normal features themselves: their surroundings count
+            as normal, which a handful of pictures does not show; not in the paper.
         ascent_steps, ascent_step_size, project_every, manifold_radii, radius_quantile, hard_quantile, focal_gamma:
             see Objective.
+        overlay_share: share of the pictures that get a texture; the local branch learns from the others that all of
+            them is normal. The paper overlays all.
         beta_mean, beta_std: share of the good picture that shines through a texture.
         augmentations: how many of nine changes a texture undergoes.
         foreground: where textures may lie: everywhere (`none`), where an object is found (`auto`), or where the
@@ -83,9 +88,11 @@ class TrainOptions:
     hidden_dim: Positive = GlassConfig.hidden_dim
     discriminator_layers: Annotated[int, Field(ge=2, le=8)] = GlassConfig.discriminator_layers
     whiten: NotNegative | None = None
-    hypothesis: Hypothesis | Literal["auto"] = "auto"
+    freeze_adaptor: bool = False
+    hypothesis: Literal["manifold", "hypersphere", "auto"] = "auto"
     noise_std: PositiveFloat = 0.015
     noise_spread: Annotated[float, Field(ge=0, le=8)] = 0.0
+    jitter_std: NotNegative = 0.0
     ascent_steps: Annotated[int, Field(ge=0)] = 20
     ascent_step_size: PositiveFloat = 0.001
     project_every: Positive = 5
@@ -93,6 +100,7 @@ class TrainOptions:
     radius_quantile: Share = 0.75
     hard_quantile: Share = 0.5
     focal_gamma: NotNegative = 2.0
+    overlay_share: Share = 1.0
     beta_mean: Share = 0.5
     beta_std: NotNegative = 0.1
     augmentations: Annotated[int, Field(ge=0, le=9)] = 3
@@ -157,23 +165,28 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "fast": {
         "backbone": "mobilenet_v2",
-        "layers": ("features.6", "features.10", "features.13", "features.16"),
+        "layers": ("features.11", "features.15"),
         "imgsz": 256,
-        "pretrain_embed_dim": 96,
-        "embed_dim": 384,
+        "pretrain_embed_dim": 160,
+        "embed_dim": 320,
         "hidden_dim": 256,
-        "whiten": 0.1,
-        "noise_std": 1.0,
+        "whiten": 10.0,
+        "freeze_adaptor": True,
+        "hypothesis": "manifold",
+        "noise_std": 0.6,
+        "jitter_std": 0.3,
         "ascent_steps": 0,
+        "overlay_share": 0.0,
         "learning_rate": 1e-3,
         "schedule": "cosine",
-        "hypothesis": "manifold",
-        "epochs": 40,
+        "epochs": 100,
+        "epoch_images": 32,
+        "repeat": 32,
         "select": "last",
         "eval_every": 0,
     },
 }
-"""Defaults by the name of a preset. `fast` was chosen on photographs, see docs/training.md."""
+"""Defaults by the name of a preset. `fast` was chosen on one set of photographs, see docs/training.md."""
 
 
 def train_options(values: dict[str, Any], where: str) -> TrainOptions:
@@ -200,6 +213,8 @@ def _contradictions(options: TrainOptions) -> list[str]:
         faults.append("masks: are those of --bad DIR, which is not given")
     if options.resize is not None and options.resize_mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
+    if options.freeze_adaptor and options.whiten is None:
+        faults.append("freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts")
     if options.manifold_radii[0] > options.manifold_radii[1]:
         faults.append(f"manifold_radii: wanted the nearer first, got {list(options.manifold_radii)}")
     if len(set(options.layers)) != len(options.layers):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.frame import ImageArray
-from edge_ad.models.synthesis.foreground import foreground_mask
+from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
 from edge_ad.preprocess import Preprocessor
 from edge_ad.specs import PreprocessSpec
 
@@ -42,6 +42,7 @@ class GoodPictures:
     Attributes:
         samples: those that can be read.
         unreadable: what is wrong with the others.
+        found: in how many the automatic rule finds an object; below MIN_AGREEMENT of them it is used in none.
 
     Raises: SourceError when not one can be read; ConfigError when foreground pictures are wanted and missing.
     """
@@ -66,26 +67,34 @@ class GoodPictures:
         for sample in samples:
             progress()
             try:
-                picture = self._read(sample)
+                picture, found = self._read(sample)
             except ImageError as exc:
                 self.unreadable.append(str(exc))
                 continue
-            self.found += picture.foreground is not None
+            self.found += found
             used += picture.image_hwc.nbytes + (0 if picture.foreground is None else picture.foreground.nbytes)
             if used <= cache_bytes and len(self._kept) == len(self.samples):
                 self._kept.append(picture)
             self.samples.append(sample)
         if not self.samples:
             raise SourceError(f"no good picture can be read: {'; '.join(self.unreadable[:NAMED])}")
+        if foreground == "auto" and not self.agreed:
+            self._foreground = "none"
+            self._kept = [self._read(sample)[0] for sample in self.samples[: len(self._kept)]]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Picture:
-        return self._kept[index] if index < len(self._kept) else self._read(self.samples[index])
+        return self._kept[index] if index < len(self._kept) else self._read(self.samples[index])[0]
 
     def __iter__(self) -> Iterator[Picture]:
         return (self[index] for index in range(len(self)))
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the automatic rule finds an object often enough to be believed."""
+        return self.found >= MIN_AGREEMENT * len(self.samples)
 
     @property
     def notes(self) -> list[str]:
@@ -95,7 +104,8 @@ class GoodPictures:
         more = f" and {len(self.unreadable) - NAMED} more" if len(self.unreadable) > NAMED else ""
         return [f"{len(self.unreadable)} pictures left out: {'; '.join(self.unreadable[:NAMED])}{more}"]
 
-    def _read(self, sample: Sample) -> Picture:
+    def _read(self, sample: Sample) -> tuple[Picture, bool]:
+        """A picture, and whether the automatic rule finds an object in it."""
         frame = read_image(sample)
         model_input = self._preprocess(frame)
         image_hwc, (x_min, y_min, x_max, y_max) = model_input.image_hwc, model_input.geometry.content_box
@@ -104,12 +114,17 @@ class GoodPictures:
         if self._foreground == "files":
             given = read_foreground(sample, (frame.shape[0], frame.shape[1]))
             assert given is not None
-            return Picture(image_hwc, model_mask(given, self._preprocess.spec))
+            mask = model_mask(given, self._preprocess.spec)
+            if not mask.any():
+                raise ConfigError("foreground", [f"files: {sample.foreground} is black where the model looks"])
+            return Picture(image_hwc, mask), False
+        object_found = False
         if self._foreground == "auto":
-            found = foreground_mask(image_hwc[y_min:y_max, x_min:x_max])
-            if found.found:
-                content[y_min:y_max, x_min:x_max] = found.mask
-        return Picture(image_hwc, None if content.all() else content)
+            foreground = foreground_mask(image_hwc[y_min:y_max, x_min:x_max])
+            object_found = foreground.found
+            if object_found:
+                content[y_min:y_max, x_min:x_max] = foreground.mask
+        return Picture(image_hwc, None if content.all() else content), object_found
 
 
 def _require_foregrounds(samples: Sequence[Sample]) -> None:

@@ -55,6 +55,7 @@ def published_step(
     hypersphere = objective.hypothesis == "hypersphere"
 
     globally = normal + noise
+    globally.requires_grad_()  # it is not by itself where there is no adaptor
     for step in range(1, objective.ascent_steps + 1):
         logit = network.discriminator(torch.cat([normal, globally]))[len(normal) :]
         (gradient,) = torch.autograd.grad(anomalous_loss(logit), globally)

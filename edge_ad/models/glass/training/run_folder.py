@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, BestEpoch, RunRecord
 METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
+CHECKPOINTS = "ckpt_best_*.pth"
 
 
 class RunFolder:
@@ -39,20 +42,26 @@ class RunFolder:
         self._board: Any = None
 
     def begin(self, network: Glass) -> None:
-        """Start a new run: the record and the backbone's weights."""
+        """Start a new run in place of an earlier one: the record first, which makes the folder a run, then weights."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError(f"run {self.path}: cannot be made: {os_reason(exc)}") from exc
+        self._update(checkpoint=None, best=None, epochs_done=0)
+        _remove_results(self.path)
         self._write(BACKBONE_FILE, _saved(network.backbone.trunk.state_dict()))
-        write_run(self.path, self.record)
 
     def keep(self, network: Glass, best: BestEpoch) -> None:
         """Make the network's weights the run's checkpoint; the earlier one goes when the record names this one."""
-        earlier, name = self.record.checkpoint, f"ckpt_best_{best.epoch}.pth"
+        name = f"ckpt_best_{best.epoch}.pth"
         parts = {DISCRIMINATOR_KEY: network.discriminator.state_dict()}
         if len(network.adaptor.layers):
             parts[ADAPTOR_KEY] = network.adaptor.state_dict()
         self._write(name, _saved(parts))
         self._update(checkpoint=name, best=best)
-        if earlier not in (None, name):
-            (self.path / str(earlier)).unlink(missing_ok=True)
+        for earlier in self.path.glob(CHECKPOINTS):  # a killed run may have left more than one
+            if earlier.name != name:
+                earlier.unlink(missing_ok=True)
 
     def save_state(self, figures: EpochFigures, state: dict[str, Any]) -> None:
         """After an epoch: the log, and all that it takes to go on from here."""
@@ -70,6 +79,7 @@ class RunFolder:
         if not {"adaptor", "discriminator", "optimizers", "epochs_done", "rows"} <= set(state):
             raise CheckpointError(f"training state {self.path / STATE_FILE}: incomplete; train anew in another folder")
         self._rows = list(state["rows"])
+        self.record = replace(self.record, epochs_done=state["epochs_done"])  # the state is written first
         return state
 
     def finish(self) -> None:
@@ -80,7 +90,8 @@ class RunFolder:
     def close(self) -> None:
         """Close the logs."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # on a full disk; what matters has been written or reported
+                self._board.close()
 
     def save_samples(self, pairs: Sequence[tuple[ImageArray, ImageArray, Any]]) -> None:
         """Pictures side by side: good, with a texture overlaid, and which pixels that touched."""
@@ -98,12 +109,15 @@ class RunFolder:
             raise OutputError(f"run {self.path}: samples cannot be written: {os_reason(exc)}") from exc
 
     def _log(self, figures: EpochFigures) -> None:
-        if self._board is None:
-            self._board = _summary_writer(self.path / TENSORBOARD_FOLDER, figures.epoch)
-        for name, value in figures.row.items():
-            if value is not None and name != "epoch":
-                self._board.add_scalar(name, value, figures.epoch)
-        self._board.flush()
+        try:
+            if self._board is None:
+                self._board = _summary_writer(self.path / TENSORBOARD_FOLDER, figures.epoch)
+            for name, value in figures.row.items():
+                if value is not None and name != "epoch":
+                    self._board.add_scalar(name, value, figures.epoch)
+            self._board.flush()
+        except OSError as exc:
+            raise OutputError(f"run {self.path}: {TENSORBOARD_FOLDER} cannot be written: {os_reason(exc)}") from exc
 
     def _update(self, **changes: Any) -> None:
         record = replace(self.record, **changes)
@@ -125,8 +139,11 @@ def check_tensorboard() -> None:
         raise MissingExtraError("edge-ad train", "tensorboardX", "train") from exc
 
 
-def prepare_folder(path: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Make the folder of a new run. Raises: OutputError when something else, or an earlier run, is there."""
+def check_folder(path: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Whether a new run may be written to `path`; nothing is changed.
+
+    Raises: OutputError when something else, or an earlier run, is there, and where nothing can be written.
+    """
     if path.exists() and not path.is_dir():
         raise OutputError(f"run {path}: is a file; choose another name")
     if path.exists() and any(path.iterdir()):
@@ -134,20 +151,18 @@ def prepare_folder(path: Path, force: bool, is_ours: Callable[[Path], bool]) -> 
             raise OutputError(f"run {path}: the folder is not empty and holds no run; choose another name")
         if not force:
             raise OutputError(f"run {path}: holds a run; give --resume to go on with it, --force to replace it")
-        _remove_run(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"run {path}: cannot be made: {os_reason(exc)}") from exc
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"run {path}: cannot be made: nothing can be written in {existing}; choose another place")
 
 
-def _remove_run(path: Path) -> None:
-    """Delete what a run writes, and nothing else."""
+def _remove_results(path: Path) -> None:
+    """Delete what an earlier run wrote, but for its record, and nothing else."""
     import shutil
 
     for folder in (TENSORBOARD_FOLDER, SAMPLES_FOLDER):
         shutil.rmtree(path / folder, ignore_errors=True)
-    for file in [*path.glob("ckpt_best_*.pth"), path / BACKBONE_FILE, path / STATE_FILE, path / METRICS_FILE]:
+    for file in [*path.glob(CHECKPOINTS), path / BACKBONE_FILE, path / STATE_FILE, path / METRICS_FILE]:
         file.unlink(missing_ok=True)
 
 

@@ -33,6 +33,7 @@ def fast_step(
     anomalous: Tensor,
     noise: Tensor,
     center: Tensor,
+    jitter: Tensor | None = None,
 ) -> StepLosses:
     """Train on one batch.
 
@@ -42,15 +43,18 @@ def fast_step(
         anomalous: (P,) bool, where the textures lie.
         noise: (P, D) Gaussian noise, already scaled.
         center: (positions, D) mean adapted feature of every position; P is a multiple of positions.
+        jitter: (P, D) added to the adapted normal features, so that their surroundings count as normal too.
     """
     network.adaptor.train()
     network.discriminator.train()
     optimizers.zero_grad()
     normal, local = network.adaptor(normal_embedding), network.adaptor(local_embedding)
+    if jitter is not None:
+        normal = normal + jitter
     hypersphere = objective.hypothesis == "hypersphere"
-    centers = center.repeat(len(normal) // len(center), 1) if hypersphere else center[:0]
-    radius = normal.new_zeros(())
+    centers, radius = center[:0], noise.new_zeros(())
     if hypersphere:
+        centers = center.repeat(len(normal) // len(center), 1)
         with torch.no_grad():
             distance = torch.cat([(local - centers)[~anomalous].norm(dim=1), (normal - centers).norm(dim=1)])
             radius = normal_radius(distance, objective.radius_quantile)

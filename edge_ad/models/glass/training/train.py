@@ -22,12 +22,12 @@ from edge_ad.models.glass.training.labelled import LabelledPictures
 from edge_ad.models.glass.training.objective import Hypothesis, StepLosses
 from edge_ad.models.glass.training.options import TrainOptions
 from edge_ad.models.glass.training.pictures import GoodPictures
-from edge_ad.models.glass.training.run_folder import RunFolder, check_tensorboard, prepare_folder
+from edge_ad.models.glass.training.run_folder import RunFolder, check_folder, check_tensorboard
 from edge_ad.models.glass.training.trainer import EpochFigures, Trainer
 from edge_ad.models.glass.training.whitening import whiten
 from edge_ad.models.synthesis.textures import open_textures
 from edge_ad.models.weights import backbone_state
-from edge_ad.training_run import BACKBONE_FILE, SCHEMA_VERSION, BestEpoch, RunRecord, is_run, read_run
+from edge_ad.training_run import BACKBONE_FILE, SCHEMA_VERSION, STATE_FILE, BestEpoch, RunRecord, is_run, read_run
 from edge_ad.validation import plain
 
 SAMPLE_PICTURES = 12
@@ -46,14 +46,17 @@ def train(options: TrainOptions, progress: Progress, *, resume: bool = False, fo
     Raises: EdgeAdError; what was written before is still there.
     """
     check_tensorboard()
+    if resume and force:
+        raise ConfigError("train options", ["resume, force: go on with the run or replace it, not both"])
     dataset = options.dataset()
     if not dataset.train:
         raise SourceError(f"{dataset.name}: no good picture to train on")
+    _check_apart(options, dataset)
     textures = open_textures(options.textures)
     if resume:
         _check_same(options, read_run(options.output))
     else:
-        prepare_folder(options.output, force, is_run)
+        check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
     progress.say(f"textures: {textures.description}")
@@ -68,9 +71,14 @@ def train(options: TrainOptions, progress: Progress, *, resume: bool = False, fo
     cache = TapCache(taps, _Images(pictures), options.batch, options.cache_mb * 1_000_000)
     progress.step(f"{cache.cached} of {len(pictures)} kept")
     patch_hw = (int(cache.mean[0].shape[2]), int(cache.mean[0].shape[3]))
+    if patch_hw == (1, 1):
+        raise ConfigError(
+            "imgsz", [f"one patch is all that {options.layers[0]!r} has of a picture; wanted a larger size"]
+        )
     embedding = PooledEmbedding(network.config, [int(tap.shape[1]) for tap in cache.mean]).to(device)
     if options.whiten is not None:
         whiten(network.adaptor, (embedding(part) for part in cache.batches(options.batch)), options.whiten)
+    network.adaptor.requires_grad_(not options.freeze_adaptor)
     hypothesis = _hypothesis(options, pictures, progress)
     labelled = _labelled(options, dataset, progress)
     batches = Batches(pictures, textures, options, patch_hw)
@@ -151,11 +159,20 @@ def _patience_over(options: TrainOptions, best: BestEpoch, epoch: int) -> bool:
 def _check_same(options: TrainOptions, record: RunRecord) -> None:
     """Raise ConfigError when an interrupted run was told something else."""
     told, wanted = record.options, plain(options)
-    faults = [
-        f"{key}: the run has {told.get(key)!r}, now {wanted[key]!r}" for key in wanted if told.get(key) != wanted[key]
-    ]
+    other = [key for key in wanted if key != "output" and told.get(key) != wanted[key]]  # a run may be moved
+    faults = [f"{key}: the run has {told.get(key)!r}, now {wanted[key]!r}" for key in other]
     if faults:
         raise ConfigError(f"--resume {options.output}", [*faults, "give the same options, or train in another folder"])
+
+
+def _check_apart(options: TrainOptions, dataset: Dataset) -> None:
+    """Raise ConfigError when the run lies where pictures are read from: its samples would become some of them."""
+    folders = [options.good, options.bad, options.masks, options.textures]
+    folders += [options.data] if dataset.layout == "plain" else []
+    output = options.output.resolve()
+    for folder in folders:
+        if folder is not None and output.is_relative_to(folder.resolve()):
+            raise ConfigError("output", [f"{options.output} lies in {folder}, from which pictures are read"])
 
 
 def _device(options: TrainOptions) -> torch.device:
@@ -168,7 +185,8 @@ def _network(options: TrainOptions, resume: bool) -> tuple[Glass, str]:
     """A network whose head is drawn from the seed, on its backbone's weights; and where those come from."""
     torch.manual_seed(options.seed)
     network = Glass(options.network)
-    file = options.output / BACKBONE_FILE if resume else options.backbone_weights
+    begun = resume and (options.output / STATE_FILE).exists()
+    file = options.output / BACKBONE_FILE if begun else options.backbone_weights
     weights = backbone_state(options.backbone, file)
     network.backbone.load_weights(weights.tensors, weights.origin)
     return network.eval(), weights.origin
@@ -199,7 +217,8 @@ def _pictures(options: TrainOptions, dataset: Dataset, progress: Progress) -> Go
     for note in pictures.notes:
         progress.say(f"note: {note}")
     if options.foreground == "auto":
-        progress.say(f"foreground: an object was found in {pictures.found} of {len(pictures)} pictures")
+        rule = "textures lie on it" if pictures.agreed else "too few to believe in it: textures lie everywhere"
+        progress.say(f"foreground: an object was found in {pictures.found} of {len(pictures)} pictures; {rule}")
     return pictures
 
 
@@ -226,7 +245,11 @@ def _labelled(options: TrainOptions, dataset: Dataset, progress: Progress) -> La
 
 def _folder(options: TrainOptions, facts: dict[str, Any], resume: bool) -> RunFolder:
     if resume:
-        return RunFolder(options.output, read_run(options.output))
+        record = read_run(options.output)
+        found, told = facts["dataset"], record.facts.get("dataset")
+        if found != told:
+            raise ConfigError(f"--resume {options.output}", [f"data: begun on {told}, there is now {found}"])
+        return RunFolder(options.output, record)
     tools = {"python": python_version()} | {name: version(name) for name in ("edge-ad", "torch", "torchvision")}
     record = RunRecord(SCHEMA_VERSION, "running", "glass", plain(options), options.export, facts, tools=tools)
     return RunFolder(options.output, record)
@@ -236,8 +259,9 @@ def _samples(batches: Batches, pictures: GoodPictures) -> Iterator[tuple[ImageAr
     """What the first epoch synthesises: good, overlaid, mask."""
     shown = 0
     for batch in batches(0):
-        for index, augmented, mask in zip(batch.indices, batch.augmented, batch.pixels, strict=True):
-            yield pictures[index].image_hwc, augmented, mask
+        for each in batch.overlaid:
+            good = pictures[batch.indices[each.place]].image_hwc
+            yield good, each.anomaly.image_hwc, each.anomaly.mask.pixel
             shown += 1
             if shown == SAMPLE_PICTURES:
                 return

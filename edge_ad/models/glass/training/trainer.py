@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -21,6 +21,8 @@ from edge_ad.models.glass.training.objective import Objective, StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.options import TrainOptions
 from edge_ad.models.glass.training.step import fast_step
+
+AFTER_DIVERGENCE = "what was kept of earlier epochs is still good; try a lower --learning-rate"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Trainer:
         Args:
             after_step: is told the number of the step in its epoch and the losses.
 
-        Raises: TrainingError when a loss is not finite; the network is then of no use.
+        Raises: TrainingError when a loss or a weight is not finite; the network is then of no use.
         """
         for epoch in range(first, self._options.epochs):
             yield self._epoch(epoch, after_step)
@@ -117,28 +119,43 @@ class Trainer:
             if not math.isfinite(step.total):
                 raise TrainingError(
                     f"loss is {step.total} in epoch {epoch}, step {batch.step} (normal {step.normal:.4g}, gas"
-                    f" {step.gas:.4g}, las {step.las:.4g}); the last good checkpoint is kept,"
-                    " try a lower --learning-rate"
+                    f" {step.gas:.4g}, las {step.las:.4g}); {AFTER_DIVERGENCE}"
                 )
             losses.append(step)
             after_step(batch.step, step)
+        self._check_weights(epoch)
         means = {
             field.name: float(np.mean([getattr(step, field.name) for step in losses])) for field in fields(StepLosses)
         }
         return EpochFigures(epoch, **means, standing=self._look(epoch))
 
+    def _check_weights(self, epoch: int) -> None:
+        """A finite loss may still leave weights that are of no use: they must not become a checkpoint."""
+        for part in (self.network.adaptor, self.network.discriminator):
+            for name, value in part.state_dict().items():
+                if not bool(torch.isfinite(value).all()):
+                    raise TrainingError(f"weights {name!r} are not finite after epoch {epoch}; {AFTER_DIVERGENCE}")
+            part.eval()
+        with torch.no_grad():  # weights that are finite and huge overflow on the way
+            logit = self.network.discriminator(self.network.adaptor(self._mean_embedding))
+        if not bool(torch.isfinite(logit).all()):
+            raise TrainingError(f"scores are not finite after epoch {epoch}; {AFTER_DIVERGENCE}")
+
     def _step(self, epoch: int, batch: Batch, center: Tensor) -> StepLosses:
-        own, augmented = self._cache.with_others(batch.indices, batch.augmented)
-        normal_embedding = self._embedding(own)
+        own, others = self._cache.with_others(batch.indices, [each.anomaly.image_hwc for each in batch.overlaid])
+        places = [each.place for each in batch.overlaid]
+        normal_embedding, device = self._embedding(own), center.device
+        noise = draw_noise(self._options, epoch, batch.step, tuple(normal_embedding.shape), device)
         return fast_step(
             self.network,
             self._objective,
             self.optimizers,
             normal_embedding=normal_embedding,
-            local_embedding=self._embedding(augmented),
-            anomalous=torch.from_numpy(batch.anomalous.ravel()).to(center.device),
-            noise=draw_noise(self._options, epoch, batch.step, tuple(normal_embedding.shape), center.device),
+            local_embedding=self._embedding(_replaced(own, places, others)),
+            anomalous=torch.from_numpy(batch.anomalous(self._batches.patch_hw).ravel()).to(device),
+            noise=noise.ascent,
             center=center,
+            jitter=noise.jitter,
         )
 
     def _look(self, epoch: int) -> Standing | None:
@@ -150,3 +167,11 @@ class Trainer:
         return self._labelled.standing(
             self.network, self._embedding, self._taps, options.batch, options.cache_mb * 1_000_000
         )
+
+
+def _replaced(taps: Sequence[Tensor], places: Sequence[int], others: Sequence[Tensor]) -> list[Tensor]:
+    """Taps (N, C, h, w) in which `others` (n, C, h, w) stand at the n `places`."""
+    if not places:
+        return list(taps)
+    at = torch.tensor(places, device=taps[0].device)
+    return [tap.index_copy(0, at, other) for tap, other in zip(taps, others, strict=True)]
