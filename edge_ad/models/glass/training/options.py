@@ -213,6 +213,10 @@ def _contradictions(options: TrainOptions) -> list[str]:
         faults.append("masks: are those of --bad DIR, which is not given")
     if options.resize is not None and options.resize_mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
+    if options.select == "best" and 0 < options.patience < options.eval_every:
+        faults.append(
+            f"patience: {options.patience} epochs would pass without a look at the labels; wanted eval_every or more"
+        )
     if options.freeze_adaptor and options.whiten is None:
         faults.append("freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts")
     if options.manifold_radii[0] > options.manifold_radii[1]:

@@ -26,7 +26,7 @@ from edge_ad.models.glass.training.run_folder import RunFolder, check_folder, ch
 from edge_ad.models.glass.training.trainer import EpochFigures, Trainer
 from edge_ad.models.glass.training.whitening import whiten
 from edge_ad.models.synthesis.textures import open_textures
-from edge_ad.models.weights import backbone_state
+from edge_ad.models.weights import BackboneState, backbone_state
 from edge_ad.training_run import BACKBONE_FILE, SCHEMA_VERSION, STATE_FILE, BestEpoch, RunRecord, is_run, read_run
 from edge_ad.validation import plain
 
@@ -59,12 +59,15 @@ def train(options: TrainOptions, progress: Progress, *, resume: bool = False, fo
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    progress.say(f"textures: {textures.description}")
+    used = textures.description if options.overlay_share > 0 else "none is overlaid (overlay_share 0)"
+    progress.say(f"textures: {used}")
 
     device = _device(options)
-    network, origin = _network(options, resume)
+    network, weights = _network(options, resume)
     network.to(device)
-    progress.say(f"backbone {options.backbone}, weights: {origin}, on {device}")
+    for note in weights.notes:
+        progress.say(f"note: {note}")
+    progress.say(f"backbone {options.backbone}, weights: {weights.origin}, on {device}")
     pictures = _pictures(options, dataset, progress)
     taps = FrozenTaps(network.backbone, options.preprocess, amp=options.amp)
     progress.begin("features of the good pictures", 1)
@@ -86,9 +89,9 @@ def train(options: TrainOptions, progress: Progress, *, resume: bool = False, fo
     facts = {
         "dataset": {"name": dataset.name, "layout": dataset.layout, "good": len(pictures), "test": len(dataset.test)},
         "notes": [*dataset.notes, *pictures.notes],
-        "textures": textures.description,
+        "textures": used,
         "hypothesis": hypothesis,
-        "backbone_weights": origin,
+        "backbone_weights": weights.origin,
         "device": str(device),
     }
     folder = _folder(options, facts, resume)
@@ -181,7 +184,7 @@ def _device(options: TrainOptions) -> torch.device:
     return torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _network(options: TrainOptions, resume: bool) -> tuple[Glass, str]:
+def _network(options: TrainOptions, resume: bool) -> tuple[Glass, BackboneState]:
     """A network whose head is drawn from the seed, on its backbone's weights; and where those come from."""
     torch.manual_seed(options.seed)
     network = Glass(options.network)
@@ -189,7 +192,7 @@ def _network(options: TrainOptions, resume: bool) -> tuple[Glass, str]:
     file = options.output / BACKBONE_FILE if begun else options.backbone_weights
     weights = backbone_state(options.backbone, file)
     network.backbone.load_weights(weights.tensors, weights.origin)
-    return network.eval(), weights.origin
+    return network.eval(), weights
 
 
 class _Images:
