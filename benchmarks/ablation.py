@@ -1,6 +1,6 @@
 """What each part of the fast preset is worth: the preset with one thing changed, on your own pictures.
 
-    python benchmarks/ablation.py DATA [DATA ...] [--seeds 3] [--textures DIR] [--only NAME,NAME]
+    python benchmarks/ablation.py DATA [DATA ...] [--seeds 3] [--textures DIR] [--only NAME]...
 
 Every variant is trained from the start with every seed, for the same number of steps, without looking at labels; the
 labelled test pictures are looked at once, after the last epoch. Prints mean and smallest image AUROC, mean pixel AUROC
@@ -29,23 +29,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adaptor trained too": {"freeze_adaptor": False},
     "whitening ridge 1": {"whiten": 1.0},
     "whitening ridge 0.1": {"whiten": 0.1},
-    "no whitening, trained adaptor": {"whiten": None, "freeze_adaptor": False},
+    "no whitening (adaptor trained)": {"whiten": "none", "freeze_adaptor": False},
     "no jitter": {"jitter_std": 0.0},
     "half the noise": {"noise_std": 0.3, "jitter_std": 0.15},
     "twice the noise": {"noise_std": 1.2, "jitter_std": 0.6},
     "textures on all": {"overlay_share": 1.0},
-    "textures on all, on the object": {"overlay_share": 1.0, "foreground": "auto"},
+    "textures on the object of all": {"overlay_share": 1.0, "foreground": "auto"},
     "drawn patterns on all": {"overlay_share": 1.0, "textures": None},
     "20 ascent steps": {"ascent_steps": 20},
-    "hypersphere, 20 ascent steps": {"ascent_steps": 20, "hypothesis": "hypersphere"},
-    "layers 6 and 13, 192 values": {
+    "hypersphere with 20 ascent steps": {"ascent_steps": 20, "hypothesis": "hypersphere"},
+    "layers 6 and 13 with 192 values": {
         "layers": "features.6,features.13",
         "pretrain_embed_dim": 96,
         "embed_dim": 192,
     },
     "512 values": {"pretrain_embed_dim": 512, "embed_dim": 512},
     "1024 hidden": {"hidden_dim": 1024},
-    "rate 1e-4, constant": {"learning_rate": 1e-4, "schedule": "constant"},
+    "constant rate 1e-4": {"learning_rate": 1e-4, "schedule": "constant"},
 }
 
 
@@ -77,11 +77,11 @@ def random_weights(backbone: str, path: Path) -> Path:
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--seeds", default=3)
 @click.option("--textures", type=click.Path(path_type=Path))
-@click.option("--only", default=",".join(VARIANTS))
-def main(data: tuple[Path, ...], seeds: int, textures: Path | None, only: str) -> None:
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), default=list(VARIANTS))
+def main(data: tuple[Path, ...], seeds: int, textures: Path | None, only: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for variant in only.split(","):
+        for variant in only:
             changes = {"textures": textures, **VARIANTS[variant]}
             if variant == RANDOM:
                 changes["backbone_weights"] = random_weights("mobilenet_v2", folder / "random.pth")

@@ -21,6 +21,9 @@ CONFIDENCE = 0.95
 _ROUNDING = 1e-9  # 0.29 · 100 is a little less than 29
 
 
+HIGHEST_SCORE = 1.0  # scores are probabilities
+
+
 @dataclass(frozen=True)
 class ThresholdChoice:
     """A threshold and what it does to the samples that it was chosen on.
@@ -58,7 +61,8 @@ def best_f1_threshold(scores: ArrayLike, anomalous: ArrayLike) -> ThresholdChoic
 def quantile_threshold(good_scores: ArrayLike, quantile: float) -> float:
     """The lowest cut with at least the share `quantile` of the good scores below it.
 
-    Where that is all of them, it lies above the highest score by half the distance to the next lower one.
+    Where that is all of them, it lies above the highest score by half the distance to the next lower one, but never
+    above what a score can be.
 
     Args:
         good_scores: (n,) raw scores of good images, at least two different ones.
@@ -198,4 +202,5 @@ def _cut_above(ordered: NDArray[np.float64], below: int) -> float:
     higher = ordered[ordered > low]
     if len(higher):
         return midway(low, float(higher[0]))
-    return midway(low, -beyond(-np.unique(ordered)[::-1]))
+    above = midway(low, -beyond(-np.unique(ordered)[::-1]))
+    return min(above, midway(low, HIGHEST_SCORE)) if low < HIGHEST_SCORE else above

@@ -8,43 +8,70 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli import demo_training
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.cli.summary import print_summary
 
 if TYPE_CHECKING:
+    from edge_ad.runtime.run import RunResult
     from edge_ad.runtime.telemetry import Telemetry
 
 BUNDLE = "disc.edgead"
 DEFECTS = 0.3  # far more than any line makes, so that a short demonstration shows some
+SAVED = "masks,overlays"
 
 
 @click.command(name="demo", short_help="Show the whole chain on a simulated line.")
 @click.option("--frames", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Parts on the line.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Which line is simulated.")
+@click.option("--quick", is_flag=True, help="Train nothing: judge with the bundle that ships with edge-ad.")
 @text_option("--output", metavar="DIR", help="Folder for the results (default: edge-ad-demo).")
-def command(frames: int, seed: int, output: str | None) -> int:
-    """Judge a simulated line of machined parts, whose defects are known, with a bundle that ships with edge-ad.
+def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
+    """Judge a simulated line of machined parts, whose defects are known.
 
-    Needs no network, no camera and no GPU.
+    With the extras train and eval, all of it happens here, in about a minute: pictures, training, export, threshold,
+    the line, a report; each step shows its command. Without them, or with --quick, a bundle that ships with edge-ad
+    judges the line. Needs no network, no camera and no GPU.
     """
+    folder, plan = Path(output or "edge-ad-demo"), demo_training.PLAN
+    missing = demo_training.missing_extras()
+    trains = not quick and not missing
+    if trains:
+        bundle = demo_training.make_detector(folder, plan)
+    else:
+        bundle = Path(str(resources.files("edge_ad.demo") / BUNDLE))
+        click.echo("A simulated line: one machined disc in each frame, 1280x720, three in ten with a defect.")
+        if not quick:
+            click.echo(demo_training.offer(missing))
+    width, height = plan.size
+    source = f"sim:?size={width}x{height}&defects={DEFECTS}&seed={seed}&frames={frames}"
+    result = _judge(bundle, source, folder)
+    if result.interrupted:
+        click.echo("stopped by the user", err=True)
+        return EXIT_INTERRUPTED
+    if trains:
+        demo_training.report(folder)
+        click.echo(f"\nreport     {folder / demo_training.REPORT / 'report.html'}")
+        click.echo(f"training   {folder / demo_training.RUN} (metrics.csv, TensorBoard)")
+    click.echo(f"records    {folder / 'verdicts.jsonl'}")
+    click.echo(f"pictures   {folder / 'overlays'} (heat, regions, score), {folder / 'masks'}")
+    click.echo(f"the bundle 'edge-ad info {bundle}'")
+    return 0
+
+
+def _judge(bundle: Path, source: str, folder: Path) -> RunResult:
+    """Run the bundle on the line and say how often it was right."""
     from edge_ad.runtime.options import run_options
     from edge_ad.runtime.run import run
 
-    bundle = Path(str(resources.files("edge_ad.demo") / BUNDLE))
-    folder = Path(output or "edge-ad-demo")
-    source = f"sim:?size=1280x720&defects={DEFECTS}&seed={seed}&frames={frames}"
-    click.echo("A simulated line: one machined disc in each frame, 1280x720, three in ten with a defect.")
-    click.echo(f"edge-ad run {bundle} --source '{source}' --output {folder} --save masks,overlays\n")
-    values = {"bundle": bundle, "source": source, "output": folder, "save": "masks,overlays"}
+    click.echo(f"$ edge-ad run {bundle} --source '{source}' --output {folder} --save {SAVED}\n")
+    values = {"bundle": bundle, "source": source, "output": folder, "save": SAVED}
     result = run(run_options(values, "demo"), say=click.echo)
     print_summary(result.telemetry, budget_ms=None)
     click.echo()
     click.echo(_confusion(result.telemetry))
-    click.echo(f"\nrecords    {folder / 'verdicts.jsonl'}")
-    click.echo(f"pictures   {folder / 'overlays'} (heat, regions, score), {folder / 'masks'}")
-    click.echo(f"the bundle 'edge-ad info {bundle}'")
-    return EXIT_INTERRUPTED if result.interrupted else 0
+    return result
 
 
 def _confusion(telemetry: Telemetry) -> str:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edge_ad.datasets import Dataset, Sample
     from edge_ad.verdict import Provenance
 
-RUN_MANIFEST = "run.yaml"
 PIPE_COLUMNS = 120  # width of the tables where no terminal sets one
 WORST = 6  # missed defects in the report, and as many false alarms
 
@@ -120,7 +119,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
         figures = measure(judged, thresholds)
         mistakes = draw_mistakes(worst(figures, WORST), detector.judge, heat_range(figures))
         about = _about(options, bundle, detector.provenance, dataset)
-    notes = [*figures.notes, *dataset.notes]
+    notes = [*figures.notes, *dataset.notes, *_training_notes(options.model)]
     content = results_json(about, judged.results, figures, notes)
     files = {
         RESULTS: json_bytes(content),
@@ -137,7 +136,9 @@ def bundle_of(path: Path, scratch_dir: Path) -> Path:
 
     Raises: EdgeAdError when the run cannot be exported.
     """
-    if not (path / RUN_MANIFEST).is_file():
+    from edge_ad.training_run import is_run
+
+    if not is_run(path):
         return path
     try:
         from edge_ad.export.options import export_options
@@ -162,6 +163,16 @@ def watch(samples: Iterable[Sample]) -> Iterable[Sample]:
 
     console = Console(stderr=True)
     return track(samples, "judging", console=console, transient=True, disable=not console.is_terminal)
+
+
+def _training_notes(model: Path) -> list[str]:
+    """What a reader has to know of the training that a run came from."""
+    from edge_ad.training_run import BY_LABELS, is_run, read_run
+
+    best = read_run(model).best if is_run(model) else None
+    if best is None or best.rule != BY_LABELS:
+        return []
+    return [f"epoch {best.epoch} was kept by {best.rule}: on the same pictures these figures are too good"]
 
 
 def print_figures(figures: Figures, notes: Iterable[str]) -> None:

@@ -40,7 +40,9 @@ FAMILY = "glass"
 @text_option("--embed-dim", metavar="N", help="Patch embedding (paper: 1536).")
 @text_option("--hidden-dim", metavar="N", help="Discriminator's hidden layer (paper: 1024).")
 @text_option("--discriminator-layers", metavar="N", help="Layers of the discriminator (paper: 2).")
-@text_option("--whiten", metavar="RIDGE", help="Start the adaptor as a whitening of normal features (paper: random).")
+@text_option(
+    "--whiten", metavar="RIDGE", help="Start the adaptor as a whitening of normal features (paper: none, random)."
+)
 @click.option("--freeze-adaptor/--train-adaptor", default=None, help="Leave it so (paper: it is trained).")
 @text_option("--hypothesis", metavar="NAME", help="manifold, hypersphere or auto (default).")
 @text_option("--noise-std", metavar="X", help="Gaussian noise on normal features (paper: 0.015).")

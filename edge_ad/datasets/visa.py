@@ -103,6 +103,9 @@ def _fault(row: dict[str, str], base: Path) -> str | None:
         return "an anomaly in the training split, which holds good images only"
     if not row["image"]:
         return "no image"
+    for name in (row["image"], row["mask"]):
+        if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+            return f"{name} lies outside of the data set"
     absent = [name for name in (row["image"], row["mask"]) if name and not os.path.isfile(base / name)]
     return f"{absent[0]} does not exist" if absent else None
 

@@ -1,4 +1,4 @@
-"""The demonstration shows what it promises, on the base installation."""
+"""The demonstration shows what it promises, on the base installation and with the extras."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_ad.cli import demo_training
 from edge_ad.cli.main import main
 
 
@@ -16,7 +17,7 @@ def test_demo_judges_the_simulated_line(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "shown"
-    assert main(["demo", "--frames", "40", "--output", str(folder)]) == 0
+    assert main(["demo", "--quick", "--frames", "40", "--output", str(folder)]) == 0
     printed = capsys.readouterr().out
     records = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
     assert len(records) == 40
@@ -31,7 +32,7 @@ def test_demo_judges_the_simulated_line(
 def test_found_defects_are_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the parts that are rightly called anomalous, the highest peak lies at a true defect."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert main(["demo", "--frames", "60", "--seed", "5", "--output", str(tmp_path)]) == 0
+    assert main(["demo", "--quick", "--frames", "60", "--seed", "5", "--output", str(tmp_path)]) == 0
     found = near = 0
     for line in (tmp_path / "verdicts.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -46,3 +47,57 @@ def test_found_defects_are_where_they_are(tmp_path: Path, monkeypatch: pytest.Mo
         )
     assert found >= 5
     assert near >= 0.8 * found
+
+
+TINY = demo_training.Plan(
+    size=(320, 180),
+    learned=(2, 4),
+    chosen=(1, 8),
+    reported=(1, 8),
+    training=(
+        *("--imgsz", "64", "--resize", "84", "--epochs", "2", "--layers", "features.4,features.7"),
+        *("--pretrain-embed-dim", "16", "--embed-dim", "32", "--hidden-dim", "16"),
+    ),
+)
+
+
+def test_with_the_extras_the_demo_trains_chooses_runs_and_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo_training, "PLAN", TINY)
+    folder = tmp_path / "shown"
+    assert main(["demo", "--frames", "6", "--output", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    commands = re.findall(r"^\$ edge-ad (\w+)", printed, re.MULTILINE)
+    assert commands == ["train", "export", "threshold", "run", "eval"]
+    assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 6
+    assert (folder / "eval" / "report.html").stat().st_size > 10_000
+    threshold = json.loads((folder / "verdicts.jsonl").read_text().splitlines()[0])["threshold"]
+    assert threshold is not None and 0 < threshold < 1
+
+    assert main(["demo", "--frames", "6", "--output", str(folder)]) == 0  # what an earlier one wrote is replaced
+    assert capsys.readouterr().out.count("--force") >= 2
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_training, "PLAN", TINY)
+    foreign = tmp_path / "run" / "precious.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    assert main(["demo", "--frames", "6", "--output", str(tmp_path)]) == 11
+    assert capsys.readouterr().err.count("\n") == 1
+    assert foreign.read_text() == "mine"
+
+
+def test_without_the_extras_the_demo_says_what_they_would_add(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo_training, "missing_extras", lambda: {"eval": ("jinja2",)})
+    assert main(["demo", "--frames", "4", "--output", str(tmp_path / "shown")]) == 0
+    printed = capsys.readouterr().out
+    assert "pip install 'edge-ad[eval]' (not installed: jinja2)" in printed
+    assert not (tmp_path / "shown" / "run").exists()

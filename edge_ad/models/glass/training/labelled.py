@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
+from edge_ad.frame import Box, ImageArray
+from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.embedding import PooledEmbedding
@@ -45,6 +46,7 @@ class LabelledPictures:
         self._spec, self._score = spec, score
         self._images: list[ImageArray] = []
         self._masks: list[NDArray[np.bool_] | None] = []
+        self._boxes: list[Box] = []
         self._truth: list[bool] = []
         self._cache: TapCache | None = None
         self.unreadable: list[str] = []
@@ -60,6 +62,7 @@ class LabelledPictures:
             mask = None if unknown else model_mask(read_mask(sample, (frame.shape[0], frame.shape[1])), spec)
             self._images.append(model_input.image_hwc)
             self._masks.append(mask)
+            self._boxes.append(model_input.geometry.content_box)
             self._truth.append(sample.anomalous)
 
     def __len__(self) -> int:
@@ -87,12 +90,12 @@ class LabelledPictures:
 
     def _ranked(self, patch_maps: list[NDArray[np.float32]]) -> Standing:
         smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw)
-        anomaly_maps = [smooth(patch_map) for patch_map in patch_maps]
-        scored = anomaly_maps if self._score == "map_max" else patch_maps
-        image_auroc = auroc([float(each.max()) for each in scored], self._truth)
+        pixels, scores = PixelGroup(), []
+        for patch_map, mask, (x_min, y_min, x_max, y_max) in zip(patch_maps, self._masks, self._boxes, strict=True):
+            inside = smooth(patch_map)[y_min:y_max, x_min:x_max]  # padding shows nothing
+            scores.append(float(inside.max() if self._score == "map_max" else patch_map.max()))
+            if mask is not None:
+                pixels.add(inside, mask[y_min:y_max, x_min:x_max])
+        image_auroc = auroc(scores, self._truth)
         assert image_auroc is not None
-        known = [(each, mask) for each, mask in zip(anomaly_maps, self._masks, strict=True) if mask is not None]
-        if not any(mask.any() for _, mask in known):
-            return Standing(image_auroc, None)
-        pixels = np.concatenate([each.ravel() for each, _ in known])
-        return Standing(image_auroc, auroc(pixels, np.concatenate([mask.ravel() for _, mask in known])))
+        return Standing(image_auroc, group_metrics([pixels]).auroc)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
@@ -15,6 +15,7 @@ from edge_ad.models.family import NetworkOptions
 from edge_ad.models.glass.network import GlassConfig
 from edge_ad.models.glass.training.objective import Hypothesis, Objective
 from edge_ad.models.option_types import Name, Names, Positive, Size
+from edge_ad.models.weights import PACKAGED
 from edge_ad.specs import PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.validation import build_rest, strict
 
@@ -22,6 +23,8 @@ Preset = Literal["paper", "fast"]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Ridge = Annotated[NotNegative | None, BeforeValidator(lambda value: None if value == "none" else value)]
+"""A number, or `none`, which a user can say against a preset."""
 
 
 @strict
@@ -87,7 +90,7 @@ class TrainOptions:
     embed_dim: Positive = GlassConfig.embed_dim
     hidden_dim: Positive = GlassConfig.hidden_dim
     discriminator_layers: Annotated[int, Field(ge=2, le=8)] = GlassConfig.discriminator_layers
-    whiten: NotNegative | None = None
+    whiten: Ridge = None
     freeze_adaptor: bool = False
     hypothesis: Literal["manifold", "hypersphere", "auto"] = "auto"
     noise_std: PositiveFloat = 0.015
@@ -165,6 +168,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "fast": {
         "backbone": "mobilenet_v2",
+        "backbone_weights": PACKAGED,
         "layers": ("features.11", "features.15"),
         "imgsz": 256,
         "pretrain_embed_dim": 160,
@@ -193,6 +197,8 @@ def train_options(values: dict[str, Any], where: str) -> TrainOptions:
     """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
     given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
     preset = PRESETS.get(str(given.get("preset", "paper")), {})
+    if given.get("backbone", preset.get("backbone")) != preset.get("backbone"):
+        preset = {key: value for key, value in preset.items() if key != "backbone_weights"}  # those of another network
     options, wrong = build_rest(TrainOptions, {**preset, **given}, {"output": Path()})
     faults = [fault.line for fault in wrong]
     faults += _contradictions(options)
@@ -217,6 +223,8 @@ def _contradictions(options: TrainOptions) -> list[str]:
         faults.append(
             f"patience: {options.patience} epochs would pass without a look at the labels; wanted eval_every or more"
         )
+    if options.select == "last" and options.patience:
+        faults.append("patience: with select last nothing is better or worse; give --select best, or leave it out")
     if options.freeze_adaptor and options.whiten is None:
         faults.append("freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts")
     if options.manifold_radii[0] > options.manifold_radii[1]:

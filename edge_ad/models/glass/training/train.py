@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edge_ad.datasets import Dataset
-from edge_ad.errors import ConfigError, SourceError
+from edge_ad.errors import CheckpointError, ConfigError, SourceError, one_line
 from edge_ad.frame import ImageArray
 from edge_ad.models.family import Progress
 from edge_ad.models.glass.network import Glass
@@ -27,12 +27,20 @@ from edge_ad.models.glass.training.trainer import EpochFigures, Trainer
 from edge_ad.models.glass.training.whitening import whiten
 from edge_ad.models.synthesis.textures import open_textures
 from edge_ad.models.weights import BackboneState, backbone_state
-from edge_ad.training_run import BACKBONE_FILE, SCHEMA_VERSION, STATE_FILE, BestEpoch, RunRecord, is_run, read_run
+from edge_ad.training_run import (
+    BACKBONE_FILE,
+    BY_LABELS,
+    SCHEMA_VERSION,
+    STATE_FILE,
+    BestEpoch,
+    RunRecord,
+    is_run,
+    read_run,
+)
 from edge_ad.validation import plain
 
 SAMPLE_PICTURES = 12
-BY_LABELS = "image AUROC + pixel AUROC on the labelled test pictures"
-BY_LOSS = "smallest mean training loss (no labelled test pictures)"
+BY_LOSS = "smallest mean training loss (nobody looked at labels)"
 BY_TIME = "the last epoch"
 
 
@@ -98,11 +106,17 @@ def train(options: TrainOptions, progress: Progress, *, resume: bool = False, fo
     try:
         state = folder.load_state() if resume else {}
         if state:
-            trainer.load_state(state)
+            try:
+                trainer.load_state(state)
+            except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as exc:
+                raise CheckpointError(
+                    f"training state {options.output / STATE_FILE}: damaged ({one_line(exc)}); train anew with --force"
+                ) from exc
             progress.say(f"resumed after epoch {state['epochs_done'] - 1}")
         else:
             folder.begin(network)
-            folder.save_samples(list(_samples(batches, pictures)))
+            if options.overlay_share > 0:
+                folder.save_samples(list(_samples(batches, pictures)))
         _run(options, trainer, folder, progress, batches.steps(), int(state.get("epochs_done", 0)))
         folder.finish()
     finally:
@@ -172,6 +186,7 @@ def _check_apart(options: TrainOptions, dataset: Dataset) -> None:
     """Raise ConfigError when the run lies where pictures are read from: its samples would become some of them."""
     folders = [options.good, options.bad, options.masks, options.textures]
     folders += [options.data] if dataset.layout == "plain" else []
+    folders += {sample.image.parent for sample in (*dataset.train, *dataset.test)}
     output = options.output.resolve()
     for folder in folders:
         if folder is not None and output.is_relative_to(folder.resolve()):

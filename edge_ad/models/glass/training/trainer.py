@@ -22,7 +22,7 @@ from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.options import TrainOptions
 from edge_ad.models.glass.training.step import fast_step
 
-AFTER_DIVERGENCE = "what was kept of earlier epochs is still good; try a lower --learning-rate"
+AFTER_DIVERGENCE = "no weights of this epoch are kept; try a lower --learning-rate, or less --noise-std"
 
 
 @dataclass(frozen=True)
