@@ -47,7 +47,10 @@ def assert_midway(threshold: float, scores: Scores) -> None:
     if 0 < above < len(levels):
         assert threshold == (levels[above - 1] + levels[above]) / 2
     elif above:
-        assert threshold - levels[-1] == pytest.approx((levels[-1] - levels[-2]) / 2, rel=1e-6)
+        step = (levels[-1] - levels[-2]) / 2
+        if levels[-1] < 1:  # no score lies above 1, so no threshold does
+            step = min(step, (1 - levels[-1]) / 2)
+        assert threshold - levels[-1] == pytest.approx(step, rel=1e-6)
     else:
         assert levels[0] - threshold == pytest.approx((levels[1] - levels[0]) / 2, rel=1e-6)
 
@@ -164,3 +167,8 @@ def test_good_images_alone_promise_no_recall() -> None:
 def test_best_f1_needs_both_kinds(truth: list[bool], kind: str) -> None:
     with pytest.raises(ConfigError, match=f"no {kind} one"):
         choose_threshold(ThresholdRequest("best-f1"), [0.1, 0.2], truth)
+
+
+def test_a_threshold_never_lies_above_any_possible_score() -> None:
+    """Good scores 0.5 and 0.9: half their distance beyond 0.9 would be 1.1, which no defect reaches."""
+    assert quantile_threshold([0.5, 0.9], 1.0) == pytest.approx(0.95)

@@ -220,7 +220,7 @@ def test_without_labels_the_smallest_loss(
 
 def test_select_last(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Scripted(monkeypatch, [(0.9, 0.9), (0.5, 0.5), (0.4, 0.3)])
-    record = train(tmp_path / "run", select="last", patience=1)
+    record = train(tmp_path / "run", select="last")
     assert best_of(record) == (2, 0.4, 0.3)
     assert record.best is not None and record.best.rule == "the last epoch"
     assert len(list((tmp_path / "run").glob("ckpt_best_*"))) == 1

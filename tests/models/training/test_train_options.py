@@ -120,3 +120,22 @@ def test_every_constant_of_the_objective_is_an_option() -> None:
     changed = {"noise_std": 0.5, "ascent_steps": 3, "manifold_radii": (0.25, 0.5), "focal_gamma": 1.0}
     objective = train_options({**GIVEN, **changed}, "test").objective("manifold")
     assert {name: asdict(objective)[name] for name in changed} == changed
+
+
+def test_the_fast_preset_brings_its_weights_along_and_drops_them_for_another_backbone(tmp_path: Path) -> None:
+    told = {"good": tmp_path, "output": tmp_path / "run", "preset": "fast"}
+    assert train_options(told, "test").backbone_weights == Path("packaged")
+    other = train_options({**told, "backbone": "resnet18", "layers": "layer1,layer2"}, "test")
+    assert other.backbone_weights is None
+
+
+def test_a_preset_can_be_unsaid(tmp_path: Path) -> None:
+    told = {"good": tmp_path, "output": tmp_path / "run", "preset": "fast", "freeze_adaptor": False}
+    assert train_options({**told, "whiten": "none"}, "test").whiten is None
+    assert train_options(told, "test").whiten == 10
+
+
+def test_patience_with_the_last_epoch_is_refused(tmp_path: Path) -> None:
+    told = {"good": tmp_path, "output": tmp_path / "run", "preset": "fast", "patience": 5}
+    with pytest.raises(ConfigError, match="patience: with select last"):
+        train_options(told, "test")
