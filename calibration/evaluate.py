@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -62,12 +63,12 @@ class Judged:
 
 def names_of(samples: Sequence[Sample]) -> list[str]:
     """A name for each sample: its path below the folder that all of them have in common, with `/`."""
-    folders = [os.path.abspath(sample.image.parent) for sample in samples]
+    images = [Path(os.path.abspath(sample.image)) for sample in samples]  # without `..`, which Path.absolute keeps
     try:
-        root = os.path.commonpath(folders) if folders else ""
+        root = os.path.commonpath([image.parent for image in images]) if images else ""
     except ValueError:  # on several drives
-        return [sample.image.absolute().as_posix() for sample in samples]
-    return [sample.image.absolute().relative_to(root).as_posix() for sample in samples]
+        return [image.as_posix() for image in images]
+    return [image.relative_to(root).as_posix() for image in images]
 
 
 def judge_images(

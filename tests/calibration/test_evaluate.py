@@ -231,3 +231,10 @@ def test_names_are_paths_below_what_all_have_in_common(tmp_path: Path) -> None:
     assert names_of([Sample(path, "good") for path in paths]) == ["a/1.png", "b/c/1.png"]
     assert names_of([Sample(paths[0], "good")]) == ["1.png"]
     assert names_of([]) == []
+
+
+def test_a_name_does_not_depend_on_how_the_folder_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "x" / "..", Path("x", ".."), Path()):
+        samples = [Sample(folder / "a" / "1.png", "good"), Sample(folder / "b" / "1.png", "good")]
+        assert names_of(samples) == ["a/1.png", "b/1.png"], folder
