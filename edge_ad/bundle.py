@@ -5,7 +5,7 @@
     bottle.edgead/
         manifest.yaml     what `Manifest` describes, with the SHA-256 of every other file
         manifest.sha256   SHA-256 of manifest.yaml, in the form that `sha256sum -c` reads
-        model.onnx        the float graph; further precisions and formats beside it
+        model.onnx        the float graph; further precisions (model.int8.onnx) and formats beside it
 
 A bundle is immutable: it is written to a temporary directory and renamed, and no file of it is ever executed or
 unpickled. The SHA-256 of the manifest covers everything and is the bundle's identity.
@@ -18,85 +18,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
-from edge_ad.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.manifest import Manifest
+from edge_ad.specs import Precision, Thresholds
 from edge_ad.storage import fsync_directory, publish_directory, write_durably
-from edge_ad.validation import build, dump_yaml, parse_yaml, plain, strict
+from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
 MAX_MANIFEST_BYTES = 4 << 20
-
-
-@strict
-@dataclass(frozen=True)
-class ModelInfo:
-    """Where the model came from.
-
-    Attributes:
-        family: name of the model family (`glass`).
-        config: the family's own configuration, as plain values.
-        checkpoint_sha256: hash of the checkpoint file; None when there was none.
-    """
-
-    family: str
-    config: dict[str, Any]
-    checkpoint_sha256: str | None = None
-
-
-@strict
-@dataclass(frozen=True)
-class Parity:
-    """How far the exported graph is from the network it came from, on the images of the export check.
-
-    Attributes:
-        images: how many images were compared.
-        patch_map, anomaly_map, pred_score: largest absolute differences.
-        patch_map_spread: largest minus smallest patch probability of the published network on an image; near 0 the
-            comparison says little.
-        tolerance: what was allowed for the three outputs.
-    """
-
-    images: int
-    patch_map: float
-    anomaly_map: float
-    pred_score: float
-    patch_map_spread: float
-    tolerance: float
-
-
-@strict
-@dataclass(frozen=True)
-class Manifest:
-    """Content of manifest.yaml.
-
-    Attributes:
-        models: file of each precision that the bundle holds.
-        openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
-        parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
-        files: SHA-256 of every file but the manifest and its checksum.
-        tools: versions of what wrote the bundle.
-    """
-
-    schema_version: int
-    model: ModelInfo
-    preprocess: PreprocessSpec
-    postprocess: PostprocessSpec
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
-    opset: int
-    models: dict[Precision, str]
-    files: dict[str, str]
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    openvino_ir: dict[Precision, str] = field(default_factory=dict)
-    parity: Parity | None = None
-    openvino_ir_parity: Parity | None = None
-    tools: dict[str, str] = field(default_factory=dict)
+LOWER_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
+"""Precisions that are preferred to fp32 once they are proven, the fastest first."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +74,31 @@ class Bundle:
             raise BundleError(
                 f"bundle {path}: the manifest names no checksum for its model {unlisted or ''}; export it again"
             )
+        foreign = {*manifest.quantization, *manifest.precision_thresholds} - manifest.models.keys()
+        if foreign:
+            raise BundleError(
+                f"bundle {path}: the manifest speaks of {', '.join(sorted(foreign))}, of which there is no model;"
+                " export it again"
+            )
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def precision(self, wanted: Precision | None) -> Precision:
-        """Precision to run: the wanted one, or else the only one that the bundle holds, or else fp32."""
-        models = self.manifest.models
+        """Precision to run.
+
+        The wanted one, held or not; else the only one that the bundle holds; else int8, or else fp16, where its gate
+        has passed and it was not slower than fp32 there; else fp32.
+        """
+        models, records = self.manifest.models, self.manifest.quantization
         if wanted is not None:
             return wanted
-        return next(iter(models)) if len(models) == 1 else "fp32"
+        if len(models) == 1:
+            return next(iter(models))
+        proven = [lower for lower in LOWER_PRECISIONS if lower in records and records[lower].is_proven_and_faster]
+        return proven[0] if proven else "fp32"
+
+    def thresholds(self, precision: Precision) -> Thresholds:
+        """Thresholds of a precision: its own, or else those of the bundle."""
+        return self.manifest.precision_thresholds.get(precision, self.manifest.thresholds)
 
     def model_file(self, precision: Precision) -> str:
         """Name of the ONNX graph of a precision. Raises: BundleError when the bundle does not hold it."""
@@ -201,20 +156,29 @@ def write_bundle(
     return Bundle(path, written.manifest, written.sha256)
 
 
-def write_changed(bundle: Bundle, path: str | Path, changes: Mapping[str, Any], *, replace: bool = False) -> Bundle:
-    """Write a bundle that is another one but for some fields of its manifest; every other file stays byte for byte.
+def write_changed(
+    bundle: Bundle,
+    path: str | Path,
+    changes: Mapping[str, Any],
+    *,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    replace: bool = False,
+) -> Bundle:
+    """Write a bundle that is another one but for some fields of its manifest and some files.
 
     Args:
         bundle: the one to start from; it stays as it is unless `path` is its own place.
         path, replace: as for `write_bundle`.
         changes: fields of `Manifest` by name.
+        files: content of files by their names in the bundle; they are added, or replace those of the same name. All
+            others stay byte for byte.
 
     Raises: OutputError as `write_bundle` does; BundleError when a file has changed since the bundle was read.
     """
     derived = ("schema_version", "files")
     fields = {name: value for name, value in plain(bundle.manifest).items() if name not in derived}
-    files = {name: bundle.read_file(name) for name in bundle.manifest.files}
-    return write_bundle(path, {**fields, **changes}, files, replace=replace)
+    kept = {name: bundle.read_file(name) for name in bundle.manifest.files if name not in files}
+    return write_bundle(path, {**fields, **changes}, {**kept, **files}, replace=replace)
 
 
 def check_destination(path: Path, *, replace: bool) -> None:

@@ -12,7 +12,8 @@
     ├── EngineError              9   an inference engine fails
     ├── MissingExtraError       10   an optional dependency is not installed
     ├── OutputError             11   a result cannot be written
-    └── TrainingError           12   training cannot go on
+    ├── TrainingError           12   training cannot go on
+    └── GateError               13   a quantized or compared model is outside of its tolerances
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -98,6 +99,12 @@ class TrainingError(EdgeAdError):
     """Training diverged or has nothing to learn from; the last good checkpoint is still there."""
 
     exit_code = 12
+
+
+class GateError(EdgeAdError):
+    """A quantized or compared model is outside of its tolerances; nothing takes the place of the float one."""
+
+    exit_code = 13
 
 
 def one_line(exc: BaseException) -> str:

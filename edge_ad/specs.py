@@ -11,6 +11,8 @@ ThresholdRule = Literal["best-f1", "quantile", "false-alarm", "value"]
 ResizeMode = Literal["shorter_side_crop", "stretch", "letterbox"]
 ScoreKind = Literal["map_max", "patch_max"]
 Precision = Literal["fp32", "fp16", "int8"]
+RangeMethod = Literal["min-max", "percentile", "entropy", "mse"]
+GateVerdict = Literal["passed", "failed", "unproven"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's published statistics, RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)

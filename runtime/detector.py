@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -9,16 +10,16 @@ from types import TracebackType
 
 import numpy as np
 
+from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import BundleError
 from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
-from edge_ad.runtime.engines.cache import default_cache_dir
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
-from edge_ad.runtime.usability import unusable_reason
 from edge_ad.specs import Precision, Thresholds
+from edge_ad.usability import unusable_input
 from edge_ad.validation import build
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
 
@@ -82,8 +83,7 @@ class Detector:
         geometry = model_input.geometry
         prepared = time.perf_counter()
         timings_ms = {"preprocess": (prepared - began) * 1e3}
-        x_min, y_min, x_max, y_max = geometry.content_box  # padding is neither dark nor bright nor a second colour
-        reason = unusable_reason(model_input.image_hwc[y_min:y_max, x_min:x_max])
+        reason = unusable_input(model_input)
         if reason is not None:
             return Verdict(
                 "unusable",
@@ -135,28 +135,61 @@ def open_detector(
     Args:
         bundle: its directory, of which every file is checked before this returns, or a bundle that was read already.
         engine: `openvino` or `onnxruntime`.
-        precision: which of the bundle's models; its only one, or the fp32 one, when None.
-        threshold: raw score to use in place of the bundle's.
+        precision: which of the bundle's models; that of `Bundle.precision` when None.
+        threshold: raw score to use in place of the bundle's for that precision.
         engine_cache: folder for compiled models; the user's cache folder when None.
 
     Raises: BundleError, ConfigError, MissingExtraError.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
-    manifest = opened.manifest
-    only = next(iter(manifest.models)) if len(manifest.models) == 1 else None
-    chosen: Precision = precision or only or "fp32"
+    chosen = opened.precision(precision)
     file = opened.model_file(chosen)
+    cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir("engines")
+    spec = _engine_spec(opened, chosen, opened.manifest.files[file], cache_dir)
+    thresholds = (
+        opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
+    )
+    return Detector(opened, make_engine(engine, lambda: opened.read_file(file), spec), thresholds)
+
+
+def open_graph(
+    bundle: Bundle,
+    graph: bytes,
+    precision: Precision,
+    *,
+    engine: str = "openvino",
+    engine_cache: str | Path | None = None,
+) -> Detector:
+    """Open a graph that is not in a bundle, or not yet, for judging frames as that bundle does.
+
+    Preprocessing, post-processing and the thresholds of `precision` are the bundle's.
+
+    Args:
+        bundle: the one that the graph was made from.
+        graph: ONNX model with the inputs and outputs of the bundle's.
+        precision: what the graph is to be computed in.
+        engine: as for `open_detector`.
+        engine_cache: folder for compiled models; nothing is kept when None.
+
+    Raises: BundleError, ConfigError, MissingExtraError.
+    """
+    cache_dir = Path(engine_cache) if engine_cache is not None else None
+    spec = _engine_spec(bundle, precision, hashlib.sha256(graph).hexdigest(), cache_dir)
+    return Detector(bundle, make_engine(engine, lambda: graph, spec), bundle.thresholds(precision))
+
+
+def _engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:
+    """What the engine is to compute. Raises: BundleError for a bundle that no engine here can be fed for."""
+    manifest = bundle.manifest
     if manifest.input.dtype != "uint8":
         raise BundleError(
-            f"bundle {opened.path}: input is {manifest.input.dtype}, this edge-ad feeds uint8; export it again"
+            f"bundle {bundle.path}: input is {manifest.input.dtype}, this edge-ad feeds uint8; export it again"
         )
-    spec = EngineSpec(
+    return EngineSpec(
         image=manifest.input,
         outputs=manifest.outputs,
-        precision=chosen,
+        precision=precision,
         batch=manifest.input.shape[0] or 1,
-        model_sha256=manifest.files[file],
-        cache_dir=Path(engine_cache) if engine_cache is not None else default_cache_dir(),
+        model_sha256=model_sha256,
+        cache_dir=cache_dir,
     )
-    thresholds = manifest.thresholds if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
-    return Detector(opened, make_engine(engine, lambda: opened.read_file(file), spec), thresholds)

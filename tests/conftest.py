@@ -73,6 +73,34 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: tuple
 
 
 @pytest.fixture(scope="session")
+def halved_graph(tiny_bundle: Path) -> bytes:
+    """The graph of the small bundle with all outputs halved, which floating point does exactly."""
+    import onnx
+
+    graph = onnx.load(tiny_bundle / "model.onnx")
+    outputs = {output.name: f"{output.name}_whole" for output in graph.graph.output}
+    for node in graph.graph.node:
+        node.input[:] = [outputs.get(name, name) for name in node.input]
+        node.output[:] = [outputs.get(name, name) for name in node.output]
+    half = onnx.helper.make_tensor("half", onnx.TensorProto.FLOAT, [], [0.5])
+    graph.graph.initializer.append(half)
+    graph.graph.node.extend(onnx.helper.make_node("Mul", [whole, "half"], [name]) for name, whole in outputs.items())
+    onnx.checker.check_model(graph)
+    return bytes(graph.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def two_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, halved_graph: bytes) -> Path:
+    """The small bundle with the halved graph as an unproven int8 one and no thresholds of its own. Do not change it."""
+    from edge_ad.bundle import Bundle, write_changed
+
+    files = {"model.int8.onnx": halved_graph}
+    changes = {"models": {"fp32": "model.onnx", "int8": "model.int8.onnx"}}
+    path = tmp_path_factory.mktemp("bundle") / "two.edgead"
+    return write_changed(Bundle.read(tiny_bundle), path, changes, files=files).path
+
+
+@pytest.fixture(scope="session")
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of compiled engines that is not the user's."""
     return tmp_path_factory.mktemp("engines")

@@ -114,8 +114,9 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
         thresholds: dict[ThresholdSource, float] = {}
         if options.threshold is not None:
             thresholds["given"] = options.threshold
-        if bundle.manifest.thresholds.image is not None:
-            thresholds["bundle"] = bundle.manifest.thresholds.image
+        own = bundle.thresholds(bundle.precision(options.precision)).image
+        if own is not None:
+            thresholds["bundle"] = own
         figures = measure(judged, thresholds)
         mistakes = draw_mistakes(worst(figures, WORST), detector.judge, heat_range(figures))
         about = _about(options, bundle, detector.provenance, dataset)

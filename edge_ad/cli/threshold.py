@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge_ad.bundle import Bundle
     from edge_ad.calibration.options import ThresholdOptions
     from edge_ad.datasets import Dataset, Sample
-    from edge_ad.specs import ThresholdOrigin
+    from edge_ad.specs import Precision, ThresholdOrigin, Thresholds
 
 Images = Literal["test", "train", "scores"]
 
@@ -41,7 +41,8 @@ def command(**given: Any) -> None:
     """Choose the score from which on BUNDLE calls a frame anomalous, and write it into a new bundle.
 
     best-f1 needs good and defective images, the other rules good ones alone. The manifest says how the threshold was
-    chosen and which share of false alarms to expect; nothing else in the bundle changes.
+    chosen and which share of false alarms to expect; nothing else in the bundle changes. The threshold is that of the
+    precision that judged; the others keep theirs.
     """
     from edge_ad.bundle import Bundle, check_destination, write_changed
     from edge_ad.calibration.options import threshold_options
@@ -52,13 +53,12 @@ def command(**given: Any) -> None:
     require_extra("edge-ad threshold", ("scipy",), "eval")
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)
-    scores, truth, images = _scores(options, bundle)
+    scores, truth, images, precision = _scores(options, bundle)
+    bundle.model_file(precision)  # raises where the bundle holds none
     value, origin = choose_threshold(options.request, scores, truth)
-    origin = replace(origin, images=images)
-    written = write_changed(
-        bundle, options.destination, {"thresholds": Thresholds(value, origin)}, replace=options.replaces
-    )
-    for line in describe(value, origin):
+    chosen = Thresholds(value, replace(origin, images=images))
+    written = write_changed(bundle, options.destination, _changes(bundle, precision, chosen), replace=options.replaces)
+    for line in (*describe(value, origin), *_whose(written, precision)):
         click.echo(line, err=True)
     click.echo(str(written.path))
 
@@ -85,25 +85,61 @@ def describe(value: float, origin: ThresholdOrigin) -> list[str]:
     return lines
 
 
-def _scores(options: ThresholdOptions, bundle: Bundle) -> tuple[list[float], list[bool], Images | None]:
-    """Scores, truth, and which images they are of. Raises: ConfigError, SourceError."""
+def _changes(bundle: Bundle, precision: Precision, chosen: Thresholds) -> dict[str, Any]:
+    """What has to change in the manifest for one precision to get thresholds and the others to keep what they have."""
+    manifest = bundle.manifest
+    if precision != "fp32":
+        return {"precision_thresholds": manifest.precision_thresholds | {precision: chosen}}
+    # Those without their own have used the one of fp32 so far, if it had one.
+    others = {other: bundle.thresholds(other) for other in manifest.models if other != "fp32"}
+    kept = {other: thresholds for other, thresholds in others.items() if thresholds.image is not None}
+    return {"thresholds": chosen, "precision_thresholds": kept}
+
+
+def _whose(written: Bundle, precision: Precision) -> list[str]:
+    """Whose threshold it is, and what the others have; nothing where the bundle holds one precision."""
+    others = ((other, written.thresholds(other).image) for other in written.manifest.models if other != precision)
+    texts = [f"{other} has {'none' if image is None else format(image, '.6g')}" for other, image in others]
+    return [f"this is the threshold of {precision}; {', '.join(texts)}"] if texts else []
+
+
+def _scores(options: ThresholdOptions, bundle: Bundle) -> tuple[list[float], list[bool], Images | None, Precision]:
+    """Scores, truth, which images they are of, and which precision they are of. Raises: ConfigError, SourceError."""
     from edge_ad.calibration.results import read_scores
 
+    precision = bundle.precision(options.precision)
     if options.scores is None:
         dataset = options.dataset
-        return ([], [], None) if dataset is None else _judged(options, bundle, dataset)
+        judged = ([], [], None) if dataset is None else _judged(options, bundle, precision, dataset)
+        return (*judged, precision)
     scores, truth, lost, models = read_scores(options.scores)
     if lost:
         click.echo(f"note: {lost} images of {options.scores} were not judged and count nowhere", err=True)
-    own = {bundle.manifest.files[file] for file in bundle.manifest.models.values()}
-    if not models <= own:
-        raise ConfigError(
-            str(options.scores), [f"these are scores of another model than that of {bundle.path}; evaluate that bundle"]
-        )
-    return scores, truth, "scores"
+    if models:
+        precision = _precision_of(models, options, bundle)
+    return scores, truth, "scores", precision
 
 
-def _judged(options: ThresholdOptions, bundle: Bundle, dataset: Dataset) -> tuple[list[float], list[bool], Images]:
+def _precision_of(models: set[str], options: ThresholdOptions, bundle: Bundle) -> Precision:
+    """Precision of the bundle's model that scores name by its hash.
+
+    Raises: ConfigError for scores of another model, of several, or of another precision than the wanted one.
+    """
+    manifest, wanted = bundle.manifest, options.precision
+    if not models <= {manifest.files[file] for file in manifest.models.values()}:
+        fault = f"these are scores of another model than that of {bundle.path}; evaluate that bundle"
+        raise ConfigError(str(options.scores), [fault])
+    named = [precision for precision, file in manifest.models.items() if manifest.files[file] in models]
+    if len(models) > 1:
+        raise ConfigError(str(options.scores), [f"wanted scores of one model, got those of {' and '.join(named)}"])
+    if wanted is not None and wanted not in named:
+        raise ConfigError(str(options.scores), [f"wanted scores of {wanted}, these are of {named[0]}"])
+    return wanted or named[0]
+
+
+def _judged(
+    options: ThresholdOptions, bundle: Bundle, precision: Precision, dataset: Dataset
+) -> tuple[list[float], list[bool], Images]:
     from edge_ad.calibration.evaluate import judge_images
     from edge_ad.runtime.detector import open_detector
     from edge_ad.runtime.opencv import load_cv2
@@ -111,7 +147,7 @@ def _judged(options: ThresholdOptions, bundle: Bundle, dataset: Dataset) -> tupl
     samples, images = _chosen(options, dataset)
     load_cv2()
     with open_detector(
-        bundle, engine=options.engine, precision=options.precision, engine_cache=options.engine_cache
+        bundle, engine=options.engine, precision=precision, engine_cache=options.engine_cache
     ) as detector:
         # Masks decide nothing about the score of an image, so they are not read.
         bare = [replace(sample, mask=None) for sample in samples]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from edge_ad.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.errors import EngineError, one_line
-from edge_ad.runtime.engines.cache import BlobCache
+from edge_ad.specs import Precision
 
 log = logging.getLogger(__name__)
 
 DEVICE = "CPU"
-PRECISION_HINT = {"fp32": "f32", "fp16": "f16", "int8": "f32"}  # int8 lives in the graph's Q/DQ; the rest of it is f32
 EFFECTIVE = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -35,21 +36,24 @@ class OpenVinoEngine(Engine):
         except ModuleNotFoundError as exc:
             raise EngineError("engine 'openvino' needs the package 'openvino': pip install openvino") from exc
         core = openvino.Core()
+        capabilities = sorted(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-            "INFERENCE_PRECISION_HINT": PRECISION_HINT[self.spec.precision],
+            "INFERENCE_PRECISION_HINT": _hint(self.spec.precision, capabilities),
         }
         fingerprint = {
             "engine": self.name,
             "version": openvino.get_version(),
             "device": str(core.get_property(DEVICE, "FULL_DEVICE_NAME")),
-            "capabilities": " ".join(sorted(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))),
+            "capabilities": " ".join(capabilities),
             "config": " ".join(f"{key}={value}" for key, value in sorted(config.items())),
+            "precision": self.spec.precision,
             "batch": str(self.spec.batch),
             "model": self.spec.model_sha256,
         }
-        cache = BlobCache(self.spec.cache_dir) if self.spec.cache_dir is not None else None
+        folder = self.spec.cache_dir
+        cache = BlobCache(folder, "compiled engine") if folder is not None else None
         self._compiled = self._from_cache(core, cache, fingerprint, config)
         if self._compiled is None:
             self._compiled = self._compile(core, config)
@@ -95,6 +99,15 @@ class OpenVinoEngine(Engine):
 
     def close_impl(self) -> None:
         del self._request, self._compiled
+
+
+def _hint(precision: Precision, capabilities: Sequence[str]) -> str:
+    """Arithmetic to ask for. int8 lives in the graph's Q/DQ, and the rest of that graph is float32.
+
+    A CPU without float16 is asked for float32, which is what the graph's float16 values are computed in then: asked
+    for float16, OpenVINO would take bfloat16, which is eight times as coarse.
+    """
+    return "f16" if precision == "fp16" and "FP16" in capabilities else "f32"
 
 
 def _exported(compiled: Any) -> bytes:

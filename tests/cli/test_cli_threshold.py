@@ -142,7 +142,7 @@ def test_in_place(base: list[str], tiny_bundle: Path, tmp_path: Path, capsys: Ca
 
 def test_a_bundle_of_before_is_read(tiny_bundle: Path, tmp_path: Path) -> None:
     """Without the origin of its threshold, as edge-ad 0.1 wrote it."""
-    from edge_ad.bundle import Manifest
+    from edge_ad.manifest import Manifest
     from edge_ad.validation import build
 
     data = yaml.safe_load((tiny_bundle / MANIFEST).read_text())
@@ -219,3 +219,121 @@ def test_a_missing_extra_is_said(base: list[str], capsys: Capture, monkeypatch: 
     monkeypatch.setitem(sys.modules, "scipy", None)
     line = fails(MISSING, [*base, "--value", "0.5", "-o", "new.edgead"], capsys)
     assert "pip install 'edge-ad[eval]'" in line
+
+
+@pytest.fixture
+def on_two(base: list[str], two_precisions: Path) -> list[str]:
+    """The command on a bundle of fp32 (threshold 0.5) and int8 (no thresholds of its own; its scores are halves)."""
+    return [base[0], str(two_precisions), *base[2:]]
+
+
+def thresholds_of(bundle: Bundle) -> dict[str, float | None]:
+    return {precision: bundle.thresholds(precision).image for precision in bundle.manifest.models}
+
+
+def test_a_threshold_belongs_to_the_precision_that_judged(
+    on_two: list[str], tiny_bundle: Path, data: Path, capsys: Capture
+) -> None:
+    whole = sorted(scores_of(tiny_bundle, data / "test" / "good"))
+    middle = (whole[2] + whole[3]) / 2
+    rule = [data, "--rule", "quantile", "--quantile", "0.5", "-o", "new.edgead"]
+    bundle, said = chosen([*on_two, *rule, "--precision", "int8"], capsys)
+    own = bundle.manifest.precision_thresholds["int8"]
+    assert own.image == pytest.approx(middle / 2, abs=1e-6)
+    assert own.image_origin is not None and own.image_origin.images == "test"
+    assert thresholds_of(bundle) == {"fp32": 0.5, "int8": own.image}
+    assert bundle.manifest.thresholds == Bundle.read(tiny_bundle).manifest.thresholds
+    assert said.splitlines()[-1] == "this is the threshold of int8; fp32 has 0.5"
+    # int8 is not proven, so it is fp32 that judges; what int8 has stays.
+    base = [on_two[0], "new.edgead", *on_two[2:]]
+    rule[-1] = "other.edgead"
+    other, said = chosen([*base, *rule], capsys, "other.edgead")
+    assert thresholds_of(other) == {"fp32": pytest.approx(middle, abs=1e-6), "int8": own.image}
+    assert other.manifest.precision_thresholds["int8"] == own
+    assert said.splitlines()[-1] == f"this is the threshold of fp32; int8 has {own.image:.6g}"
+
+
+def test_a_shared_threshold_stays_with_the_others(on_two: list[str], capsys: Capture) -> None:
+    """What int8 is judged by must not change behind the user's back when fp32 gets another threshold."""
+    bundle, said = chosen([*on_two, "--value", "0.75", "-o", "new.edgead"], capsys)
+    assert thresholds_of(bundle) == {"fp32": 0.75, "int8": 0.5}
+    assert "this is the threshold of fp32; int8 has 0.5" in said
+    origin = bundle.manifest.thresholds.image_origin
+    assert origin is not None and origin.rule == "value"
+
+
+def test_where_there_was_no_threshold_the_one_of_fp32_is_for_all(
+    on_two: list[str], two_precisions: Path, capsys: Capture
+) -> None:
+    write_changed(Bundle.read(two_precisions), "bare.edgead", {"thresholds": {}})
+    bare = [on_two[0], "bare.edgead", *on_two[2:], "--value", "0.25"]
+    bundle, said = chosen([*bare, "-o", "new.edgead"], capsys)
+    assert thresholds_of(bundle) == {"fp32": 0.25, "int8": 0.25}
+    assert "this is the threshold of fp32; int8 has 0.25" in said
+    bundle, said = chosen([*bare, "--precision", "int8", "-o", "other.edgead"], capsys, "other.edgead")
+    assert thresholds_of(bundle) == {"fp32": None, "int8": 0.25}
+    assert "this is the threshold of int8; fp32 has none" in said
+
+
+def test_a_proven_precision_is_the_one_that_judges(on_two: list[str], two_precisions: Path, capsys: Capture) -> None:
+    from edge_ad.manifest import Quantization
+
+    passed = Quantization("mse", 300, "a" * 64, 0, 9, (), "passed", 60, 0, None, None, None)
+    write_changed(Bundle.read(two_precisions), "proven.edgead", {"quantization": {"int8": passed}})
+    proven = [on_two[0], "proven.edgead", *on_two[2:], "--value", "0.25", "-o", "new.edgead"]
+    bundle, _ = chosen(proven, capsys)
+    assert thresholds_of(bundle) == {"fp32": 0.5, "int8": 0.25}
+    assert bundle.manifest.quantization == {"int8": passed}
+
+
+def test_a_bundle_of_one_precision_is_not_told_whose_threshold_it_is(base: list[str], capsys: Capture) -> None:
+    _, said = chosen([*base, "--value", "0.25", "-o", "new.edgead"], capsys)
+    assert "this is the threshold of" not in said
+
+
+def test_a_model_that_is_not_there_gets_no_threshold(on_two: list[str], data: Path, capsys: Capture) -> None:
+    for source in (["--value", "0.5"], [data, "--rule", "best-f1"]):
+        arguments = [*on_two, *source, "--precision", "fp16", "-o", "new.edgead"]
+        assert "holds no fp16 model, only fp32, int8" in fails(BUNDLE, arguments, capsys)
+
+
+def test_scores_say_which_precision_they_are_of(on_two: list[str], two_precisions: Path, capsys: Capture) -> None:
+    files = Bundle.read(two_precisions).manifest.files
+    rule = ["--scores", "scores.csv", "--rule", "best-f1", "-o", "new.edgead", "--force"]
+
+    def score(*models: str) -> None:
+        rows = [("normal", 0.1), ("anomalous", 0.3)]
+        lines = [f"{truth},{value},{model}" for model in models for truth, value in rows]
+        Path("scores.csv").write_text("\n".join(["truth,score,model", *lines]))
+
+    score(files["model.int8.onnx"])
+    for option in ([], ["--precision", "int8"]):
+        bundle, _ = chosen([*on_two, *rule, *option], capsys)
+        assert thresholds_of(bundle) == {"fp32": 0.5, "int8": 0.2}
+    line = fails(CONFIG, [*on_two, *rule, "--precision", "fp32"], capsys)
+    assert "wanted scores of fp32, these are of int8" in line
+    score(files["model.onnx"])
+    assert thresholds_of(chosen([*on_two, *rule], capsys)[0]) == {"fp32": 0.2, "int8": 0.5}
+    score(*(files[name] for name in ("model.onnx", "model.int8.onnx")))
+    line = fails(CONFIG, [*on_two, *rule], capsys)
+    assert "wanted scores of one model, got those of fp32 and int8" in line
+    score("")  # a file that names no model
+    assert thresholds_of(chosen([*on_two, *rule], capsys)[0]) == {"fp32": 0.2, "int8": 0.5}
+    bundle, _ = chosen([*on_two, *rule, "--precision", "int8"], capsys)
+    assert thresholds_of(bundle) == {"fp32": 0.5, "int8": 0.2}
+
+
+def test_an_evaluation_counts_at_the_threshold_of_its_precision(
+    on_two: list[str], data: Path, engine_cache: Path, capsys: Capture
+) -> None:
+    chosen([*on_two, "--value", "0.125", "--precision", "int8", "-o", "new.edgead"], capsys)
+    for precision, threshold in (("int8", 0.125), ("fp32", 0.5)):
+        command = ["eval", "new.edgead", str(data), "--precision", precision, "-o", precision, "--json"]
+        assert main([*command, "--engine-cache", str(engine_cache)]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert content["thresholds"]["bundle"]["threshold"] == threshold
+        assert content["about"]["precision"] == precision
+        # The scores that it writes are those of the precision, and 'threshold' knows them again.
+        rule = ["--scores", f"{precision}/scores.csv", "--rule", "best-f1", "-o", f"{precision}.edgead"]
+        _, said = chosen([on_two[0], "new.edgead", *rule], capsys, f"{precision}.edgead")
+        assert f"this is the threshold of {precision};" in said

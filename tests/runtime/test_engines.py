@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import edge_ad
+from edge_ad.blob_cache import BlobCache
 from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
 from edge_ad.runtime.engines import make_engine
-from edge_ad.runtime.engines.cache import BlobCache
 
 AGREE_ATOL = 2e-5  # two fp32 libraries, probabilities; the same as the export check allows
 SAME_ATOL = 1e-6  # one library, one graph, one CPU, compiled twice

@@ -1,10 +1,11 @@
-"""Frames that show nothing: they must never be reported as normal."""
+"""Frames that show nothing: they must never be reported as normal, nor must anything be measured on them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edge_ad.frame import ImageArray
+from edge_ad.preprocess import ModelInput
 
 DARK_LEVEL = 10  # grey levels; sensor noise of a covered lens stays below, the darkest usable scene is far above
 BRIGHT_LEVEL = 245
@@ -28,3 +29,12 @@ def unusable_reason(image_hwc: ImageArray) -> str | None:
     if bool((sample == sample[0]).all()):
         return "the frame has one colour only; check the camera and its signal"
     return None
+
+
+def unusable_input(model_input: ModelInput) -> str | None:
+    """Why a frame cannot be judged, or None.
+
+    Only what shows the frame counts: padding is neither dark nor bright nor a second colour.
+    """
+    x_min, y_min, x_max, y_max = model_input.geometry.content_box
+    return unusable_reason(model_input.image_hwc[y_min:y_max, x_min:x_max])

@@ -1,0 +1,135 @@
+"""What manifest.yaml of a bundle says, as frozen values; `edge_ad.bundle` reads and writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_ad.specs import (
+    GateVerdict,
+    PostprocessSpec,
+    Precision,
+    PreprocessSpec,
+    RangeMethod,
+    TensorSpec,
+    Thresholds,
+)
+from edge_ad.validation import strict
+
+
+@strict
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where the model came from.
+
+    Attributes:
+        family: name of the model family (`glass`).
+        config: the family's own configuration, as plain values.
+        checkpoint_sha256: hash of the checkpoint file; None when there was none.
+    """
+
+    family: str
+    config: dict[str, Any]
+    checkpoint_sha256: str | None = None
+
+
+@strict
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported graph is from the network it came from, on the images of the export check.
+
+    Attributes:
+        images: how many images were compared.
+        patch_map, anomaly_map, pred_score: largest absolute differences.
+        patch_map_spread: largest minus smallest patch probability of the published network on an image; near 0 the
+            comparison says little.
+        tolerance: what was allowed for the three outputs.
+    """
+
+    images: int
+    patch_map: float
+    anomaly_map: float
+    pred_score: float
+    patch_map_spread: float
+    tolerance: float
+
+
+@strict
+@dataclass(frozen=True)
+class Quantization:
+    """How a graph of lower precision came from the float one, and whether that is proven.
+
+    Attributes:
+        ranges: how the range of each activation was chosen; None for fp16, which needs none.
+        images: how many images the ranges were taken on.
+        images_sha256: hash of the content of those images.
+        seed: that they were drawn with.
+        layers: quantized or cast layers of the network, without those of `float_layers`.
+        float_layers: layers that the gate put back into float.
+        gate: `passed` when the graph agrees with the float one within the tolerances on images that it was not made
+            with; `unproven` when nobody asked.
+        held_out: how many images the gate looked at.
+        flips: images among them that the two models label differently; None when they were not counted.
+        auroc_change: image AUROC of this graph minus that of the float one; None without labels.
+        map_correlation: Pearson's, of the two anomaly maps; None when it was not measured.
+        speed_up: time of the float graph divided by the time of this one, as the gate saw; None when not measured.
+    """
+
+    ranges: RangeMethod | None
+    images: int
+    images_sha256: str
+    seed: int
+    layers: int
+    float_layers: tuple[str, ...]
+    gate: GateVerdict
+    held_out: int
+    flips: int | None
+    auroc_change: float | None
+    map_correlation: float | None
+    speed_up: float | None
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for negative counts, or a gate that has passed without an image to look at."""
+        if min(self.images, self.layers, self.held_out, self.flips or 0) < 0:
+            raise ValueError("images, layers, held_out and flips: wanted at least 0")
+        if self.gate == "passed" and not self.held_out:
+            raise ValueError("gate: cannot have passed on no image")
+
+    @property
+    def is_proven_and_faster(self) -> bool:
+        """Whether this graph is the one to run unless another is asked for."""
+        return self.gate == "passed" and (self.speed_up is None or self.speed_up >= 1)
+
+
+@strict
+@dataclass(frozen=True)
+class Manifest:
+    """Content of manifest.yaml.
+
+    Attributes:
+        models: file of each precision that the bundle holds.
+        quantization: how those of lower precision were made; none for a precision without a record.
+        thresholds: of fp32, and of each precision that has none of its own.
+        precision_thresholds: of the precisions that have their own.
+        openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
+        parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
+        files: SHA-256 of every file but the manifest and its checksum.
+        tools: versions of what wrote the bundle.
+    """
+
+    schema_version: int
+    model: ModelInfo
+    preprocess: PreprocessSpec
+    postprocess: PostprocessSpec
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    models: dict[Precision, str]
+    files: dict[str, str]
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    precision_thresholds: dict[Precision, Thresholds] = field(default_factory=dict)
+    quantization: dict[Precision, Quantization] = field(default_factory=dict)
+    openvino_ir: dict[Precision, str] = field(default_factory=dict)
+    parity: Parity | None = None
+    openvino_ir_parity: Parity | None = None
+    tools: dict[str, str] = field(default_factory=dict)
