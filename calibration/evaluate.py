@@ -98,7 +98,7 @@ def judge_images(
     pixels: dict[tuple[str, Half | None], PixelGroup] = {}
     empty: list[str] = []
     for name, sample in zip(names, watch(samples), strict=True):
-        result, image, verdict = _judge_one(name, sample, judge)
+        result, image, verdict = judge_one(name, sample, judge)
         result = replace(result, half=half_of.get(name))
         results.append(result)
         if image is None or verdict is None or verdict.maps is None or (sample.anomalous and sample.mask is None):
@@ -112,7 +112,7 @@ def judge_images(
     return Judged(tuple(results), pixels, tuple(empty))
 
 
-def _judge_one(name: str, sample: Sample, judge: Judge) -> tuple[ImageResult, ImageArray | None, Verdict | None]:
+def judge_one(name: str, sample: Sample, judge: Judge) -> tuple[ImageResult, ImageArray | None, Verdict | None]:
     try:
         image = read_image(sample)
         verdict = judge(image)

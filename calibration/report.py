@@ -11,7 +11,8 @@ from typing import Any
 from edge_ad.calibration.evaluate import ImageResult
 from edge_ad.calibration.figures import Figures
 from edge_ad.calibration.report_charts import histogram, precision_recall_chart, roc_chart, score_span
-from edge_ad.calibration.report_pictures import Mistake, heat_colours, heat_range
+from edge_ad.calibration.report_drawing import heat_colours
+from edge_ad.calibration.report_pictures import Mistake, heat_range
 from edge_ad.calibration.results import About, shown
 from edge_ad.calibration.thresholds import CONFIDENCE, rate_interval
 from edge_ad.metrics.localization import PRO_LIMIT
@@ -46,18 +47,13 @@ def report_html(
         mistakes: drawn images.
         notes: what a reader should know.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure_text, "percent": percent_text, "interval": interval_text, "shown": shown}
-    environment.filters["data"] = data_url
-    template = environment.from_string(resources.files("edge_ad.calibration").joinpath(TEMPLATE).read_text("utf-8"))
     scores = [result.score for result in figures.results if result.score is not None]
     truth = [result.sample.anomalous for result in figures.results if result.score is not None]
     in_use = None if figures.in_use is None else figures.operations[figures.in_use]
     roc, pr = roc_curve(scores, truth), precision_recall_curve(scores, truth)
     low, high = heat_range(figures)
-    page = template.render(
+    return render_page(
+        TEMPLATE,
         about=about,
         figures=figures,
         in_use=in_use,
@@ -81,7 +77,25 @@ def report_html(
         confidence=CONFIDENCE,
         notes=[shown(note) for note in notes],
     )
-    return page.encode("utf-8")
+
+
+def render_page(template: str, **values: Any) -> bytes:
+    """A page as UTF-8 with every value escaped.
+
+    Args:
+        template: file below the folder of `edge_ad.calibration`.
+        values: by the name that the template knows them by; it must know no other.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    folder = resources.files("edge_ad.calibration")
+    loader = FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": figure_text, "percent": percent_text, "interval": interval_text, "shown": shown}
+    environment.filters["data"] = data_url
+    return environment.get_template(template).render(**values).encode("utf-8")
 
 
 def figure_text(value: float | None) -> str:

@@ -28,7 +28,7 @@ def roc_chart(curve: RocCurve, operation: Operation | None) -> bytes:
     axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=INK, linewidth=1.8, clip_on=False)
     if operation is not None:
         _mark(axes, operation.false_alarm_rate, operation.recall)
-    return _svg(figure)
+    return svg_bytes(figure)
 
 
 def precision_recall_chart(curve: PrecisionRecallCurve, operation: Operation | None, share: float) -> bytes:
@@ -43,7 +43,7 @@ def precision_recall_chart(curve: PrecisionRecallCurve, operation: Operation | N
     axes.step(recall, precision, where="pre", color=INK, linewidth=1.8, clip_on=False)
     if operation is not None:
         _mark(axes, operation.recall, operation.precision)
-    return _svg(figure)
+    return svg_bytes(figure)
 
 
 def histogram(good: Sequence[float], bad: Sequence[float], span: tuple[float, float], threshold: float | None) -> bytes:
@@ -54,7 +54,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], span: tuple[float, fl
 
     Returns: SVG.
     """
-    figure = _figure(HISTOGRAM_INCHES)
+    figure = blank_figure(HISTOGRAM_INCHES)
     axes = figure.add_subplot()
     edges = np.linspace(*span, BINS + 1).tolist()
     for values, colour in ((good, GOOD_COLOUR), (bad, BAD_COLOUR)):
@@ -67,8 +67,8 @@ def histogram(good: Sequence[float], bad: Sequence[float], span: tuple[float, fl
     axes.set_xlim(*span)
     axes.set_xlabel("score")
     axes.set_ylabel("% of images")
-    _plain(axes)
-    return _svg(figure)
+    plain_axes(axes)
+    return svg_bytes(figure)
 
 
 def score_span(scores: Sequence[float], threshold: float | None) -> tuple[float, float]:
@@ -80,21 +80,23 @@ def score_span(scores: Sequence[float], threshold: float | None) -> tuple[float,
 
 
 def _square(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = _figure((SIDE_INCHES, SIDE_INCHES))
+    figure = blank_figure((SIDE_INCHES, SIDE_INCHES))
     axes = figure.add_subplot()
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label, aspect="equal")
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
-    _plain(axes)
+    plain_axes(axes)
     return figure, axes
 
 
-def _figure(inches: tuple[float, float]) -> Figure:
+def blank_figure(inches: tuple[float, float]) -> Figure:
+    """An empty chart of that size."""
     from matplotlib.figure import Figure  # without pyplot, which would pick a window system
 
     return Figure(figsize=inches, layout="constrained")
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """Give axes the look that all charts of reports have."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(labelsize=8, colors=INK, color=FAINT)
@@ -107,7 +109,8 @@ def _mark(axes: Axes, x: float | None, y: float | None) -> None:
         axes.plot([x], [y], marker="o", markersize=8, markerfacecolor=MARK, markeredgecolor="white", clip_on=False)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg_bytes(figure: Figure) -> bytes:
+    """The chart as an SVG file; equal charts are equal bytes."""
     import matplotlib
 
     buffer = io.BytesIO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 
 from edge_ad.calibration.evaluate import ImageResult, Judge
 from edge_ad.calibration.figures import Figures
+from edge_ad.calibration.report_drawing import heat_picture, jpeg, small_picture
 from edge_ad.datasets import read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.frame import ImageArray
 
-MAX_SIDE = 400  # pixels of a picture in the report
-OPACITY = 0.6
-OUTLINE_RGB, SHADE_RGB, UNSEEN = (255, 255, 255), (0, 0, 0), 0.35
-JPEG_QUALITY = 85
+OUTLINE_RGB, SHADE_RGB = (255, 255, 255), (0, 0, 0)
 
 Kind = Literal["missed", "false alarm", "closest"]
 
@@ -80,57 +77,12 @@ def draw_mistakes(chosen: Sequence[tuple[ImageResult, Kind]], judge: Judge, heat
         if verdict.maps is None:
             continue
         mask = read_mask(result.sample, (image.shape[0], image.shape[1]))
-        height, width = _fitted(image)
-        small = _resized(image, (height, width))
-        values = _resized_map(verdict.anomaly_map_frame, (height, width))
-        outline = _outline(mask, (height, width))
-        box = [round(edge * width / image.shape[1]) for edge in verdict.maps.geometry.inspected_box]
-        overlay = _heated(small, values, heat)
-        unseen = np.ones((height, width), bool)
-        unseen[box[1] : box[3], box[0] : box[2]] = False
-        overlay[unseen] = (small[unseen] * UNSEEN).astype(np.uint8)
-        pictures = [_jpeg(_outlined(picture, outline)) for picture in (small, overlay)]
+        small = small_picture(image)
+        overlay = heat_picture(small, verdict.anomaly_map_frame, heat, verdict.maps.geometry.inspected_box)
+        outline = _outline(mask, (small.shape[0], small.shape[1]))
+        pictures = [jpeg(_outlined(picture, outline)) for picture in (small, overlay)]
         drawn.append(Mistake(result, kind, pictures[0], pictures[1], bool(mask.any())))
     return drawn
-
-
-def heat_colours(count: int) -> list[str]:
-    """Colours from no heat to full heat, for a legend."""
-    from matplotlib import colors
-
-    return [colors.to_hex(colour) for colour in _turbo(np.linspace(0, 1, count))]
-
-
-def _heated(picture: ImageArray, values: NDArray[np.float32], heat: tuple[float, float]) -> ImageArray:
-    share = np.clip((values - heat[0]) / (heat[1] - heat[0]), 0, 1)
-    opacity = (OPACITY * np.minimum(1, 2 * share))[..., None]  # what reaches the threshold is drawn in full
-    blended = picture * (1 - opacity) + 255 * _turbo(share)[..., :3] * opacity
-    return np.asarray(blended, dtype=np.uint8)
-
-
-def _turbo(share: NDArray[np.floating]) -> NDArray[np.float64]:
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps["turbo"](share), dtype=np.float64)
-
-
-def _fitted(image: ImageArray) -> tuple[int, int]:
-    scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
-    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-
-
-def _resized(image: ImageArray, hw: tuple[int, int]) -> ImageArray:
-    from PIL import Image
-
-    resized = Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.uint8)
-
-
-def _resized_map(values: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[np.float32]:
-    from PIL import Image
-
-    resized = Image.fromarray(np.ascontiguousarray(values)).resize((hw[1], hw[0]), Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.float32)
 
 
 def _outline(mask: NDArray[np.bool_], hw: tuple[int, int]) -> list[NDArray[np.int32]]:
@@ -149,11 +101,3 @@ def _outlined(picture: ImageArray, outline: Sequence[NDArray[np.int32]]) -> Imag
     for colour, stroke in ((SHADE_RGB, 3), (OUTLINE_RGB, 1)):
         cv2.polylines(drawn, list(outline), True, colour, stroke, cv2.LINE_AA)
     return drawn
-
-
-def _jpeg(picture: ImageArray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

@@ -6,9 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,15 +13,19 @@ from typing import Any
 
 from edge_ad.calibration.evaluate import ImageResult
 from edge_ad.calibration.figures import Figures
+from edge_ad.calibration.results_folder import FolderKind, check_folder, write_folder
 from edge_ad.calibration.thresholds import CONFIDENCE, rate_interval
-from edge_ad.errors import ConfigError, OutputError, os_reason
+from edge_ad.errors import ConfigError, os_reason
 from edge_ad.metrics.localization import PRO_LIMIT
 from edge_ad.metrics.ranking import Operation, precision_recall_curve, roc_curve
-from edge_ad.storage import fsync_directory, publish_directory, write_durably
 
 SCHEMA_VERSION = 1
 RESULTS, SCORES, REPORT, ROC, PRECISION_RECALL = "results.json", "scores.csv", "report.html", "roc.csv", "pr.csv"
-FILES = frozenset({RESULTS, SCORES, REPORT, ROC, PRECISION_RECALL})
+EVALUATION = FolderKind(
+    files=frozenset({RESULTS, SCORES, REPORT, ROC, PRECISION_RECALL}),
+    marks=frozenset({RESULTS, SCORES}),
+    example="eval-bottle",
+)
 _TRUTHS = {"normal": False, "good": False, "0": False, "anomalous": True, "defective": True, "1": True}
 _MAX_FAULTS = 5
 
@@ -138,7 +139,7 @@ def scores_csv(judged: Iterable[ImageResult], model_sha256: str) -> bytes:
         }
         for result in judged
     ]
-    return _csv(rows)
+    return csv_bytes(rows)
 
 
 def curve_csvs(figures: Figures) -> dict[str, bytes]:
@@ -149,7 +150,9 @@ def curve_csvs(figures: Figures) -> dict[str, bytes]:
     for name, curve in ((ROC, roc_curve(scores, truth)), (PRECISION_RECALL, precision_recall_curve(scores, truth))):
         if curve is not None:
             columns = {key: values.tolist() for key, values in vars(curve).items()}
-            files[name] = _csv([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+            files[name] = csv_bytes(
+                [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            )
     return files
 
 
@@ -190,41 +193,13 @@ def read_scores(path: Path) -> tuple[list[float], list[bool], int, set[str]]:
 
 
 def check_results_folder(path: Path, *, force: bool) -> None:
-    """Raise OutputError early when results could not be written to `path`; what is not edge-ad's is never replaced."""
-    if not path.name:
-        raise OutputError(f"results folder {path}: wanted the name of a new folder, such as eval-bottle")
-    if not path.exists() and not path.is_symlink():
-        above = next(parent for parent in path.absolute().parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise OutputError(f"results folder {path}: {above} is no folder that can be written to")
-        return
-    held = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else None
-    if held == set():
-        return
-    if held is None or not held <= FILES or not {RESULTS, SCORES} <= held:
-        foreign = sorted(held - FILES) if held else []
-        what = f"holds {foreign[0]}, which is no result of edge-ad" if foreign else "is no folder of results"
-        raise OutputError(f"{path} exists and {what}; choose another --output")
-    if not force:
-        raise OutputError(f"{path} holds earlier results; give --force to replace them, or choose another --output")
+    """Raise OutputError early when an evaluation could not be written to `path`, see `check_folder`."""
+    check_folder(path, EVALUATION, force=force)
 
 
 def write_results(path: Path, files: Mapping[str, bytes], *, force: bool) -> None:
-    """Write a folder of results: all of it appears at `path`, or nothing. Raises: OutputError."""
-    check_results_folder(path, force=force)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        try:
-            for name, data in files.items():
-                write_durably(scratch / name, data)
-            scratch.chmod(0o755)
-            fsync_directory(scratch)
-            publish_directory(scratch, path, replace=True)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as exc:
-        raise OutputError(f"results folder {path}: cannot be written: {os_reason(exc)}") from exc
+    """Write an evaluation: all of it appears at `path`, or nothing. Raises: OutputError."""
+    write_folder(path, EVALUATION, files, force=force)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -237,7 +212,8 @@ def shown(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
+    """At least one row as CSV in UTF-8, the keys of the first as its heading."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()

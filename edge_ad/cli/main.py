@@ -17,9 +17,11 @@ from edge_ad.errors import EdgeAdError, OutputError, os_reason
 COMMANDS = {
     "train": "Train a detector on good pictures.",
     "export": "Turn a trained checkpoint into a bundle.",
+    "calibrate": "Give a bundle an int8 or fp16 model that is proven on images.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
+    "compare": "Say how far two models agree.",
     "info": "Say what is in a bundle.",
     "demo": "Show the whole chain on a simulated line.",
 }

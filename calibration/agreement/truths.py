@@ -1,0 +1,56 @@
+"""The truth about pixels, on the model's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_ad.calibration.agreement.answers import Pair
+from edge_ad.calibration.evaluate import Watch
+from edge_ad.datasets import MaskArray, Sample, model_mask, read_image, read_mask
+from edge_ad.errors import ImageError
+from edge_ad.geometry import place
+from edge_ad.specs import PreprocessSpec
+
+
+@dataclass(frozen=True)
+class Truths:
+    """The masks of some images, read once for every model that is compared on them.
+
+    Attributes:
+        masks: by place of the image, (h, w) bool, True where defective, cut as an answer's anomaly map is; of the
+            defective images that have a mask.
+    """
+
+    masks: Mapping[int, MaskArray]
+
+    def of(self, pair: Pair) -> MaskArray | None:
+        """(h, w) bool for the pixels of an answer; None where nothing is known of them."""
+        if not pair.sample.anomalous:
+            return np.zeros(pair.reference.anomaly_map.shape, np.bool_)
+        return self.masks.get(pair.index)
+
+
+def read_truths(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = lambda samples: samples) -> Truths:
+    """Read the masks of defective images. A picture that cannot be read has none: no model can judge it either.
+
+    Args:
+        samples: the images, as they are judged.
+        spec: how the model sees a frame.
+
+    Raises: ImageError for a mask that is damaged or of another size than its picture.
+    """
+    masks = {}
+    for index, sample in enumerate(watch(samples)):
+        if not sample.anomalous or sample.mask is None:
+            continue
+        try:
+            height, width = read_image(sample).shape[:2]
+        except ImageError:
+            continue
+        x_min, y_min, x_max, y_max = place(spec, (height, width)).content_box
+        mask = model_mask(read_mask(sample, (height, width)), spec)
+        masks[index] = mask[y_min:y_max, x_min:x_max].copy()
+    return Truths(masks)

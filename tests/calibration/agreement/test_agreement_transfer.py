@@ -1,0 +1,178 @@
+"""Thresholds that follow a candidate's scores. Scores are whole 1024ths, so that sums of them are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edge_ad.calibration.agreement.answers import Answers
+from edge_ad.calibration.agreement.transfer import Transfer, rederive
+from edge_ad.calibration.thresholds import best_f1_threshold, false_alarm_threshold, quantile_threshold
+from edge_ad.errors import SourceError
+from edge_ad.specs import ThresholdOrigin, Thresholds
+
+AnswersMaker = Callable[..., Answers]
+BEST_F1 = ThresholdOrigin("best-f1", "test", 30, 20)
+QUANTILE = ThresholdOrigin("quantile", "train", 50, quantile=0.9)
+FALSE_ALARM = ThresholdOrigin("false-alarm", "train", 50, wanted_rate=0.1)
+VALUE = ThresholdOrigin("value")
+ORIGINS = [BEST_F1, QUANTILE, FALSE_ALARM, VALUE, None]
+
+
+def moved(
+    make: AnswersMaker,
+    origin: ThresholdOrigin | None,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    defects: list[str],
+    *,
+    labelled: bool = True,
+    threshold: float = 0.5,
+) -> Transfer:
+    found = rederive(Thresholds(threshold, origin), make(ours, defects), make(theirs, defects), labelled=labelled)
+    assert found is not None
+    return found
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[NDArray[np.float64], list[str]]:
+    rows = draw(st.lists(st.tuples(st.integers(100, 700), st.booleans()), min_size=1, max_size=40))
+    return np.array([score for score, _ in rows]) / 1024, ["dent" if bad else "good" for _, bad in rows]
+
+
+@given(scored(), st.integers(-100, 200), st.sampled_from(ORIGINS), st.booleans())
+def test_a_constant_is_followed_exactly(
+    make_answers: AnswersMaker,
+    images: tuple[NDArray[np.float64], list[str]],
+    step: int,
+    origin: ThresholdOrigin | None,
+    labelled: bool,
+) -> None:
+    scores, defects = images
+    shift = step / 1024
+    found = moved(make_answers, origin, scores, scores + shift, defects, labelled=labelled)
+    assert found.shift == pytest.approx(shift, abs=1e-8)
+    assert found.thresholds.image == pytest.approx(0.5 + found.shift, abs=1e-12)
+    assert found.thresholds.image_origin == origin
+
+
+@given(scored(), st.sampled_from(ORIGINS), st.booleans())
+def test_the_same_candidate_gets_the_same_threshold(
+    make_answers: AnswersMaker,
+    images: tuple[NDArray[np.float64], list[str]],
+    origin: ThresholdOrigin | None,
+    labelled: bool,
+) -> None:
+    scores, defects = images
+    found = moved(make_answers, origin, scores, scores, defects, labelled=labelled, threshold=0.3)
+    assert (found.shift, found.thresholds) == (0, Thresholds(0.3, origin))
+
+
+@given(scored(), st.integers(0, 2**32 - 1), st.sampled_from(ORIGINS))
+def test_no_threshold_moves_further_than_the_scores(
+    make_answers: AnswersMaker, images: tuple[NDArray[np.float64], list[str]], seed: int, origin: ThresholdOrigin | None
+) -> None:
+    ours, defects = images
+    theirs = ours + np.random.default_rng(seed).integers(-80, 120, len(ours)) / 1024
+    found = moved(make_answers, origin, ours, theirs, defects)
+    assert (theirs - ours).min() - 1e-9 <= found.shift <= (theirs - ours).max() + 1e-9
+
+
+def two_kinds(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """30 good and 20 defective images that overlap; the candidate scores a little higher, by 10 to 40 1024ths."""
+    rng = np.random.default_rng(seed)
+    ours = np.concatenate([rng.integers(100, 420, 30), rng.integers(350, 800, 20)]) / 1024
+    return ours, ours + rng.integers(10, 41, 50) / 1024, ["good"] * 30 + ["dent"] * 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_shift_is_that_of_the_rule(make_answers: AnswersMaker, seed: int) -> None:
+    ours, theirs, defects = two_kinds(seed)
+    truth = np.array(defects) == "dent"
+    expected = {
+        BEST_F1: best_f1_threshold(theirs, truth).value - best_f1_threshold(ours, truth).value,
+        QUANTILE: quantile_threshold(theirs[~truth], 0.9) - quantile_threshold(ours[~truth], 0.9),
+        FALSE_ALARM: false_alarm_threshold(theirs[~truth], 0.1) - false_alarm_threshold(ours[~truth], 0.1),
+    }
+    followed = 0
+    for origin, shift in expected.items():
+        found = moved(make_answers, origin, ours, theirs, defects)
+        jumped = not 10 / 1024 <= shift <= 40 / 1024
+        assert found.by == ("nearest scores" if jumped else origin.rule)
+        followed += not jumped
+        if not jumped:
+            assert (found.shift, found.thresholds) == (shift, Thresholds(0.5 + shift, origin))
+    assert followed >= 2
+
+
+def test_a_rule_that_jumps_to_another_gap_is_not_followed(make_answers: AnswersMaker) -> None:
+    """Below 700 and below 400 F1 is the same, and the wider of the two gaps is taken: two 1024ths change which."""
+    defects = ["dent", "good", "good", "dent", "good", "good"]
+    ours, theirs = (np.array([700, 600, 500, 400, edge, 200]) / 1024 for edge in (301, 299))
+    truth = np.array(defects) == "dent"
+    rule = best_f1_threshold(theirs, truth).value - best_f1_threshold(ours, truth).value
+    assert rule * 1024 == 349.5 - 650
+    found = moved(make_answers, BEST_F1, ours, theirs, defects)
+    assert (found.by, found.shift) == ("nearest scores", 0)
+
+
+@pytest.mark.parametrize(("count", "taken"), [(3, 3), (5, 5), (40, 5), (50, 5), (51, 6), (120, 12)])
+def test_the_nearest_scores(make_answers: AnswersMaker, count: int, taken: int) -> None:
+    rng = np.random.default_rng(count)
+    ours, theirs = rng.random(count), rng.random(count)
+    found = moved(make_answers, VALUE, ours, theirs, ["good"] * count, threshold=0.4)
+    nearest = np.argsort(np.abs(ours - 0.4))[:taken]
+    assert found.by == "nearest scores"
+    assert found.shift == pytest.approx(np.median((theirs - ours)[nearest]), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("origin", "kept"),
+    [
+        (BEST_F1, slice(0, 30)),  # no defective image
+        (BEST_F1, slice(30, 50)),  # no good one
+        (QUANTILE, slice(30, 50)),
+        (FALSE_ALARM, slice(0, 9)),  # one image is more than the rate
+        (QUANTILE, slice(0, 1)),
+        (replace(QUANTILE, quantile=None), slice(0, 50)),
+        (replace(FALSE_ALARM, wanted_rate=None), slice(0, 50)),
+    ],
+)
+def test_too_few_images_for_the_rule(make_answers: AnswersMaker, origin: ThresholdOrigin, kept: slice) -> None:
+    ours, theirs, defects = two_kinds(0)
+    assert moved(make_answers, origin, ours[kept], theirs[kept], defects[kept]).by == "nearest scores"
+
+
+def test_rules_need_labels(make_answers: AnswersMaker) -> None:
+    ours, theirs, defects = two_kinds(1)
+    for origin in ORIGINS:
+        assert moved(make_answers, origin, ours, theirs, defects, labelled=False).by == "nearest scores"
+
+
+def test_a_threshold_never_leaves_what_a_score_can_be(make_answers: AnswersMaker) -> None:
+    """Above 1 no image would be called anomalous any more."""
+    ours = np.linspace(0.1, 0.6, 20)
+    found = moved(make_answers, VALUE, ours, ours + 0.25, ["good"] * 20, threshold=0.875)
+    assert (found.shift, found.thresholds.image) == (pytest.approx(0.25), 1.0)
+    # Scores above 1 are no probabilities and have no such limit.
+    found = moved(make_answers, VALUE, ours + 3, ours + 3.25, ["good"] * 20, threshold=3.5)
+    assert found.thresholds.image == pytest.approx(3.75)
+
+
+def test_without_a_threshold_there_is_none_to_carry_over(make_answers: AnswersMaker) -> None:
+    assert rederive(Thresholds(), make_answers([0.1]), make_answers([0.1]), labelled=True) is None
+    with pytest.raises(SourceError, match="nothing to compare"):
+        rederive(Thresholds(0.5), make_answers([None]), make_answers([0.1]), labelled=True)
+
+
+def test_images_of_one_model_alone_do_not_count(make_answers: AnswersMaker) -> None:
+    ours, theirs = make_answers([0.1, 0.2, 0.3, None]), make_answers([0.2, None, 0.4, 0.9])
+    found = rederive(Thresholds(0.2, VALUE), ours, theirs, labelled=True)
+    assert found is not None
+    assert found.shift == pytest.approx(0.1, abs=1e-12)
