@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge_ad.cli.calibrate import quantize_flags
 from edge_ad.cli.option import text_option
-from edge_ad.errors import MissingExtraError
+from edge_ad.errors import ConfigError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
+
+if TYPE_CHECKING:
+    from edge_ad.calibration.quantize_options import QuantizeOptions
+
+Options = TypeVar("Options")
 
 
 @click.command(name="export", short_help="Turn a trained checkpoint into a bundle.")
@@ -34,6 +41,8 @@ from edge_ad.validation import read_yaml
 @text_option("--format", metavar="FORMAT", help="onnx (default), openvino (IR beside it) or engine.")
 @text_option("--batch", metavar="N", help="Fixed batch size (default: dynamic).")
 @text_option("--opset", metavar="N", help="ONNX operator set, 13 to 17 (default: 17).")
+@text_option("--quantize", metavar="P", help="Add an int8 or fp16 model, proven on --data (see 'edge-ad calibrate').")
+@quantize_flags
 @click.option("--force", is_flag=True, default=None, help="Replace an existing bundle.")
 @click.option(
     "-c", "--config", "config", metavar="FILE", help="YAML file with any of these options; the command line wins."
@@ -52,6 +61,54 @@ def command(config: str | None, **given: Any) -> None:
         from edge_ad.export.to_bundle import export_bundle
     except ImportError as exc:
         raise MissingExtraError("edge-ad export", exc.name or "torch", "export") from exc
-    options = export_options(values, where, given)
+    lower, values, given = _apart(values, given)
+    faults: list[str] = []
+    options = _checked(lambda: export_options(values, where, given), faults)
+    quantization = _checked(lambda: _quantization(lower, where, given.get("output") or values.get("output")), faults)
+    if faults:
+        raise ConfigError(where, faults)
+    assert options is not None
     export_bundle(options, say=lambda line: click.echo(line, err=True))
+    if quantization is not None:
+        from edge_ad.cli.calibrate import quantize
+
+        try:
+            quantize(quantization)
+        except GateError as exc:
+            exc.args = (f"{exc}; {options.output} holds the float model alone",)
+            raise
     click.echo(str(options.output))
+
+
+def _apart(values: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What belongs to the quantization, by field name, and the rest of the file's values and of the command line's."""
+    from edge_ad.calibration.quantize_options import OF_EXPORT
+
+    def belongs(key: object) -> bool:
+        return str(key).replace("-", "_") in OF_EXPORT
+
+    lower = {str(key).replace("-", "_"): value for key, value in values.items() if belongs(key)}
+    lower |= {key: value for key, value in given.items() if belongs(key) and value is not None}
+    rest = {key: value for key, value in values.items() if not belongs(key)}
+    return lower, rest, {key: value for key, value in given.items() if not belongs(key)}
+
+
+def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOptions | None:
+    """Options of the quantization that follows; None without any."""
+    from edge_ad.calibration.quantize_options import quantize_options
+
+    present = {key: value for key, value in lower.items() if value is not None}
+    if not present:
+        return None
+    if "quantize" not in present:
+        raise ConfigError(where, [f"{key}: belongs to --quantize int8 or fp16, which is not given" for key in present])
+    return quantize_options({**present, "bundle": output or ".", "in_place": True}, where)
+
+
+def _checked(check: Callable[[], Options], faults: list[str]) -> Options | None:
+    """What a check returns; None when it found faults, which are added to `faults`."""
+    try:
+        return check()
+    except ConfigError as exc:
+        faults += exc.faults
+        return None

@@ -1,0 +1,222 @@
+"""An ONNX graph whose convolutions can be read and changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.errors import ExportError, one_line
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution with constant weights.
+
+    Attributes:
+        name: of its node, unique in the graph.
+        source, output: tensors that it reads and writes.
+        weight: name of its weights (out, in / groups, rows, columns).
+        bias: name of its bias (out,), None where it has none.
+        groups, strides, pads, dilations: as ONNX defines them; pads are top, left, bottom, right.
+    """
+
+    name: str
+    source: str
+    output: str
+    weight: str
+    bias: str | None
+    groups: int
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+
+    @property
+    def is_padded(self) -> bool:
+        return any(self.pads)
+
+
+class Graph:
+    """A model in ONNX, with its constants by name; every convolution has weights and a bias of its own.
+
+    Args:
+        model: is taken over and changed.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._inline_constants()
+        self._name_nodes()
+        self._separate_parameters()
+        self.producers: dict[str, NodeProto] = {out: node for node in model.graph.node for out in node.output}
+        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in model.graph.node:
+            for name in node.input:
+                self.consumers[name].append(node)
+        self.outputs = frozenset(value.name for value in model.graph.output)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Graph:
+        """Read a serialised model. Raises: ExportError when it is none."""
+        import onnx
+
+        try:
+            return cls(onnx.load_model_from_string(data))
+        except Exception as exc:
+            raise ExportError(
+                f"the float graph cannot be read as ONNX: {one_line(exc)}; export the bundle again"
+            ) from exc
+
+    def copy(self) -> Graph:
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        return Graph(model)
+
+    def serialized(self) -> bytes:
+        data: bytes = self.model.SerializeToString()
+        return data
+
+    def is_constant(self, name: str) -> bool:
+        return name in self._tensors
+
+    def constant(self, name: str) -> Floats:
+        """A constant in float64."""
+        from onnx import numpy_helper
+
+        return np.asarray(numpy_helper.to_array(self._tensors[name]), dtype=np.float64)
+
+    def replace(self, name: str, value: NDArray[np.floating[Any]]) -> None:
+        """Give a constant another value of the same shape, kept as float32."""
+        from onnx import numpy_helper
+
+        self._tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), name))
+
+    @property
+    def convolutions(self) -> list[Convolution]:
+        """Convolutions with constant weights over images, in the order of computation."""
+        return [
+            self._convolution(node)
+            for node in self.model.graph.node
+            if node.op_type == "Conv" and node.input[1] in self._tensors and len(self._tensors[node.input[1]].dims) == 4
+        ]
+
+    @property
+    def layers(self) -> list[Convolution]:
+        """Convolutions that may be quantized: all but those whose result reaches an output without a further one.
+
+        What follows the last convolution is a logit, its sigmoid and the smoothing: one channel, hardly any work, and
+        every rounding in it would show in the score.
+        """
+        tail = self._reached_backwards(self.outputs)
+        return [layer for layer in self.convolutions if layer.output not in tail]
+
+    def add_to_bias(self, layer: Convolution, difference: Floats) -> None:
+        """Add (out,) to the bias of a convolution, which gets one where it has none."""
+        if layer.bias is not None:
+            self.replace(layer.bias, self.constant(layer.bias) + difference)
+            return
+        node = next(node for node in self.model.graph.node if node.name == layer.name)
+        node.input.append(self.add_constant(f"{layer.name}.bias", difference))
+
+    def add_constant(self, name: str, value: Floats, dtype: type[np.floating[Any]] = np.float32) -> str:
+        """Add a constant under a name that is not taken. Returns: the name."""
+        from onnx import numpy_helper
+
+        tensor = self.model.graph.initializer.add()
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, dtype), name))
+        self._tensors[name] = tensor
+        return name
+
+    def drop_unused_constants(self) -> None:
+        used = {name for node in self.model.graph.node for name in node.input} | self.outputs
+        for tensor in [tensor for tensor in self.model.graph.initializer if tensor.name not in used]:
+            self.model.graph.initializer.remove(tensor)
+            del self._tensors[tensor.name]
+
+    def _reached_backwards(self, names: Iterable[str]) -> set[str]:
+        """Tensors from which one of `names` is computed without a convolution on the way."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name in found:
+                continue
+            found.add(name)
+            node = self.producers.get(name)
+            if node is not None and node.op_type != "Conv":
+                waiting += node.input
+        return found
+
+    def _convolution(self, node: NodeProto) -> Convolution:
+        from onnx import helper
+
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        top, left, bottom, right = given.get("pads", (0, 0, 0, 0))
+        return Convolution(
+            name=node.name,
+            source=node.input[0],
+            output=node.output[0],
+            weight=node.input[1],
+            bias=node.input[2] if len(node.input) > 2 and node.input[2] else None,
+            groups=given.get("group", 1),
+            strides=_pair(given.get("strides", (1, 1))),
+            pads=(top, left, bottom, right),
+            dilations=_pair(given.get("dilations", (1, 1))),
+        )
+
+    def _inline_constants(self) -> None:
+        """Exporters write equal constants once and name the others by an Identity; here each stands for itself."""
+        for node in list(self.model.graph.node):
+            if node.op_type == "Identity" and node.input[0] in self._tensors:
+                self._copy_constant(node.input[0], node.output[0])
+            elif node.op_type == "Constant" and node.attribute[0].name == "value":
+                tensor = self.model.graph.initializer.add()
+                tensor.CopyFrom(node.attribute[0].t)
+                tensor.name = node.output[0]
+                self._tensors[tensor.name] = tensor
+            else:
+                continue
+            self.model.graph.node.remove(node)
+
+    def _name_nodes(self) -> None:
+        taken = {node.name for node in self.model.graph.node}
+        for index, node in enumerate(self.model.graph.node):
+            if not node.name:
+                node.name = next(
+                    name for name in (f"{node.op_type}_{index}{'_' * n}" for n in range(99)) if name not in taken
+                )
+                taken.add(node.name)
+
+    def _separate_parameters(self) -> None:
+        used: set[str] = set()
+        for node in self.model.graph.node:
+            for index, name in enumerate(node.input):
+                if name not in self._tensors:
+                    continue
+                if name in used and node.op_type == "Conv":
+                    node.input[index] = self._copy_constant(name, f"{node.name}.{('input', 'weight', 'bias')[index]}")
+                used.add(node.input[index])
+
+    def _copy_constant(self, name: str, new_name: str) -> str:
+        tensor = self.model.graph.initializer.add()
+        tensor.CopyFrom(self._tensors[name])
+        tensor.name = new_name
+        self._tensors[new_name] = tensor
+        return new_name
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)

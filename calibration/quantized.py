@@ -1,0 +1,310 @@
+"""A bundle with a float model → what its quantized model adds to it: graph, record, thresholds and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from edge_ad.blob_cache import default_cache_dir
+from edge_ad.bundle import Bundle
+from edge_ad.calibration.agreement.answers import Answers, collect
+from edge_ad.calibration.agreement.document import (
+    AgreementAbout,
+    ModelAbout,
+    ReportContent,
+    ThresholdShift,
+    image_scores,
+    report_json,
+)
+from edge_ad.calibration.agreement.noise import measure_noise
+from edge_ad.calibration.agreement.pictures import draw_pairs, worst_frames
+from edge_ad.calibration.agreement.report import agreement_html
+from edge_ad.calibration.agreement.tolerances import statements
+from edge_ad.calibration.agreement.transfer import Transfer, rederive
+from edge_ad.calibration.agreement.truths import read_truths
+from edge_ad.calibration.evaluate import Judge, Watch
+from edge_ad.calibration.gate import HeldOut, OpenGraph, Outcome, Say, Subject, hold, try_once
+from edge_ad.calibration.images import CalibrationImages, Chosen, chosen_images, content_sha256, few_images
+from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
+from edge_ad.calibration.quantize.calibrate import calibrate, restored
+from edge_ad.calibration.quantize.graph import Graph
+from edge_ad.calibration.quantize.half import with_half
+from edge_ad.calibration.quantize.lint import check_qdq
+from edge_ad.calibration.quantize_options import QuantizeOptions
+from edge_ad.calibration.results import json_bytes
+from edge_ad.datasets import read_image
+from edge_ad.errors import BundleError, GateError
+from edge_ad.manifest import Quantization
+from edge_ad.specs import GateVerdict
+
+REPORT, REPORT_JSON = "report.html", "report.json"
+TIMED_ROUNDS = 21  # of float and quantized in turns
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What computes graphs, and talks to the user.
+
+    Attributes:
+        open_float: opens a judge of the bundle's float model.
+        open_graph: opens a judge of a graph of the wanted precision.
+        watch: makes something that shows how far a pass over images is, from what the pass is for.
+        say: receives a line for each step and each warning.
+    """
+
+    open_float: Callable[[], AbstractContextManager[Judge]]
+    open_graph: OpenGraph
+    watch: Callable[[str], Watch]
+    say: Say
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What to write.
+
+    Attributes:
+        changes: fields of the manifest.
+        files: the graph, and the report where the gate has looked.
+        content: what the report says; None where it has not.
+    """
+
+    changes: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    content: ReportContent | None
+
+
+class RejectedError(GateError):
+    """The gate does not let the graph pass. `report` is the page that shows why."""
+
+    def __init__(self, message: str, report: bytes) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Quantized:
+    """Make the model of lower precision that a bundle is to hold.
+
+    Raises: RejectedError when the gate is enforced and cannot be held; SourceError for images that are none; other
+        EdgeAdErrors. Nothing is written.
+    """
+    if "fp32" not in bundle.manifest.models:
+        raise BundleError(f"bundle {bundle.path}: holds no float model to start from; export it again")
+    chosen = chosen_images(options.data, options.val, count=options.images, seed=options.seed)
+    for note in chosen.notes:
+        tools.say(f"note: {note}")
+    float_graph = bundle.read_file(bundle.model_file("fp32"))
+    subject, used = _subject(bundle, float_graph, chosen, options, tools)
+    tools.say(f"{len(subject.layers)} layers in {options.quantize}")
+    if options.gate == "off":
+        graph = subject.build(frozenset())
+        tools.say(f"warning: the gate is off, nobody knows how far this {options.quantize} model is from the float one")
+        record = _record(subject, chosen, used, options, "unproven", None, None)
+        return Quantized(_changes(bundle, options, record, None), {_file(options): graph}, None)
+    held_out = _held_out(bundle, chosen, options, tools)
+    watch = tools.watch("comparing")
+    if options.gate == "enforce":
+        outcome = hold(subject, held_out, options.tolerances, watch, tools.say)
+    else:
+        outcome = try_once(subject, held_out, options.tolerances, watch)
+    with tools.open_float() as float_judge, tools.open_graph(outcome.graph) as judge:
+        speed_up = _speed_up(held_out.answers, float_judge, judge)
+        worst = worst_frames(held_out.answers, outcome.answers, outcome.agreement.flips)
+        pictures = draw_pairs(
+            worst,
+            held_out.answers,
+            outcome.answers,
+            outcome.agreement,
+            (float_judge, judge),
+            labelled=held_out.labelled,
+        )
+    old = bundle.thresholds("fp32")
+    transfer = rederive(old, held_out.answers, outcome.answers, labelled=held_out.labelled)
+    content = _content(bundle, chosen, options, held_out, outcome, transfer, speed_up)
+    content = replace(content, pictures=pictures, notes=(*content.notes, *chosen.notes))
+    page = agreement_html(content)
+    if options.gate == "enforce" and not outcome.holds:
+        raise RejectedError(_rejection(outcome, options), page)
+    record = _record(subject, chosen, used, options, content.verdict, outcome, speed_up)
+    files = {_file(options): outcome.graph, REPORT: page, REPORT_JSON: json_bytes(report_json(content))}
+    return Quantized(_changes(bundle, options, record, transfer), files, content)
+
+
+def _subject(
+    bundle: Bundle, float_graph: bytes, chosen: Chosen, options: QuantizeOptions, tools: Tools
+) -> tuple[Subject, int]:
+    """What is tried, and how many images it was calibrated on."""
+    if options.quantize == "fp16":
+        graph = Graph.parse(float_graph)
+        names = tuple(layer.name for layer in graph.layers)
+        return Subject(names, lambda float_layers: with_half(graph, float_layers), tools.open_graph), 0
+    images = CalibrationImages(chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"))
+    key = cache_key(
+        graph=float_graph,
+        images_sha256=content_sha256(chosen.calibration),
+        preprocess=bundle.manifest.preprocess,
+        options={"ranges": options.ranges, "seed": options.seed},
+    )
+    cache = CalibrationCache(options.calibration_cache or default_cache_dir("calibration"))
+    arrays = cache.get(key)
+    if arrays is None:
+        calibration, found = calibrate(
+            float_graph, lambda _: (image for _, image in images), options.ranges, options.seed
+        )
+        used = images.used
+        if not images.unreadable and not images.unusable:  # else a later run would not name them
+            cache.put(key, found)
+    else:
+        calibration, used = restored(float_graph, arrays), len(chosen.calibration)
+        tools.say("calibration from the cache")
+    for note in images.notes:
+        tools.say(f"warning: {note}")
+    warning = few_images(used, len(chosen.held_out))
+    if warning:
+        tools.say(f"warning: {warning}")
+
+    def build(float_layers: frozenset[str]) -> bytes:
+        graph = calibration.build(float_layers)
+        check_qdq(graph)
+        return graph
+
+    return Subject(calibration.layers, build, tools.open_graph), used
+
+
+def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: Tools) -> HeldOut:
+    """Judge the held-out images with the float model."""
+    with tools.open_float() as judge:
+        answers = collect(chosen.held_out, judge, tools.watch("float model"))
+        noise = measure_noise(chosen.held_out, judge, answers, seed=options.seed, watch=tools.watch("score noise"))
+    for lost in answers.lost:
+        tools.say(f"warning: {lost.name} is held out and was not judged: {lost.reason}")
+    return HeldOut(
+        answers=answers,
+        labelled=chosen.labelled,
+        threshold=bundle.thresholds("fp32").image,
+        threshold_of="bundle",
+        noise=noise,
+        truths=read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None,
+        seed=options.seed,
+    )
+
+
+def _speed_up(answers: Answers, float_judge: Judge, judge: Judge) -> float | None:
+    """Time of the float engine divided by that of the other, one image in turns."""
+    index = next(index for index, answer in enumerate(answers.answers) if answer is not None)
+    image = read_image(answers.samples[index])
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(TIMED_ROUNDS):
+        for each, found in zip((float_judge, judge), times, strict=True):
+            time.sleep(0.01)  # threads that one engine leaves spinning would slow the other
+            found.append(each(image).timings_ms.get("infer", 0.0))
+    before, after = median(times[0]), median(times[1])
+    return before / after if after > 0 else None
+
+
+def _content(
+    bundle: Bundle,
+    chosen: Chosen,
+    options: QuantizeOptions,
+    held_out: HeldOut,
+    outcome: Outcome,
+    transfer: Transfer | None,
+    speed_up: float | None,
+) -> ReportContent:
+    agreed = outcome.agreement
+    verdict: GateVerdict = "passed" if outcome.holds else "failed"
+    kept = f", with {len(outcome.float_layers)} layers back in float" if outcome.float_layers else ""
+    fast = "" if speed_up is None else f"; {speed_up:.2f} times as fast as float on {options.gate_engine}"
+    why = "; ".join(b.text for b in outcome.breaches) or f"every check holds on {agreed.images} images{kept}{fast}"
+    names = ("ranges", "images", "seed", "max_flips", "max_auroc_drop", "max_pixel_auroc_drop", "min_map_correlation")
+    name = bundle.path.resolve().name
+    about = AgreementAbout(
+        edge_ad=version("edge-ad"),
+        compared_at=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        reference=ModelAbout(name, bundle.sha256, options.gate_engine, "fp32"),
+        candidate=ModelAbout(options.destination.name, None, options.gate_engine, options.quantize),
+        data=options.data.resolve().name if options.val is None else options.val.resolve().name,
+        images=f"{len(chosen.held_out)} held-out images, none of which calibrated anything",
+        calibration_sha256=content_sha256(chosen.calibration) if options.quantize == "int8" else None,
+        options={key: asdict(options)[key] for key in names if key != "ranges" or options.quantize == "int8"},
+    )
+    shift = None
+    if transfer is not None:
+        old = held_out.threshold
+        shift = ThresholdShift(old, transfer.thresholds.image, f"the shift of {transfer.by} on the held-out images")
+    notes = ["sensitivity is the mean square error of the anomaly maps with one layer alone in lower precision"]
+    return ReportContent(
+        title=f"{options.quantize} against float: {name}",
+        verdict=verdict,
+        why=why,
+        about=about,
+        agreement=agreed,
+        statements=statements(agreed, options.tolerances),
+        breaches=outcome.breaches,
+        scores=image_scores(held_out.answers, outcome.answers, labelled=held_out.labelled),
+        steps=outcome.steps,
+        sensitivities=outcome.sensitivities,
+        thresholds=shift,
+        notes=tuple(notes if outcome.sensitivities else ()),
+    )
+
+
+def _rejection(outcome: Outcome, options: QuantizeOptions) -> str:
+    worst = ", ".join(each.layer for each in outcome.sensitivities[:3])
+    return (
+        f"{options.quantize} does not hold the tolerances, with {len(outcome.float_layers)} layers back in float:"
+        f" {'; '.join(breach.text for breach in outcome.breaches)}; most sensitive: {worst}; the float model stays"
+        " as it is; calibrate on more images, try other --ranges, or widen the tolerances knowingly"
+    )
+
+
+def _record(
+    subject: Subject,
+    chosen: Chosen,
+    used: int,
+    options: QuantizeOptions,
+    verdict: GateVerdict,
+    outcome: Outcome | None,
+    speed_up: float | None,
+) -> Quantization:
+    float_layers = () if outcome is None else outcome.float_layers
+    agreed = None if outcome is None else outcome.agreement
+    auroc = None if agreed is None or agreed.auroc is None else agreed.auroc.candidate - agreed.auroc.reference
+    return Quantization(
+        ranges=options.ranges if options.quantize == "int8" else None,
+        images=used,
+        images_sha256=content_sha256(chosen.calibration if options.quantize == "int8" else ()),
+        seed=options.seed,
+        layers=len(subject.layers) - len(float_layers),
+        float_layers=float_layers,
+        gate=verdict,
+        held_out=0 if agreed is None else agreed.images,
+        flips=None if agreed is None else len(agreed.flips),
+        auroc_change=auroc,
+        map_correlation=None if agreed is None else agreed.map_correlation,
+        speed_up=speed_up,
+    )
+
+
+def _changes(
+    bundle: Bundle, options: QuantizeOptions, record: Quantization, transfer: Transfer | None
+) -> dict[str, Any]:
+    manifest, precision = bundle.manifest, options.quantize
+    own = {name: value for name, value in manifest.precision_thresholds.items() if name != precision}
+    if transfer is not None:
+        own[precision] = transfer.thresholds
+    return {
+        "models": {**manifest.models, precision: _file(options)},
+        "quantization": {**manifest.quantization, precision: record},
+        "precision_thresholds": own,
+        "tools": {**manifest.tools, "edge-ad": version("edge-ad"), "onnxruntime": version("onnxruntime")},
+    }
+
+
+def _file(options: QuantizeOptions) -> str:
+    return f"model.{options.quantize}.onnx"

@@ -1,0 +1,170 @@
+"""`edge-ad calibrate`, and the part of `edge-ad export --quantize` that follows the export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_ad.cli.eval import require_extra
+from edge_ad.cli.option import text_option
+from edge_ad.errors import OutputError, os_reason
+from edge_ad.validation import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_ad.bundle import Bundle
+    from edge_ad.calibration.evaluate import Judge, Watch
+    from edge_ad.calibration.quantize_options import QuantizeOptions
+    from edge_ad.calibration.quantized import Quantized, Tools
+    from edge_ad.datasets import Sample
+
+MODULES = ("onnx", "onnxruntime")
+REPORT_MODULES = ("scipy", "matplotlib", "jinja2")
+
+
+def quantize_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that `calibrate` and `export --quantize` share."""
+    for option in reversed(
+        (
+            text_option(
+                "--data", metavar="DIR", help="Good images to calibrate on: a folder, or a data set's training."
+            ),
+            text_option("--val", metavar="DIR", help="Images for the gate (default: a fifth of --data, held out)."),
+            text_option("--ranges", metavar="HOW", help="min-max (default), percentile, entropy or mse."),
+            text_option("--images", metavar="N", help="How many images calibrate at most (default: 512)."),
+            text_option("--seed", metavar="N", help="Of the draw of images, and of the gate (default: 0)."),
+            text_option(
+                "--gate",
+                metavar="MODE",
+                help="enforce (default): hold the tolerances or fail; report: look, and write in any case; off.",
+            ),
+            text_option(
+                "--engine", metavar="NAME", help="That the gate runs on (default: openvino; fp16: onnxruntime)."
+            ),
+            text_option("--max-flips", metavar="SHARE", help="Images that may change their label (default: 0.002)."),
+            text_option("--max-auroc-drop", metavar="X", help="How much image AUROC may be lost (default: 0.002)."),
+            text_option("--max-pixel-auroc-drop", metavar="X", help="The same of pixel AUROC (default: 0.005)."),
+            text_option("--min-map-correlation", metavar="X", help="Least correlation of the maps (default: 0.95)."),
+            text_option("--calibration-cache", metavar="DIR", help="Folder for calibrations (default: the user's)."),
+            text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's)."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(name="calibrate", short_help="Give a bundle an int8 or fp16 model that is proven on images.")
+@click.argument("bundle", required=False)
+@text_option("-o", "--output", metavar="NEW", help="Directory of the bundle to write.")
+@click.option("--in-place", is_flag=True, default=None, help="Replace BUNDLE instead.")
+@text_option("--quantize", metavar="P", help="int8 (default) or fp16.")
+@quantize_flags
+@click.option("--force", is_flag=True, default=None, help="Replace an existing bundle.")
+@click.option(
+    "-c", "--config", "config", metavar="FILE", help="YAML file with any of these options; the command line wins."
+)
+def command(config: str | None, **given: Any) -> None:
+    """Quantize BUNDLE's float model on good images, and compare the two on images that were held out.
+
+    Where the quantized model is not within the tolerances, the layers that cost most go back to float one after
+    another until it is. If it cannot be, the exit code is 13, nothing is written but a report, and BUNDLE stays as it
+    is. The new bundle holds both models; 'edge-ad run' takes the quantized one when the gate has passed.
+    """
+    from edge_ad.calibration.quantize_options import quantize_options
+
+    where = f"calibrate options ({config})" if config else "calibrate options"
+    options = quantize_options(read_yaml(Path(config)) if config else {}, where, given)
+    quantize(options)
+    click.echo(str(options.destination))
+
+
+def quantize(options: QuantizeOptions) -> None:
+    """Read the bundle, quantize it, write the new one. Raises: EdgeAdError; then no bundle has been written."""
+    require_extra("quantization", MODULES, "quantize")
+    if options.gate != "off":
+        require_extra("the gate", REPORT_MODULES, "eval")
+    from edge_ad.bundle import Bundle, check_destination, write_changed
+    from edge_ad.calibration.quantized import RejectedError, quantize_bundle
+    from edge_ad.runtime.opencv import load_cv2
+
+    bundle = Bundle.read(options.bundle)
+    check_destination(options.destination, replace=options.replaces)
+    load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line
+    try:
+        made = quantize_bundle(bundle, options, _tools(bundle, options))
+    except RejectedError as exc:
+        page = _write_rejection(options.destination, exc.report)
+        exc.args = (f"{exc}; see {page}",)
+        raise
+    written = write_changed(bundle, options.destination, made.changes, files=made.files, replace=options.replaces)
+    _summarise(made, options)
+    click.echo(f"wrote {written.path} ({written.sha256[:12]})", err=True)
+
+
+def _summarise(made: Quantized, options: QuantizeOptions) -> None:
+    if made.content is None:
+        return
+    for check in made.content.statements:
+        click.echo(
+            f"{'holds' if check.ok else 'BROKEN'}: {check.name}: {check.figure}; allowed: {check.allowed}", err=True
+        )
+    for flip in made.content.agreement.flips:
+        how = "within" if flip.within_noise else "beyond"
+        click.echo(
+            f"flip: {flip.name}: {flip.reference_score:.6g} to {flip.candidate_score:.6g}, {how} the score noise",
+            err=True,
+        )
+    shift = made.content.thresholds
+    if shift is not None and shift.shift is not None:
+        click.echo(f"threshold {shift.old:.6g} to {shift.new:.6g} ({shift.shift:+.2g}), by {shift.by}", err=True)
+    click.echo(f"gate {made.content.verdict}: {made.content.why}", err=True)
+    if made.content.verdict == "failed":
+        click.echo(f"warning: written all the same; ask for it with 'run --precision {options.quantize}'", err=True)
+
+
+def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
+    from edge_ad.calibration.quantized import Tools
+    from edge_ad.runtime.detector import open_detector, open_graph
+
+    @contextmanager
+    def open_float() -> Iterator[Judge]:
+        with open_detector(
+            bundle, engine=options.gate_engine, precision="fp32", engine_cache=options.engine_cache
+        ) as detector:
+            yield detector.judge
+
+    @contextmanager
+    def open_lower(graph: bytes) -> Iterator[Judge]:
+        with open_graph(bundle, graph, options.quantize, engine=options.gate_engine) as detector:
+            yield detector.judge
+
+    return Tools(open_float, open_lower, _watch, lambda line: click.echo(line, err=True))
+
+
+def _watch(what: str) -> Watch:
+    def watch(samples: Iterable[Sample]) -> Iterable[Sample]:
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        return track(samples, what, console=console, transient=True, disable=not console.is_terminal)
+
+    return watch
+
+
+def _write_rejection(destination: Path, page: bytes) -> Path:
+    """Keep the report of a model that was not written, beside the place where it would have been."""
+    from edge_ad.storage import write_atomically
+
+    path = destination.with_name(f"{destination.name.removesuffix('.edgead')}.rejected.html")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page)
+    except OSError as exc:
+        raise OutputError(f"report {path}: cannot be written: {os_reason(exc)}") from exc
+    return path
