@@ -34,15 +34,15 @@ class Chosen:
             draw of n would have given.
         held_out: images for the gate, in natural order.
         labelled: whether the held-out images are known to be good ones and defective ones, some of each.
-        notes: what the user should know about the choice, one line each.
-        warnings: what may go wrong with it, one line each.
+        drawn: how the calibration images were drawn, in one line.
+        notes: what else the user should know about the choice, one line each.
     """
 
     calibration: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
     labelled: bool
+    drawn: str
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Chosen:
@@ -83,14 +83,12 @@ def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Cho
         notes += [note for note in other.notes if other is not dataset]
         free, held_out = _apart(images, other, data, val, notes)
     drawn = sorted(free, key=lambda digest: hashlib.sha256(f"{seed}\n".encode() + digest).digest())[:count]
-    notes.append(f"{len(drawn)} of {len(free)} images calibrate, drawn with seed {seed}")
-    warning = few_images(len(drawn), len(held_out))
     return Chosen(
         tuple(free[digest] for digest in drawn),
         held_out,
         {sample.anomalous for sample in held_out} == {True, False},
+        f"{len(drawn)} of {len(free)} images calibrate, drawn with seed {seed}",
         tuple(notes),
-        (warning,) if warning else (),
     )
 
 

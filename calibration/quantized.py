@@ -143,6 +143,7 @@ def _subject(
         graph = Graph.parse(float_graph)
         names = tuple(layer.name for layer in graph.layers)
         return Subject(names, lambda float_layers: with_half(graph, float_layers), tools.open_graph), 0
+    tools.say(f"note: {chosen.drawn}")
     images = CalibrationImages(chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"))
     key = cache_key(
         graph=float_graph,
@@ -157,7 +158,7 @@ def _subject(
             float_graph, lambda _: (image for _, image in images), options.ranges, options.seed
         )
         used = images.used
-        if not images.unreadable and not images.unusable:  # else a later run would not name them
+        if not images.notes:  # what was left out has to be named each time
             cache.put(key, found)
     else:
         calibration, used = restored(float_graph, arrays), len(chosen.calibration)

@@ -91,13 +91,13 @@ class RollbackStep:
         layer: what was put back in this step; None for the start, where everything that can be quantized is.
         sensitivity: figure of that layer that made it the next one; None for the start.
         breaches: what the check said after the step; empty when it held.
-        candidate_ms: time of the engine for one image after the step.
+        candidate_ms: time of the engine for one image after the step; None where it judged none.
     """
 
     layer: str | None
     sensitivity: float | None
     breaches: tuple[Breach, ...]
-    candidate_ms: float
+    candidate_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class LayerSensitivity:
 
     Attributes:
         layer: its name.
-        error: in the unit that the report's notes name; the larger, the more it costs to quantize this layer.
+        error: in the unit that the report's notes name; the larger, the more it costs to quantize this layer; infinite
+            where it cannot be.
     """
 
     layer: str

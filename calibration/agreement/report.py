@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ _LEGEND_COLOURS = 9
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the rollback as the page shows it; `cost_ms` is what it added to the time of one image."""
+    """A step of the rollback as the page shows it; `cost_ms` is what it added to the time of one image, if known."""
 
     step: RollbackStep
     cost_ms: float | None
@@ -72,11 +73,17 @@ def comparison_files(content: ReportContent) -> dict[str, bytes]:
 def _steps(steps: Sequence[RollbackStep]) -> list[_Step]:
     before = [None, *(step.candidate_ms for step in steps)]
     return [
-        _Step(step, None if previous is None else step.candidate_ms - previous)
+        _Step(step, None if previous is None or step.candidate_ms is None else step.candidate_ms - previous)
         for previous, step in zip(before, steps, strict=False)
     ]
 
 
 def _bars(sensitivities: Sequence[LayerSensitivity]) -> list[_Bar]:
-    most = max((layer.error for layer in sensitivities), default=0.0)
-    return [_Bar(layer, 100 * layer.error / most if most > 0 else 0.0) for layer in sensitivities]
+    most = max((layer.error for layer in sensitivities if math.isfinite(layer.error)), default=0.0)
+    return [_Bar(layer, _percent(layer.error, most)) for layer in sensitivities]
+
+
+def _percent(error: float, most: float) -> float:
+    if math.isinf(error):
+        return 100.0
+    return 100 * error / most if most > 0 else 0.0

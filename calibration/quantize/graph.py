@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from edge_ad.errors import ExportError, one_line
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 Floats = NDArray[np.float64]
+
+CHANGED = frozenset({"Conv", "Add"})
+"""Operators whose constants the passes change; no other node may read the same ones."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Convolution:
 
 
 class Graph:
-    """A model in ONNX, with its constants by name; every convolution has weights and a bias of its own.
+    """A model in ONNX, with its constants by name; every convolution and addition has its own.
 
     Args:
         model: is taken over and changed.
@@ -105,12 +108,8 @@ class Graph:
 
     @property
     def convolutions(self) -> list[Convolution]:
-        """Convolutions with constant weights over images, in the order of computation."""
-        return [
-            self._convolution(node)
-            for node in self.model.graph.node
-            if node.op_type == "Conv" and node.input[1] in self._tensors and len(self._tensors[node.input[1]].dims) == 4
-        ]
+        """Convolutions with constant weights and padding over images, in the order of computation."""
+        return [self._convolution(node) for node in self.model.graph.node if self._is_convolution(node)]
 
     @property
     def layers(self) -> list[Convolution]:
@@ -124,20 +123,18 @@ class Graph:
 
     def add_to_bias(self, layer: Convolution, difference: Floats) -> None:
         """Add (out,) to the bias of a convolution, which gets one where it has none."""
-        if layer.bias is not None:
-            self.replace(layer.bias, self.constant(layer.bias) + difference)
-            return
         node = next(node for node in self.model.graph.node if node.name == layer.name)
-        node.input.append(self.add_constant(f"{layer.name}.bias", difference))
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if bias:
+            self.replace(bias, self.constant(bias) + difference)
+        else:
+            node.input[2:] = [self.add_constant(f"{layer.name}.bias", difference)]
 
     def add_constant(self, name: str, value: Floats, dtype: type[np.floating[Any]] = np.float32) -> str:
-        """Add a constant under a name that is not taken. Returns: the name."""
+        """Add a constant. Returns: its name, which is the given one where that is not taken."""
         from onnx import numpy_helper
 
-        tensor = self.model.graph.initializer.add()
-        tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, dtype), name))
-        self._tensors[name] = tensor
-        return name
+        return self._add_tensor(numpy_helper.from_array(np.asarray(value, dtype)), self._free_name(name))
 
     def drop_unused_constants(self) -> None:
         used = {name for node in self.model.graph.node for name in node.input} | self.outputs
@@ -158,6 +155,13 @@ class Graph:
             if node is not None and node.op_type != "Conv":
                 waiting += node.input
         return found
+
+    def _is_convolution(self, node: NodeProto) -> bool:
+        """Not one that pads by itself: how much depends on the size of the image."""
+        if node.op_type != "Conv" or node.input[1] not in self._tensors:
+            return False
+        pads_itself = any(a.name == "auto_pad" and a.s not in (b"NOTSET", b"VALID") for a in node.attribute)
+        return len(self._tensors[node.input[1]].dims) == 4 and not pads_itself
 
     def _convolution(self, node: NodeProto) -> Convolution:
         from onnx import helper
@@ -180,41 +184,51 @@ class Graph:
         """Exporters write equal constants once and name the others by an Identity; here each stands for itself."""
         for node in list(self.model.graph.node):
             if node.op_type == "Identity" and node.input[0] in self._tensors:
-                self._copy_constant(node.input[0], node.output[0])
+                self._add_tensor(self._tensors[node.input[0]], node.output[0])
             elif node.op_type == "Constant" and node.attribute[0].name == "value":
-                tensor = self.model.graph.initializer.add()
-                tensor.CopyFrom(node.attribute[0].t)
-                tensor.name = node.output[0]
-                self._tensors[tensor.name] = tensor
+                self._add_tensor(node.attribute[0].t, node.output[0])
             else:
                 continue
             self.model.graph.node.remove(node)
 
     def _name_nodes(self) -> None:
-        taken = {node.name for node in self.model.graph.node}
+        given = {node.name for node in self.model.graph.node}
+        taken = {""}
         for index, node in enumerate(self.model.graph.node):
-            if not node.name:
-                node.name = next(
-                    name for name in (f"{node.op_type}_{index}{'_' * n}" for n in range(99)) if name not in taken
-                )
-                taken.add(node.name)
+            if node.name in taken:
+                node.name = _unlike(f"{node.name or node.op_type}_{index}", given | taken)
+            taken.add(node.name)
 
     def _separate_parameters(self) -> None:
-        used: set[str] = set()
+        readers: dict[str, set[str]] = defaultdict(set)
         for node in self.model.graph.node:
             for index, name in enumerate(node.input):
                 if name not in self._tensors:
                     continue
-                if name in used and node.op_type == "Conv":
-                    node.input[index] = self._copy_constant(name, f"{node.name}.{('input', 'weight', 'bias')[index]}")
-                used.add(node.input[index])
+                kinds = readers[name]
+                if kinds and (node.op_type in CHANGED or kinds & CHANGED):
+                    node.input[index] = self._add_tensor(self._tensors[name], self._free_name(f"{node.name}.{index}"))
+                kinds.add(node.op_type)
 
-    def _copy_constant(self, name: str, new_name: str) -> str:
+    def _add_tensor(self, value: TensorProto, name: str) -> str:
         tensor = self.model.graph.initializer.add()
-        tensor.CopyFrom(self._tensors[name])
-        tensor.name = new_name
-        self._tensors[new_name] = tensor
-        return new_name
+        tensor.CopyFrom(value)
+        tensor.name = name
+        self._tensors[name] = tensor
+        return name
+
+    def _free_name(self, name: str) -> str:
+        nodes = self.model.graph.node
+        return _unlike(
+            name, self._tensors.keys() | {tensor for node in nodes for tensor in (*node.input, *node.output)}
+        )
+
+
+def _unlike(name: str, taken: Collection[str]) -> str:
+    """The name, with as many underscores behind it as it takes to be new."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _pair(values: Any) -> tuple[int, int]:
