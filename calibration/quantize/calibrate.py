@@ -15,7 +15,11 @@ from edge_ad.calibration.quantize.observe import ModelInputs, channel_ranges, hi
 from edge_ad.calibration.quantize.qdq import with_qdq
 from edge_ad.calibration.quantize.ranges import choose_range
 from edge_ad.calibration.quantize.rounding import RoundedWeight, round_weights
+from edge_ad.errors import ExportError
 from edge_ad.specs import RangeMethod
+
+REVISION = 1
+"""Of what is computed here from the same images and options; part of the cache's key, so raise it with every change."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Images = Callable[[str], ModelInputs]
@@ -58,9 +62,13 @@ def calibrate(graph: bytes, images: Images, method: RangeMethod, seed: int = 0) 
 
     Returns: the calibration, and arrays from which `restored` makes it again without an image.
 
-    Raises: ExportError when the graph cannot be read or run.
+    Raises: ExportError when the graph cannot be read or run, or has nothing to quantize; or without an image.
     """
     prepared = Graph.parse(graph)
+    if not prepared.layers:
+        raise ExportError(
+            "the float graph has no layer to quantize: wanted a convolution before the last; keep it float"
+        )
     seen = channel_ranges(prepared, prepared.layers, images("ranges"))
     shifts = plan_shifts(prepared, seen)
     seen = moved(seen, shifts)

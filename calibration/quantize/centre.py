@@ -21,7 +21,10 @@ def plan_shifts(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, F
     by_output = {layer.output: layer for layer in graph.convolutions}
     readers = {layer.name: layer for layer in graph.convolutions}
 
-    def free_operand(addition_output: str, inputs: list[str]) -> str | None:
+    def channels(convolved: str) -> int:
+        return graph.shape(by_output[convolved].weight)[0]
+
+    def free_operand(inputs: list[str]) -> str | None:
         """An operand that nothing else reads and that comes straight from a convolution: its bias can be chosen."""
         alone = [name for name in inputs if name in by_output and len(graph.consumers[name]) == 1]
         return next((name for name in reversed(alone) if name not in graph.outputs), None)
@@ -34,8 +37,8 @@ def plan_shifts(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, F
                 continue
             if node.op_type != "Add" or any(map(graph.is_constant, node.input)):
                 return False
-            free = free_operand(node.output[0], list(node.input))
-            if free is None or free == name:
+            free = free_operand(list(node.input))
+            if free is None or free == name or channels(free) != len(ranges[name].low):
                 return False
         return True
 
@@ -45,18 +48,16 @@ def plan_shifts(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, F
         if output in by_output and may_move(output):
             shifts[output] = _to_centre(ranges[output])
         elif node.op_type == "Add" and not any(map(graph.is_constant, node.input)):
-            free = free_operand(output, list(node.input))
+            free = free_operand(list(node.input))
             if free is None:
                 continue
             others = [shifts[name] for name in node.input if name != free and name in shifts]
-            wanted = _to_centre(ranges[output]) if may_move(output) else None
-            if wanted is None and not others:
+            moves = may_move(output) and channels(free) == len(ranges[output].low)
+            if not moves and not others:
                 continue
-            present = sum(
-                others, start=np.zeros(len(others[0]) if others else len(wanted if wanted is not None else []))
-            )
-            shifts[free] = (wanted if wanted is not None else 0) - present
-            if wanted is not None:
+            wanted = _to_centre(ranges[output]) if moves else np.zeros(channels(free))
+            shifts[free] = wanted - sum(others, start=np.zeros(channels(free)))
+            if moves:
                 shifts[output] = wanted
     return shifts
 

@@ -5,9 +5,9 @@ only convolutions, additions and functions with f(s·x) = s·f(x) for s > 0 lie 
 and those that read them, a channel can be made s times as large by the former and divided by s again by the latter.
 
 A Clip, as in ReLU6, is no such function: its upper bound holds for the scaled channel, that is at bound / s of the
-channel itself. Channels are only ever enlarged, and at most to the reach of the largest one, so on the calibration
-images the bound cuts nothing that it did not cut before; beyond them it acts as the saturation of int8 would, channel
-by channel.
+channel itself. Channels are only ever enlarged, at most to the reach of the largest one and at most as far as the
+bounds allow, so on the calibration images a bound cuts nothing that it did not cut before; beyond them it acts as the
+saturation of int8 would, channel by channel.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_ad.calibration.quantize.graph import Convolution, Floats, Graph
 from edge_ad.calibration.quantize.observe import ChannelRange
 
-HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Resize", "Dropout"})
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "Resize", "Dropout"})
 EXPONENTS = (
     0.25,
     0.5,
@@ -29,8 +33,24 @@ EXPONENTS = (
     1.0,
 )  # of (largest reach / reach of the channel); 0, nothing, is what they are held against
 LEAST_GAIN = 0.98  # of the estimated noise: less is not worth a change
-FAINT = 1e-4  # of the largest reach: a channel below it carries nothing to scale by
+FAINT = 1e-4  # of the largest reach: a channel below it is silent
 LEVELS = 127
+ENDS = (-np.inf, np.inf)  # bounds of a Clip that names none
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Output of a Clip, and its bounds."""
+
+    tensor: str
+    low: float
+    high: float
+
+    def room(self, seen: ChannelRange) -> Floats:
+        """(C,) factors up to which it cuts no more than it did."""
+        above = np.divide(self.high, seen.high, out=np.full_like(seen.high, np.inf), where=seen.high > 0)
+        below = np.divide(self.low, seen.low, out=np.full_like(seen.low, np.inf), where=seen.low < 0)
+        return np.minimum(above, below)
 
 
 @dataclass(frozen=True)
@@ -40,11 +60,13 @@ class ChannelGroup:
     Attributes:
         makers, readers: convolutions that write and read them.
         biases: constants of shape (C, 1, 1) that are added to them.
+        bounds: of the Clips between them.
     """
 
     makers: tuple[Convolution, ...]
     readers: tuple[Convolution, ...]
     biases: tuple[str, ...]
+    bounds: tuple[Bound, ...]
 
     @property
     def key(self) -> str:
@@ -56,12 +78,14 @@ def plan_scales(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, F
     scales = {}
     for group in channel_groups(graph):
         seen = [reader for reader in group.readers if reader.source in ranges]
-        if not seen:
+        if not seen or any(bound.tensor not in ranges for bound in group.bounds):
             continue
         reach = np.max([ranges[reader.source].reach for reader in seen], axis=0)
         if reach.max() <= 0:
             continue
-        ratio = reach.max() / np.maximum(reach, FAINT * reach.max())
+        ratio = reach.max() / _expected(reach)
+        for bound in group.bounds:
+            ratio = np.clip(ratio, 1, np.maximum(bound.room(ranges[bound.tensor]), 1))
         candidates = [np.ones_like(ratio), *(ratio**exponent for exponent in EXPONENTS)]
         noises = [sum(_noise(graph, reader, ranges[reader.source], s) for reader in seen) for s in candidates]
         best = int(np.argmin(noises))
@@ -104,6 +128,7 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
     groups = _UnionFind()
     fixed: set[str] = {value.name for value in graph.model.graph.input} | set(graph.outputs)
     biases: dict[str, list[str]] = defaultdict(list)
+    bounds: dict[str, Bound] = {}
     convolutions = {layer.name: layer for layer in graph.convolutions}
     for node in graph.model.graph.node:
         constants = [name for name in node.input if graph.is_constant(name)]
@@ -112,6 +137,9 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
             groups.find(node.output[0])
         elif node.op_type in HOMOGENEOUS:
             groups.join(node.input[0], node.output[0])
+        elif node.op_type == "Clip" and (bound := _bound(graph, node)) is not None:
+            groups.join(node.input[0], node.output[0])
+            bounds[bound.tensor] = bound
         elif node.op_type == "Add" and not constants:
             groups.join(node.input[0], node.output[0])
             groups.join(node.input[1], node.output[0])
@@ -130,26 +158,45 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
         makers = tuple(layer for layer in convolutions.values() if layer.output in tensors)
         readers = tuple(layer for layer in convolutions.values() if layer.source in tensors)
         added = tuple(bias for name in names for bias in biases[name])
-        if makers and readers and not tensors & fixed:
-            found.append(ChannelGroup(makers, readers, added))
+        clipped = tuple(bounds[name] for name in names if name in bounds)
+        counts = {graph.shape(maker.weight)[0] for maker in makers}
+        counts |= {graph.shape(reader.weight)[1] * reader.groups for reader in readers}
+        if makers and readers and len(counts) == 1 and not tensors & fixed:
+            found.append(ChannelGroup(makers, readers, added, clipped))
     return found
+
+
+def _expected(reach: Floats) -> Floats:
+    """The reach, but for silent channels that of the middle one of the others: a defect may wake them up."""
+    speaking = reach > FAINT * reach.max()
+    return np.where(speaking, reach, np.median(reach[speaking]))
+
+
+def _bound(graph: Graph, node: NodeProto) -> Bound | None:
+    """Bounds of a Clip that lets zero pass; None for others."""
+    names = [*node.input[1:], "", ""][:2]
+    if node.attribute or not all(graph.is_constant(name) for name in names if name):
+        return None
+    low, high = (float(graph.constant(name)) if name else end for name, end in zip(names, ENDS, strict=True))
+    return Bound(node.output[0], low, high) if low <= 0 <= high else None
 
 
 def _noise(graph: Graph, reader: Convolution, seen: ChannelRange, scale: Floats) -> float:
     """Power of the rounding noise in a convolution's outputs, relative to that of its signal, for scaled channels.
 
-    Rounding of the activations is uniform noise of one step for the whole tensor, that of the weights of one step for
-    every output channel.
+    Rounding of the activations is uniform noise of one step for the whole tensor, but for channels that are smaller
+    and rounded to zero; that of the weights is uniform noise of one step for every output channel.
     """
     weight = graph.constant(reader.weight)
     factor = _per_input(scale, reader, len(weight))[:, :, None, None]
     power = _per_input(seen.power, reader, len(weight))
     scaled_weight = weight / factor
+    scaled_power = power * factor[:, :, 0, 0] ** 2
     step = (scale * seen.reach).max() / LEVELS
     weight_step = np.abs(scaled_weight).max(axis=(1, 2, 3)) / LEVELS
-    of_activations = step**2 / 12 * (scaled_weight**2).sum()
+    of_activations = ((scaled_weight**2).sum(axis=(2, 3)) * np.minimum(step**2 / 12, scaled_power)).sum()
     kernel_area = weight.shape[2] * weight.shape[3]
-    of_weights = (weight_step**2 / 12 * kernel_area * (power * factor[:, :, 0, 0] ** 2).sum(axis=1)).sum()
+    of_weights = (weight_step**2 / 12 * kernel_area * scaled_power.sum(axis=1)).sum()
     signal = ((weight**2).sum(axis=(2, 3)) * power).sum()
     return float((of_activations + of_weights) / signal) if signal > 0 else 0.0
 

@@ -100,6 +100,16 @@ class Graph:
 
         return np.asarray(numpy_helper.to_array(self._tensors[name]), dtype=np.float64)
 
+    def is_float(self, name: str) -> bool:
+        """Whether a constant is float32; sizes, axes and positions are not."""
+        from onnx import TensorProto
+
+        return bool(self._tensors[name].data_type == TensorProto.FLOAT)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a constant."""
+        return tuple(self._tensors[name].dims)
+
     def replace(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         """Give a constant another value of the same shape, kept as float32."""
         from onnx import numpy_helper
@@ -161,7 +171,7 @@ class Graph:
         if node.op_type != "Conv" or node.input[1] not in self._tensors:
             return False
         pads_itself = any(a.name == "auto_pad" and a.s not in (b"NOTSET", b"VALID") for a in node.attribute)
-        return len(self._tensors[node.input[1]].dims) == 4 and not pads_itself
+        return len(self.shape(node.input[1])) == 4 and not pads_itself
 
     def _convolution(self, node: NodeProto) -> Convolution:
         from onnx import helper

@@ -48,7 +48,7 @@ def with_half(graph: Graph, float_layers: Collection[str] = ()) -> bytes:
             if name not in _data_inputs(node):
                 continue
             if changed.is_constant(name):
-                if wanted == TensorProto.FLOAT16:
+                if wanted == TensorProto.FLOAT16 and changed.is_float(name):
                     node.input[index] = _half_constant(changed, name, node.name)
             elif (name in made_half) != (wanted == TensorProto.FLOAT16):
                 if (name, wanted) not in cast:
@@ -77,10 +77,10 @@ def _half_constant(graph: Graph, name: str, reader: str) -> str:
 
 
 def _half_nodes(graph: Graph, layers: Collection[str]) -> set[str]:
-    """Names of the layers, and of what lies behind one of them and before a convolution."""
+    """Names of the layers, and of what lies between one of them, with no other layer on the way, and a convolution."""
     behind: set[str] = set()
     for node in graph.model.graph.node:
-        if node.name in layers or any(name in behind for name in node.input):
+        if node.name in layers or (node.op_type != "Conv" and any(name in behind for name in node.input)):
             behind.update(node.output)
     before: set[str] = set()
     found = set(layers)

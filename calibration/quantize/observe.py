@@ -72,7 +72,10 @@ def observe(graph: Graph, tensors: Sequence[str], images: ModelInputs) -> Iterab
     image_input = session.get_inputs()[0]
     batch = image_input.shape[0] if isinstance(image_input.shape[0], int) else 1
     for image in images:
-        values = session.run(list(tensors), {image_input.name: np.repeat(image[None], batch, axis=0)})
+        try:
+            values = session.run(list(tensors), {image_input.name: np.repeat(image[None], batch, axis=0)})
+        except Exception as exc:
+            raise ExportError(f"the float graph cannot be run for calibration: {one_line(exc)}") from exc
         for name, value in zip(tensors, values, strict=True):
             if not np.isfinite(value).all():
                 raise ExportError(f"the float graph gives values that are not finite in {name}; check its training")
@@ -80,7 +83,7 @@ def observe(graph: Graph, tensors: Sequence[str], images: ModelInputs) -> Iterab
 
 
 def channel_ranges(graph: Graph, layers: Sequence[Convolution], images: ModelInputs) -> dict[str, ChannelRange]:
-    """Ranges of the channels of everything that the layers read, by tensor."""
+    """Ranges of the channels of everything that the layers read, by tensor. Raises: ExportError without an image."""
     tensors = sorted({layer.source for layer in layers})
     found: dict[str, tuple[Floats, Floats, Floats]] = {}
     count = 0
@@ -94,6 +97,8 @@ def channel_ranges(graph: Graph, layers: Sequence[Convolution], images: ModelInp
                 before = found[name]
                 low, high, power = np.minimum(before[0], low), np.maximum(before[1], high), before[2] + power
             found[name] = (low, high, power)
+    if not count:
+        raise ExportError("calibration: wanted images to measure ranges on, got no image; name a folder with some")
     return {name: ChannelRange(low, high, power / count) for name, (low, high, power) in found.items()}
 
 

@@ -37,6 +37,8 @@ def with_qdq(graph: Graph, ranges: Mapping[str, float], weights: Mapping[str, Ro
 
     Raises: ExportError when ONNX Runtime's quantizer fails.
     """
+    if not weights:
+        return graph.serialized()  # the quantizer takes a list of no layers for all of them
     changed = graph.copy()
     overrides: dict[str, list[dict[str, object]]] = {}
     from onnxruntime.quantization import QuantType

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_ad.calibration.quantize.graph import Convolution, Floats, Graph
 from edge_ad.calibration.quantize.observe import InputMoments
 
+SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale: weights of dead channels may be smaller still
 LEVELS = 127  # symmetric: -128 is not used, so that a weight and its negative round alike
 DAMPING = 0.01  # of the mean square of the inputs, added to each: GPTQ's
 
@@ -48,7 +49,7 @@ def round_weights(graph: Graph, layer: Convolution, moments: InputMoments) -> Ro
     outputs = len(weight)
     flat = weight.reshape(layer.groups, outputs // layer.groups, -1)
     reach = np.abs(weight).reshape(outputs, -1).max(axis=1)
-    scale = np.where(reach > 0, reach / LEVELS, 1.0).astype(np.float32)
+    scale = np.where(reach > 0, np.maximum(reach / LEVELS, SMALLEST), 1.0).astype(np.float32)
     steps = scale.astype(np.float64).reshape(layer.groups, -1)
     levels = np.empty_like(flat)
     correction = np.empty_like(steps)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -168,23 +165,12 @@ def copied(node: onnx.NodeProto, suffix: str) -> onnx.NodeProto:
     return copy
 
 
-def need_tensorrt_rtx() -> None:
-    """Skip where TensorRT-RTX is missing; fail where CI should have installed it."""
-    if importlib.util.find_spec("tensorrt_rtx") is not None:
-        return
-    reason = "tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13 (Linux and Windows on x86-64)"
-    if os.environ.get("CI") and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
-        pytest.fail(f"{reason}; CI has to prove that NVIDIA's builder takes the graphs")
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
-def build_plans(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+def build_plans(tensorrt_rtx: None, tmp_path_factory: pytest.TempPathFactory) -> Builder:
     """Builds an ONNX graph with TensorRT-RTX, without a GPU: (graph, compute capabilities) → result of each.
 
     A result says `parsed`, `built`, what was `said`, the `tensors`, and the `payload_bytes` of constants by type.
     """
-    need_tensorrt_rtx()
 
     def build(graph: bytes, targets: Sequence[str]) -> dict[str, Any]:
         path = tmp_path_factory.mktemp("plan") / "model.onnx"
