@@ -36,7 +36,7 @@ class QuantizeOptions:
         seed: of their draw, and of the gate's noise and intervals.
         gate: `enforce` rolls layers back to float until the tolerances hold, or fails; `report` looks and writes the
             bundle in any case; `off` does not look.
-        engine: that the gate runs both models on; None for OpenVINO, and for fp16 ONNX Runtime, which computes in
+        engine: that the gate runs both models on; None for OpenVINO, and for fp16 ONNX Runtime, which alone rounds to
             float16 on any CPU.
         max_flips, max_auroc_drop, max_pixel_auroc_drop, min_map_correlation: see `Tolerances`.
         calibration_cache, engine_cache: folders for what was measured and compiled; the user's cache folder when None.
@@ -110,6 +110,11 @@ def quantize_options(values: dict[str, Any], where: str, overrides: dict[str, An
         faults.append("output: give either --output BUNDLE, or --in-place to replace the bundle itself")
     if options.quantize == "fp16" and "ranges" in given:
         faults.append("ranges: float16 has none; leave it out, or take --quantize int8")
+    if options.quantize == "fp16" and options.gate_engine != "onnxruntime":
+        faults.append(
+            f"engine: the gate of float16 runs on onnxruntime, got {options.gate_engine!r}, which computes in float32"
+            " on most processors; leave it out"
+        )
     if faults:
         raise ConfigError(where, faults)
     return options

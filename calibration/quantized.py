@@ -5,27 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
-from edge_ad.calibration.agreement.answers import Answers, collect
+from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
 from edge_ad.calibration.agreement.document import (
-    AgreementAbout,
-    ModelAbout,
     ReportContent,
-    ThresholdShift,
-    image_scores,
     report_json,
 )
 from edge_ad.calibration.agreement.noise import measure_noise
 from edge_ad.calibration.agreement.pictures import draw_pairs, worst_frames
 from edge_ad.calibration.agreement.report import agreement_html
-from edge_ad.calibration.agreement.tolerances import statements
 from edge_ad.calibration.agreement.transfer import Transfer, rederive
 from edge_ad.calibration.agreement.truths import read_truths
 from edge_ad.calibration.evaluate import Judge, Watch
@@ -35,8 +30,10 @@ from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
 from edge_ad.calibration.quantize.calibrate import calibrate, restored
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
+from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
 from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.calibration.quantize_options import QuantizeOptions
+from edge_ad.calibration.quantized_report import rejection, report_content
 from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import read_image
 from edge_ad.errors import BundleError, GateError
@@ -112,24 +109,26 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
         outcome = hold(subject, held_out, options.tolerances, watch, tools.say)
     else:
         outcome = try_once(subject, held_out, options.tolerances, watch)
-    with tools.open_float() as float_judge, tools.open_graph(outcome.graph) as judge:
-        speed_up = _speed_up(held_out.answers, float_judge, judge)
+    with tools.open_float() as float_judge:
+        with tools.open_graph(outcome.graph) as judge:
+            speed_up = _speed_up(held_out.answers, outcome.answers, (float_judge, judge))
         worst = worst_frames(held_out.answers, outcome.answers, outcome.agreement.flips)
-        pictures = draw_pairs(
-            worst,
-            held_out.answers,
-            outcome.answers,
-            outcome.agreement,
-            (float_judge, judge),
-            labelled=held_out.labelled,
-        )
+        with subject.open_graph(outcome.graph) as judge:
+            pictures = draw_pairs(
+                worst,
+                held_out.answers,
+                outcome.answers,
+                outcome.agreement,
+                (float_judge, judge),
+                labelled=held_out.labelled,
+            )
     old = bundle.thresholds("fp32")
     transfer = rederive(old, held_out.answers, outcome.answers, labelled=held_out.labelled)
-    content = _content(bundle, chosen, options, held_out, outcome, transfer, speed_up)
+    content = report_content(bundle, chosen, options, held_out, outcome, transfer, speed_up)
     content = replace(content, pictures=pictures, notes=(*content.notes, *chosen.notes))
     page = agreement_html(content)
     if options.gate == "enforce" and not outcome.holds:
-        raise RejectedError(_rejection(outcome, options), page)
+        raise RejectedError(rejection(outcome, options), page)
     record = _record(subject, chosen, used, options, content.verdict, outcome, speed_up)
     files = {_file(options): outcome.graph, REPORT: page, REPORT_JSON: json_bytes(report_json(content))}
     return Quantized(_changes(bundle, options, record, transfer), files, content)
@@ -142,7 +141,7 @@ def _subject(
     if options.quantize == "fp16":
         graph = Graph.parse(float_graph)
         names = tuple(layer.name for layer in graph.layers)
-        return Subject(names, lambda float_layers: with_half(graph, float_layers), tools.open_graph), 0
+        return Subject(names, partial(with_half, graph), lambda half: tools.open_graph(rounded_to_half(half))), 0
     tools.say(f"note: {chosen.drawn}")
     images = CalibrationImages(chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"))
     key = cache_key(
@@ -195,73 +194,16 @@ def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: T
     )
 
 
-def _speed_up(answers: Answers, float_judge: Judge, judge: Judge) -> float | None:
-    """Time of the float engine divided by that of the other, one image in turns."""
-    index = next(index for index, answer in enumerate(answers.answers) if answer is not None)
-    image = read_image(answers.samples[index])
+def _speed_up(reference: Answers, candidate: Answers, judges: tuple[Judge, Judge]) -> float | None:
+    """Time of the float engine divided by that of the other, in turns, on one image that both have judged."""
+    image = read_image(pairs_of(reference, candidate)[0].sample)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(TIMED_ROUNDS):
-        for each, found in zip((float_judge, judge), times, strict=True):
+        for each, found in zip(judges, times, strict=True):
             time.sleep(0.01)  # threads that one engine leaves spinning would slow the other
             found.append(each(image).timings_ms.get("infer", 0.0))
     before, after = median(times[0]), median(times[1])
     return before / after if after > 0 else None
-
-
-def _content(
-    bundle: Bundle,
-    chosen: Chosen,
-    options: QuantizeOptions,
-    held_out: HeldOut,
-    outcome: Outcome,
-    transfer: Transfer | None,
-    speed_up: float | None,
-) -> ReportContent:
-    agreed = outcome.agreement
-    verdict: GateVerdict = "passed" if outcome.holds else "failed"
-    kept = f", with {len(outcome.float_layers)} layers back in float" if outcome.float_layers else ""
-    fast = "" if speed_up is None else f"; {speed_up:.2f} times as fast as float on {options.gate_engine}"
-    why = "; ".join(b.text for b in outcome.breaches) or f"every check holds on {agreed.images} images{kept}{fast}"
-    names = ("ranges", "images", "seed", "max_flips", "max_auroc_drop", "max_pixel_auroc_drop", "min_map_correlation")
-    name = bundle.path.resolve().name
-    about = AgreementAbout(
-        edge_ad=version("edge-ad"),
-        compared_at=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        reference=ModelAbout(name, bundle.sha256, options.gate_engine, "fp32"),
-        candidate=ModelAbout(options.destination.name, None, options.gate_engine, options.quantize),
-        data=options.data.resolve().name if options.val is None else options.val.resolve().name,
-        images=f"{len(chosen.held_out)} held-out images, none of which calibrated anything",
-        calibration_sha256=content_sha256(chosen.calibration) if options.quantize == "int8" else None,
-        options={key: asdict(options)[key] for key in names if key != "ranges" or options.quantize == "int8"},
-    )
-    shift = None
-    if transfer is not None:
-        old = held_out.threshold
-        shift = ThresholdShift(old, transfer.thresholds.image, f"the shift of {transfer.by} on the held-out images")
-    notes = ["sensitivity is the mean square error of the anomaly maps with one layer alone in lower precision"]
-    return ReportContent(
-        title=f"{options.quantize} against float: {name}",
-        verdict=verdict,
-        why=why,
-        about=about,
-        agreement=agreed,
-        statements=statements(agreed, options.tolerances),
-        breaches=outcome.breaches,
-        scores=image_scores(held_out.answers, outcome.answers, labelled=held_out.labelled),
-        steps=outcome.steps,
-        sensitivities=outcome.sensitivities,
-        thresholds=shift,
-        notes=tuple(notes if outcome.sensitivities else ()),
-    )
-
-
-def _rejection(outcome: Outcome, options: QuantizeOptions) -> str:
-    worst = ", ".join(each.layer for each in outcome.sensitivities[:3])
-    return (
-        f"{options.quantize} does not hold the tolerances, with {len(outcome.float_layers)} layers back in float:"
-        f" {'; '.join(breach.text for breach in outcome.breaches)}; most sensitive: {worst}; the float model stays"
-        " as it is; calibrate on more images, try other --ranges, or widen the tolerances knowingly"
-    )
 
 
 def _record(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import platform
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +92,29 @@ def halved_graph(tiny_bundle: Path) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def overflowing() -> Callable[[bytes, float], bytes]:
+    """(graph, factor) → one that computes the same, but gives `factor` times as much between two convolutions.
+
+    These are the second and the third, with a ReLU between them. Float16 ends at 65504.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    def scale(data: bytes, factor: float) -> bytes:
+        model = onnx.load_model_from_string(data)
+        second, third = [node for node in model.graph.node if node.op_type == "Conv"][1:3]
+        factors = {second.input[1]: factor, second.input[2]: factor, third.input[1]: 1 / factor}
+        for tensor in model.graph.initializer:
+            if tensor.name in factors:
+                value = numpy_helper.to_array(tensor) * np.float32(factors.pop(tensor.name))
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        assert not factors, "a bias or weight is no initializer of its own"
+        return bytes(model.SerializeToString())
+
+    return scale
+
+
+@pytest.fixture(scope="session")
 def two_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, halved_graph: bytes) -> Path:
     """The small bundle with the halved graph as an unproven int8 one and no thresholds of its own. Do not change it."""
     from edge_ad.bundle import Bundle, write_changed
@@ -98,6 +123,127 @@ def two_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, 
     changes = {"models": {"fp32": "model.onnx", "int8": "model.int8.onnx"}}
     path = tmp_path_factory.mktemp("bundle") / "two.edgead"
     return write_changed(Bundle.read(tiny_bundle), path, changes, files=files).path
+
+
+@pytest.fixture(scope="session")
+def micro_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of edges that calibrates in a moment: 64×64 input, 16×16 patches, threshold 0.5. Do not change it.
+
+    Six convolutions of eight channels: one for edges, four that spread what it finds, one for the logit.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edge_ad.bundle import write_bundle
+    from edge_ad.manifest import ModelInfo
+    from edge_ad.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
+
+    rng = np.random.default_rng(1)
+    edges = rng.standard_normal((8, 3, 3, 3))
+    weights = [edges - edges.mean(axis=(2, 3), keepdims=True)]
+    for size in (3, 3, 1, 1):
+        spread = rng.uniform(0.2, 1.0, (8, 8, size, size))
+        weights.append(spread / spread.sum(axis=(1, 2, 3), keepdims=True))
+    weights.append(np.full((1, 8, 1, 1), 2.0))
+    biases = [0.02 * rng.standard_normal(8) for _ in range(5)] + [np.array([-4.25])]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["nchw", "unit"], ["a0"]),
+    ]
+    constants = {"unit": np.float32(1 / 255), "axis": np.int64([1]), "whole": np.float32([1, 1, 4, 4])}
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        constants |= {f"w{index}": np.float32(weight), f"b{index}": np.float32(bias)}
+        pads, strides = [weight.shape[2] // 2] * 4, [2 if index in (1, 2) else 1] * 2
+        names = [f"a{index}", f"w{index}", f"b{index}"]
+        nodes.append(helper.make_node("Conv", names, [f"c{index}"], f"conv{index}", pads=pads, strides=strides))
+        nodes.append(helper.make_node("Relu" if index < 5 else "Sigmoid", [f"c{index}"], [f"a{index + 1}"]))
+    nodes += [
+        helper.make_node("Squeeze", ["a6", "axis"], ["patch_map"]),
+        helper.make_node("Resize", ["a6", "", "whole"], ["large"], mode="linear"),
+        helper.make_node("Squeeze", ["large", "axis"], ["anomaly_map"]),
+        helper.make_node("ReduceMax", ["anomaly_map"], ["pred_score"], axes=[1, 2], keepdims=0),
+    ]
+    image, outputs = contract(64, 64, (16, 16), None)
+    graph = helper.make_graph(
+        nodes,
+        "micro",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 64, 64, 3])],
+        [helper.make_tensor_value_info(o.name, TensorProto.FLOAT, ["N", *o.shape[1:]]) for o in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    manifest = {
+        "model": ModelInfo("glass", {}),
+        "preprocess": PreprocessSpec(64, 64, resize=64),
+        "postprocess": PostprocessSpec(),
+        "input": image,
+        "outputs": outputs,
+        "opset": 17,
+        "models": {"fp32": "model.onnx"},
+        "thresholds": Thresholds(0.5),
+    }
+    path = tmp_path_factory.mktemp("bundle") / "micro.edgead"
+    return write_bundle(path, manifest, {"model.onnx": model.SerializeToString()}).path
+
+
+@pytest.fixture(scope="session")
+def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """The small bundle with its graph in half precision and quantized beside the float one. Do not change it."""
+    from edge_ad.bundle import Bundle, write_changed
+    from edge_ad.calibration.quantize.calibrate import calibrate
+    from edge_ad.calibration.quantize.graph import Graph
+    from edge_ad.calibration.quantize.half import with_half
+    from edge_ad.export.parity import probe_images
+
+    bundle = Bundle.read(tiny_bundle)
+    graph = bundle.read_file("model.onnx")
+    images = list(probe_images((64, 64), count=3))
+    files = {
+        "model.fp16.onnx": with_half(Graph.parse(graph)),
+        "model.int8.onnx": calibrate(graph, lambda _: images, "min-max")[0].build(),
+    }
+    models = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+    path = tmp_path_factory.mktemp("bundle") / "three.edgead"
+    return write_changed(bundle, path, {"models": models}, files=files).path
+
+
+@pytest.fixture(scope="session")
+def tensorrt_rtx() -> None:
+    """Skip where TensorRT-RTX is missing; fail where CI should have installed it."""
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        return
+    reason = "tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13 (Linux and Windows on x86-64)"
+    if os.environ.get("CI") and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        pytest.fail(f"{reason}; CI has to prove that NVIDIA's builder takes the graphs")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def checked_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures that the small bundle tells apart by far, in MVTec layout, 70×90. Do not change them.
+
+    16 good ones for training; for the test 10 good ones, and 8 with checks on them, with masks. Int8 agrees with float.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    checks = np.where(np.add.outer(np.arange(70) // 4, np.arange(90) // 4) % 2, 50, 205).astype(np.uint8)[..., None]
+    root = tmp_path_factory.mktemp("data") / "parts"
+    for folder, count in (("train/good", 16), ("test/good", 10), ("test/checks", 8), ("ground_truth/checks", 0)):
+        (root / folder).mkdir(parents=True)
+        for index in range(count):
+            shading = Image.fromarray(rng.integers(40, 216, (5, 6, 3), dtype=np.uint8)).resize((90, 70), 2)
+            picture = np.clip(np.asarray(shading) + rng.integers(-12, 13, (70, 90, 3)), 0, 255).astype(np.uint8)
+            if folder == "test/checks":
+                picture[20:45, 22 : 50 + 2 * index] = checks[20:45, 22 : 50 + 2 * index]
+            Image.fromarray(picture).save(root / folder / f"{index:02}.png")
+    for index in range(8):
+        mask = np.zeros((70, 90), np.uint8)
+        mask[20:45, 22 : 50 + 2 * index] = 255
+        Image.fromarray(mask).save(root / "ground_truth" / "checks" / f"{index:02}_mask.png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from edge_ad.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.pictures import read_picture
 from edge_ad.runtime.detector import open_detector
@@ -73,3 +74,37 @@ def test_the_fast_preset_tells_broken_cookies_from_good_ones(shared: Path, tmp_p
     measured = json.loads((results / "results.json").read_text("utf-8"))
     assert measured["image"]["auroc"] >= 0.97
     assert measured["pixel"]["auroc"] >= 0.943
+
+
+@pytest.fixture(scope="module")
+def judged_cookies(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training pictures, and the 46 test pictures whose truth is sure: good ones, and broken ones with a mask."""
+    cookies, folder = shared / "data" / "cookies", tmp_path_factory.mktemp("judged") / "cookies"
+    for part in ("train/good", "test/good", "test/cracked", "ground_truth/cracked"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).symlink_to(cookies / part, target_is_directory=True)
+    return folder
+
+
+def test_int8_agrees_with_float_on_cookies(
+    judged_cookies: Path, cookies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Calibrated on training pictures alone, judged on the test pictures, at the float model's best-F1 threshold."""
+    float_bundle, quantized = tmp_path / "float.edgead", tmp_path / "int8.edgead"
+    data = str(judged_cookies)
+    assert main(["threshold", str(cookies), data, "--rule", "best-f1", "-o", str(float_bundle)]) == 0
+    caches = ["--calibration-cache", str(tmp_path / "c"), "--engine-cache", str(tmp_path / "e")]
+    assert main(["calibrate", str(float_bundle), "--data", data, "--val", data, "-o", str(quantized), *caches]) == 0
+    record = Bundle.read(quantized).manifest.quantization["int8"]
+    assert (record.gate, record.held_out) == ("passed", 46)
+    assert record.images == len(list((judged_cookies / "train" / "good").iterdir()))
+    figures = json.loads((quantized / "report.json").read_text("utf-8"))["agreement"]
+    auroc = figures["auroc"]
+    print(capsys.readouterr().err)
+    print(f"image AUROC {auroc['reference']:.4f} to {auroc['candidate']:.4f}, {auroc['swapped']:g} swapped pairs")
+    assert (figures["good"], figures["defective"], auroc["pairs"]) == (14, 32, 448)
+    assert auroc["swapped"] <= 1
+    assert auroc["candidate"] >= auroc["reference"] - 1 / 448 - 1e-12
+    assert figures["flips_beyond_noise"] == 0, figures["flips"]
+    assert figures["map_correlation"] >= 0.98
+    assert record.layers >= 0.8 * (record.layers + len(record.float_layers))

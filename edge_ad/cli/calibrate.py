@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.eval import require_extra
+from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.progress import watching
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.validation import read_yaml
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_ad.bundle import Bundle
-    from edge_ad.calibration.evaluate import Judge, Watch
+    from edge_ad.calibration.evaluate import Judge
     from edge_ad.calibration.quantize_options import QuantizeOptions
     from edge_ad.calibration.quantized import Quantized, Tools
-    from edge_ad.datasets import Sample
 
 MODULES = ("onnx", "onnxruntime")
 REPORT_MODULES = ("scipy", "matplotlib", "jinja2")
@@ -85,9 +85,7 @@ def command(config: str | None, **given: Any) -> None:
 
 def quantize(options: QuantizeOptions) -> None:
     """Read the bundle, quantize it, write the new one. Raises: EdgeAdError; then no bundle has been written."""
-    require_extra("quantization", MODULES, "quantize")
-    if options.gate != "off":
-        require_extra("the gate", REPORT_MODULES, "eval")
+    require_packages(options)
     from edge_ad.bundle import Bundle, check_destination, write_changed
     from edge_ad.calibration.quantized import RejectedError, quantize_bundle
     from edge_ad.runtime.opencv import load_cv2
@@ -104,6 +102,13 @@ def quantize(options: QuantizeOptions) -> None:
     written = write_changed(bundle, options.destination, made.changes, files=made.files, replace=options.replaces)
     _summarise(made, options)
     click.echo(f"wrote {written.path} ({written.sha256[:12]})", err=True)
+
+
+def require_packages(options: QuantizeOptions) -> None:
+    """Raise MissingExtraError unless everything that this quantization imports is installed."""
+    require_extra("quantization", MODULES, "quantize")
+    if options.gate != "off":
+        require_extra("the gate", REPORT_MODULES, "eval")
 
 
 def _summarise(made: Quantized, options: QuantizeOptions) -> None:
@@ -143,18 +148,7 @@ def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
         with open_graph(bundle, graph, options.quantize, engine=options.gate_engine) as detector:
             yield detector.judge
 
-    return Tools(open_float, open_lower, _watch, lambda line: click.echo(line, err=True))
-
-
-def _watch(what: str) -> Watch:
-    def watch(samples: Iterable[Sample]) -> Iterable[Sample]:
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        return track(samples, what, console=console, transient=True, disable=not console.is_terminal)
-
-    return watch
+    return Tools(open_float, open_lower, watching, lambda line: click.echo(line, err=True))
 
 
 def _write_rejection(destination: Path, page: bytes) -> Path:

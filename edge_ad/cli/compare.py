@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.eval import PIPE_COLUMNS, require_extra, watch
+from edge_ad.cli.eval import PIPE_COLUMNS
+from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.progress import watching
 from edge_ad.errors import GateError
 from edge_ad.validation import read_yaml
 
@@ -106,6 +108,7 @@ def compare(options: CompareOptions) -> ReportContent:
     own = first.thresholds(first.precision(options.precision_a)).image
     threshold = options.threshold if options.threshold is not None else own
     load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line
+    watch = watching("judging")
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _detectors(options, first, second)]
         judges = detectors[0].judge, detectors[1].judge

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.progress import watching
 from edge_ad.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edge_ad.calibration.figures import Figures
     from edge_ad.calibration.options import EvalOptions
     from edge_ad.calibration.results import About
-    from edge_ad.datasets import Dataset, Sample
+    from edge_ad.datasets import Dataset
     from edge_ad.verdict import Provenance
 
 PIPE_COLUMNS = 120  # width of the tables where no terminal sets one
@@ -109,7 +110,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
             bundle.manifest.preprocess,
             protocol=options.protocol,
             seed=options.seed,
-            watch=watch,
+            watch=watching("judging"),
         )
         thresholds: dict[ThresholdSource, float] = {}
         if options.threshold is not None:
@@ -148,22 +149,6 @@ def bundle_of(path: Path, scratch_dir: Path) -> Path:
         raise MissingExtraError("evaluating a training run", exc.name or "torch", "export") from exc
     values = {"checkpoint": path, "output": scratch_dir / f"{path.resolve().name}.edgead"}
     return export_bundle(export_options(values, f"run {path}")).path
-
-
-def require_extra(wanted: str, modules: Iterable[str], extra: str) -> None:
-    """Raise MissingExtraError unless all modules of an extra are installed; nothing is imported."""
-    for module in modules:
-        if find_spec(module) is None:
-            raise MissingExtraError(wanted, module, extra)
-
-
-def watch(samples: Iterable[Sample]) -> Iterable[Sample]:
-    """Pass samples on and show how far they are, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(samples, "judging", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _training_notes(model: Path) -> list[str]:

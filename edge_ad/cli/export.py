@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_ad.cli.calibrate import quantize_flags
+from edge_ad.cli.calibrate import quantize, quantize_flags, require_packages
 from edge_ad.cli.option import text_option
 from edge_ad.errors import ConfigError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
@@ -68,10 +68,10 @@ def command(config: str | None, **given: Any) -> None:
     if faults:
         raise ConfigError(where, faults)
     assert options is not None
+    if quantization is not None:
+        require_packages(quantization)
     export_bundle(options, say=lambda line: click.echo(line, err=True))
     if quantization is not None:
-        from edge_ad.cli.calibrate import quantize
-
         try:
             quantize(quantization)
         except GateError as exc:

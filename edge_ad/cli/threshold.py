@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edge_ad.cli.eval import require_extra, watch
+from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.progress import watching
 from edge_ad.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _judged(
     ) as detector:
         # Masks decide nothing about the score of an image, so they are not read.
         bare = [replace(sample, mask=None) for sample in samples]
-        judged = judge_images(bare, detector.judge, bundle.manifest.preprocess, watch=watch)
+        judged = judge_images(bare, detector.judge, bundle.manifest.preprocess, watch=watching("judging"))
     for result in judged.results:
         if result.score is None:
             click.echo(f"note: {result.name} was not judged and counts nowhere: {result.reason}", err=True)

@@ -98,6 +98,87 @@ def test_missing_files_beside_other_faults(config: Path, capsys: Capture) -> Non
     assert "checkpoint nowhere.pth: no such file; backbone weights nowhere.bin: no such file" in line
 
 
+@pytest.fixture
+def quantizing(config: Path, checked_parts: Path, tmp_path: Path) -> Path:
+    """The configuration file with the options of a quantization, on ONNX Runtime, whose calibration is kept."""
+    values = {
+        "quantize": "int8",
+        "data": str(checked_parts),
+        "engine": "onnxruntime",
+        "images": 8,
+        "calibration-cache": str(tmp_path / "calibrations"),
+        "engine_cache": str(tmp_path / "engines"),
+    }
+    with config.open("a") as file:
+        file.write(yaml.safe_dump(values))
+    return config
+
+
+def test_export_and_quantize_in_one_command(quantizing: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Proven; then not, for which the float model alone stays at its place; then without being asked for."""
+    output = tmp_path / "from-file.edgead"
+    assert main(["export", "-c", str(quantizing)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{output}\n"
+    assert "gate passed: every check holds on 4 images" in captured.err
+    both = Bundle.read(output).manifest
+    record = both.quantization["int8"]
+    assert (list(both.models), record.gate, record.images) == (["fp32", "int8"], "passed", 8)
+    assert both.thresholds.image == 0.25
+    assert both.parity is not None
+
+    again = ["export", "-c", str(quantizing), "--force"]
+    assert main([*again, "--min-map-correlation", "1"]) == 13
+    captured = capsys.readouterr()
+    page = tmp_path / "from-file.rejected.html"
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1].endswith(f"see {page}; {output} holds the float model alone")
+    assert "calibration from the cache" in captured.err
+    assert "<b>failed</b>" in page.read_text("utf-8")
+    left = Bundle.read(output).manifest
+    assert (list(left.models), left.quantization) == (["fp32"], {})
+    assert left.files == {"model.onnx": both.files["model.onnx"]}
+
+    assert main([*again, "--gate", "off", "--data", str(tmp_path / "nowhere")]) == 7
+    assert list(Bundle.read(output).manifest.models) == ["fp32"]
+
+
+def test_faults_of_export_and_quantization_come_together(quantizing: Path, tmp_path: Path, capsys: Capture) -> None:
+    wrong = ["--opset", "99", "--images", "0", "--max-flips", "7", "--gate", "maybe", "--layers", "layer9"]
+    assert main(["export", "-c", str(quantizing), *wrong]) == 3
+    line = capsys.readouterr().err
+    for fault in ("opset: wanted", "images: wanted", "max_flips: wanted", "gate: wanted", "'layer9' is no layer"):
+        assert fault in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "from-file.edgead").exists()
+
+
+def test_options_of_the_quantization_need_one(config: Path, quantizing: Path, tmp_path: Path, capsys: Capture) -> None:
+    quantizing.write_text(quantizing.read_text().replace("quantize: int8\n", ""))
+    assert main(["export", "-c", str(quantizing), "--opset", "99"]) == 3
+    line = capsys.readouterr().err
+    for key in ("data", "engine", "images", "calibration_cache"):
+        assert f"{key}: belongs to --quantize int8 or fp16, which is not given" in line
+    assert "opset: wanted" in line
+    assert not (tmp_path / "from-file.edgead").exists()
+
+
+def test_data_is_missing_for_a_quantization(config: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["export", "-c", str(config), "--quantize", "fp16", "--ranges", "mse"]) == 3
+    line = capsys.readouterr().err
+    assert "data: missing" in line and "ranges: float16 has none" in line
+    assert not (tmp_path / "from-file.edgead").exists()
+
+
+def test_packages_of_the_gate_are_looked_for_before_the_export(
+    quantizing: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["export", "-c", str(quantizing)]) == 10
+    assert "pip install 'edge-ad[eval]'" in capsys.readouterr().err
+    assert not (tmp_path / "from-file.edgead").exists()
+
+
 def test_info(tiny_bundle: Path, capsys: Capture) -> None:
     assert main(["info", str(tiny_bundle)]) == 0
     facts = yaml.safe_load(capsys.readouterr().out)

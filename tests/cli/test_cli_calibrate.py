@@ -1,0 +1,407 @@
+"""`edge-ad calibrate` as a user types it, on small generated data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import edge_ad
+from edge_ad.bundle import Bundle
+from edge_ad.calibration import quantized
+from edge_ad.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT, GATE = 3, 5, 7, 10, 11, 13
+IMPOSSIBLE = ("--min-map-correlation", "1")
+CACHED = "calibration from the cache"
+
+
+@pytest.fixture(scope="module")
+def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("calibrations")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def base(here: Path, calibrations: Path, engine_cache: Path) -> Callable[..., list[str]]:
+    """Arguments of a quantization; the gate runs on OpenVINO, the user's default."""
+    caches = ["--calibration-cache", str(calibrations), "--engine-cache", str(engine_cache)]
+    return lambda *arguments: ["calibrate", *caches, *map(str, arguments)]
+
+
+@pytest.fixture
+def speed_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Fixes how fast the quantized model is found to be: small models on busy machines vary."""
+    return lambda value: monkeypatch.setattr(quantized, "_speed_up", lambda *_: value)
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fails(code: int, arguments: list[str], capsys: Capture) -> str:
+    """One line of error at the end, nothing on standard output, no traceback. Returns: that line."""
+    capsys.readouterr()
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("edge-ad: error: ")
+    return line
+
+
+def refused_at_once(code: int, arguments: list[str], capsys: Capture) -> str:
+    """The same, with nothing said before and nothing left behind."""
+    before = content_of(Path())
+    line = fails(code, arguments, capsys)
+    assert content_of(Path()) == before
+    return line
+
+
+def report_of(bundle: Path) -> Any:
+    return json.loads((bundle / "report.json").read_bytes(), parse_constant=lambda name: pytest.fail(name))
+
+
+def with_threshold(bundle: Path, data: Path, output: str) -> Path:
+    """Best F1 on the test images."""
+    assert main(["threshold", str(bundle), str(data), "--rule", "best-f1", "-o", output]) == 0
+    return Path(output)
+
+
+@pytest.mark.parametrize(("ratio", "default"), [(2.0, "int8"), (0.5, "fp32")])
+def test_a_new_bundle_with_both_models(
+    base: Callable[..., list[str]],
+    speed_up: Callable[[float], None],
+    micro_bundle: Path,
+    checked_parts: Path,
+    engine_cache: Path,
+    capsys: Capture,
+    ratio: float,
+    default: str,
+) -> None:
+    speed_up(ratio)
+    assert main(base(micro_bundle, "--data", checked_parts, "--val", checked_parts, "-o", "new.edgead")) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "new.edgead\n"
+    bundle = Bundle.read("new.edgead")
+    files = {entry.name for entry in Path("new.edgead").iterdir()}
+    assert files == {*content_of(micro_bundle), "model.int8.onnx", "report.html", "report.json"}
+    assert bundle.read_file("model.onnx") == (micro_bundle / "model.onnx").read_bytes()
+    assert b"<b>passed</b>" in bundle.read_file("report.html")
+    record = bundle.manifest.quantization["int8"]
+    assert (record.gate, record.speed_up, record.images, record.held_out) == ("passed", ratio, 16, 18)
+    # What is said is what the report says.
+    for check in report_of(Path("new.edgead"))["statements"]:
+        assert f"holds: {check['name']}: {check['figure']}; allowed: {check['allowed']}\n" in captured.err
+    assert "80 pairs" in captured.err
+    assert "warning: only 16 images calibrate, 300 or more are better" in captured.err
+    assert (
+        f"gate passed: every check holds on 18 images; {ratio:.2f} times as fast as float on openvino" in captured.err
+    )
+    # Who opens it gets the quantized model, if it is faster.
+    with edge_ad.open("new.edgead", engine_cache=engine_cache) as detector:
+        assert detector.provenance.precision == default
+    assert main(["run", "new.edgead", "--source", str(checked_parts / "test" / "good"), "--output", "out"]) == 0
+    records = [json.loads(line) for line in Path("out", "verdicts.jsonl").read_text().splitlines()]
+    assert {record["precision"] for record in records} == {default}
+    assert main(["run", "new.edgead", "--source", str(checked_parts / "test" / "good"), "--precision", "fp32"]) == 0
+    assert main(["info", "--json", "new.edgead"]) == 0
+    assert '"gate": "passed"' in capsys.readouterr().out
+
+
+def test_int8_or_fp16_in_place_and_both(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture
+) -> None:
+    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
+    before = Bundle.read(own)
+    wanted = ["--data", checked_parts, "--engine", "onnxruntime"]
+    assert main(base(own, *wanted, "--in-place")) == 0
+    int8 = Bundle.read(own)
+    assert main(base(own, *wanted, "--in-place", "--quantize", "fp16")) == 0
+    both = Bundle.read(own)
+    assert list(both.manifest.models) == ["fp32", "int8", "fp16"]
+    assert both.manifest.quantization["int8"] == int8.manifest.quantization["int8"]
+    assert both.manifest.quantization["fp16"].ranges is None
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert both.manifest.files[name] == int8.manifest.files[name]
+    assert both.manifest.files["model.onnx"] == before.manifest.files["model.onnx"]
+    assert [entry.name for entry in here.iterdir()] == ["own.edgead"]
+    assert report_of(own)["about"]["candidate"]["precision"] == "fp16"
+
+
+def test_an_existing_bundle_is_replaced_on_demand_only(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    wanted = base(micro_bundle, "--data", checked_parts, "-o", "new.edgead", "--gate", "off")
+    assert main(wanted) == 0
+    assert "--force" in refused_at_once(OUTPUT, [*wanted, "--seed", "1"], capsys)
+    assert Bundle.read("new.edgead").manifest.quantization["int8"].seed == 0
+    assert main([*wanted, "--seed", "1", "--force"]) == 0
+    assert Bundle.read("new.edgead").manifest.quantization["int8"].seed == 1
+    Path("mine").mkdir()
+    Path("mine", "diary.txt").write_text("x")
+    foreign = base(micro_bundle, "--data", checked_parts, "-o", "mine", "--force")
+    assert "mine" in refused_at_once(OUTPUT, foreign, capsys)
+
+
+def test_the_gate_keeps_what_does_not_hold(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture
+) -> None:
+    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
+    before = content_of(own)
+    line = fails(GATE, base(own, "--data", checked_parts, "-o", "deep/new.edgead", *IMPOSSIBLE), capsys)
+    assert "int8 does not hold the tolerances, with 2 layers back in float: correlation of the maps: " in line
+    page = Path("deep", "new.rejected.html")
+    assert line.endswith(f"see {page}")
+    assert "<b>failed</b>" in page.read_text("utf-8")
+    # In place: the bundle stays, and the page lies beside it.
+    assert fails(GATE, base(own, "--data", checked_parts, "--in-place", *IMPOSSIBLE), capsys).endswith(
+        "see own.rejected.html"
+    )
+    assert content_of(own) == before
+    left = {path.as_posix() for path in Path().rglob("*") if path.parent != own}
+    assert left == {"deep", "deep/new.rejected.html", "own.edgead", "own.rejected.html"}
+
+
+def test_layers_that_go_back_are_said(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    """Whatever int8 reaches by itself on this machine, a little less error is asked for."""
+    wanted = base(micro_bundle, "--data", checked_parts, "--val", checked_parts, "--force", "-o", "new.edgead")
+    assert main(wanted) == 0
+    reached = Bundle.read("new.edgead").manifest.quantization["int8"].map_correlation
+    assert reached is not None
+    capsys.readouterr()
+    assert main([*wanted, "--min-map-correlation", repr(1 - 0.9 * (1 - reached))]) == 0
+    said = capsys.readouterr().err
+    floats = Bundle.read("new.edgead").manifest.quantization["int8"].float_layers
+    assert floats
+    assert "all 5 layers in lower precision: correlation of the maps: " in said
+    for layer in floats:
+        assert f"\n{layer} back in float, " in said
+    assert " ms: holds\n" in said
+    assert f"with {len(floats)} layers back in float; " in said
+    for layer in floats:
+        assert layer in Path("new.edgead", "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("gate", ["report", "off"])
+def test_what_is_not_proven_is_not_the_default(
+    base: Callable[..., list[str]],
+    speed_up: Callable[[float], None],
+    micro_bundle: Path,
+    checked_parts: Path,
+    engine_cache: Path,
+    capsys: Capture,
+    gate: str,
+) -> None:
+    speed_up(3.0)
+    assert main(base(micro_bundle, "--data", checked_parts, "-o", "n.edgead", "--gate", gate, *IMPOSSIBLE)) == 0
+    said = capsys.readouterr().err
+    bundle = Bundle.read("n.edgead")
+    assert bundle.manifest.quantization["int8"].gate == ("failed" if gate == "report" else "unproven")
+    with edge_ad.open("n.edgead", engine_cache=engine_cache) as detector:
+        assert detector.provenance.precision == "fp32"
+    with edge_ad.open("n.edgead", precision="int8", engine_cache=engine_cache) as detector:
+        assert detector.provenance.precision == "int8"
+    if gate == "report":
+        assert "BROKEN: correlation of the maps" in said
+        assert "warning: written all the same; ask for it with 'run --precision int8'" in said
+        assert b"<b>failed</b>" in bundle.read_file("report.html")
+    else:
+        assert "warning: the gate is off, nobody knows how far this int8 model is from the float one" in said
+        assert "report.html" not in bundle.manifest.files
+
+
+def test_thresholds_are_derived_anew_and_the_shift_is_said(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    first = with_threshold(micro_bundle, checked_parts, "first.edgead")
+    capsys.readouterr()
+    assert main(base(first, "--data", checked_parts, "--val", checked_parts, "-o", "new.edgead")) == 0
+    said = capsys.readouterr().err
+    bundle, shift = Bundle.read("new.edgead"), report_of(Path("new.edgead"))["thresholds"]
+    old, new = (bundle.thresholds(precision).image for precision in ("fp32", "int8"))
+    assert old == Bundle.read(first).thresholds("fp32").image
+    assert old is not None and new is not None and old != new
+    assert (shift["old"], shift["new"], shift["shift"]) == (old, new, new - old)
+    assert f"threshold {old:.6g} to {new:.6g} ({new - old:+.2g}), by the shift of best-f1" in said
+    # Both tell the same images apart.
+    for row in report_of(Path("new.edgead"))["scores"]:
+        anomalous = row["defect"] != "good"
+        assert (row["reference"] >= old) == (row["candidate"] >= new) == anomalous
+
+
+def test_flips_are_named(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    """A threshold between what an image scores in float and in int8; its neighbours stay where they are."""
+    wanted = base(micro_bundle, "--data", checked_parts, "--val", checked_parts, "--force", "-o", "new.edgead")
+    assert main(wanted) == 0
+    row = max(report_of(Path("new.edgead"))["scores"], key=lambda row: row["reference"] - row["candidate"])
+    middle = (row["reference"] + row["candidate"]) / 2
+    assert main(["threshold", str(micro_bundle), "--value", repr(middle), "-o", "edge.edgead"]) == 0
+    capsys.readouterr()
+    edge = base("edge.edgead", "--data", checked_parts, "--val", checked_parts, "-o", "e8.edgead", "--gate", "report")
+    assert main(edge) == 0
+    said = capsys.readouterr().err
+    assert "BROKEN: label flips: " in said
+    assert f"\nflip: {row['name']}: {row['reference']:.6g} to {row['candidate']:.6g}, beyond the score noise\n" in said
+    flips = report_of(Path("e8.edgead"))["agreement"]["flips"]
+    assert said.count("\nflip: ") == len(flips)
+    assert Bundle.read("e8.edgead").manifest.quantization["int8"].flips == len(flips)
+
+
+def test_a_second_run_takes_the_calibration_from_the_cache(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = Path(shutil.copytree(checked_parts, tmp_path / "data"))
+    own = ["--calibration-cache", tmp_path / "own", "--gate", "off", "--force", "-o", "new.edgead"]
+
+    def graph(*arguments: Any) -> tuple[bytes, bool]:
+        capsys.readouterr()
+        assert main(base(micro_bundle, "--data", data, *own, *arguments)) == 0
+        return Path("new.edgead", "model.int8.onnx").read_bytes(), CACHED in capsys.readouterr().err
+
+    first, cached = graph()
+    assert not cached
+    assert graph() == (first, True)
+    assert not graph("--seed", 1)[1]
+    assert not graph("--ranges", "mse")[1]
+    picture = data / "train" / "good" / "03.png"
+    Image.open(picture).rotate(180).save(picture)
+    changed, cached = graph()
+    assert not cached and changed != first
+    assert graph() == (changed, True)
+    # The same pictures under other names and in another folder are the same calibration.
+    for index, image in enumerate(sorted((data / "train" / "good").iterdir())):
+        image.rename(image.with_name(f"renamed{99 - index}.png"))
+    assert graph() == (changed, True)
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_named(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = Path(shutil.copytree(checked_parts, tmp_path / "data"))
+    for index in (2, 5):
+        picture = data / "train" / "good" / f"{index:02}.png"
+        picture.write_bytes(picture.read_bytes()[:400])
+    assert main(base(micro_bundle, "--data", data, "--val", data, "-o", "new.edgead", "--gate", "off")) == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "cannot be read" in line)
+    assert line.startswith("warning: 2 of 16 images cannot be read and do not calibrate: ")
+    assert "02.png" in line and "05.png" in line
+    assert Bundle.read("new.edgead").manifest.quantization["int8"].images == 14
+
+
+def test_black_pictures_are_refused(
+    base: Callable[..., list[str]], micro_bundle: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = tmp_path / "dark"
+    data.mkdir()
+    for index in range(3):
+        Image.fromarray(np.full((70, 90, 3), index, np.uint8)).save(data / f"{index}.png")
+    line = fails(SOURCE, base(micro_bundle, "--data", data, "-o", "new.edgead"), capsys)
+    assert "got none that can be used" in line and "the frame is black" in line
+    assert list(Path().iterdir()) == []
+
+
+def test_too_few_pictures(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = tmp_path / "one"
+    data.mkdir()
+    shutil.copy(checked_parts / "train" / "good" / "00.png", data)
+    for gate in ("enforce", "off"):
+        line = refused_at_once(SOURCE, base(micro_bundle, "--data", data, "-o", "n.edgead", "--gate", gate), capsys)
+        assert "at least 2 different good images" in line and "--val" in line
+    assert "nowhere" in refused_at_once(SOURCE, base(micro_bundle, "--data", "nowhere", "-o", "n.edgead"), capsys)
+
+
+def test_every_option_fault_at_once(base: Callable[..., list[str]], here: Path, capsys: Capture) -> None:
+    wrong = ["--quantize", "int4", "--ranges", "best", "--images", "0", "--gate", "maybe", "--max-flips", "2"]
+    line = refused_at_once(CONFIG, base("b", *wrong, "-o", "new", "--in-place"), capsys)
+    for key in ("quantize: ", "ranges: ", "images: ", "gate: ", "max_flips: ", "data: missing", "output: give either"):
+        assert key in line
+    line = refused_at_once(CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--ranges", "mse"), capsys)
+    assert "ranges: float16 has none" in line
+    assert "bundle: missing" in refused_at_once(CONFIG, base("--data", "d", "-o", "n"), capsys)
+    line = refused_at_once(
+        CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--engine", "openvino"), capsys
+    )
+    assert "onnxruntime" in line
+
+
+def test_an_unknown_engine_is_refused_in_one_line(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture
+) -> None:
+    line = fails(CONFIG, base(micro_bundle, "--data", checked_parts, "-o", "n.edgead", "--engine", "abacus"), capsys)
+    assert "abacus" in line
+    assert list(here.iterdir()) == []
+
+
+def test_a_file_of_options(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    values = {
+        "bundle": str(micro_bundle),
+        "data": str(checked_parts),
+        "output": "file.edgead",
+        "ranges": "percentile",
+        "images": 8,
+        "gate": "off",
+        "seed": 3,
+    }
+    Path("options.yaml").write_text(yaml.safe_dump(values))
+    assert main(base("-c", "options.yaml", "--images", "4", "-o", "line.edgead")) == 0  # the command line wins
+    assert not Path("file.edgead").exists()
+    record = Bundle.read("line.edgead").manifest.quantization["int8"]
+    assert (record.ranges, record.images, record.seed, record.gate) == ("percentile", 4, 3, "unproven")
+    Path("options.yaml").write_text("max-flips: 0.1\nmax_flips: 0.2\ncolour: red\n")
+    line = refused_at_once(CONFIG, base("b", "--data", "d", "-o", "n", "-c", "options.yaml"), capsys)
+    assert "options.yaml" in line and "max_flips: given twice" in line and "colour: unknown key" in line
+
+
+def test_a_damaged_bundle(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    assert "does not exist" in refused_at_once(BUNDLE, base("nowhere", "--data", checked_parts, "-o", "n"), capsys)
+    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
+    (own / "model.onnx").write_bytes(b"other")
+    line = refused_at_once(BUNDLE, base(own, "--data", checked_parts, "-o", "n.edgead"), capsys)
+    assert "model.onnx is not what was written" in line
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime", "scipy", "matplotlib", "jinja2"])
+def test_a_missing_extra_is_said_before_any_work(
+    base: Callable[..., list[str]], here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    wanted = base("nowhere", "--data", "nowhere", "-o", "new")
+    line = refused_at_once(MISSING, wanted, capsys)
+    extra = "quantize" if module.startswith("onnx") else "eval"
+    assert f"'{module}', which is not installed: pip install 'edge-ad[{extra}]'" in line
+    # Without the gate there is no report to draw.
+    refused_at_once(MISSING if extra == "quantize" else BUNDLE, [*wanted, "--gate", "off"], capsys)
