@@ -27,7 +27,7 @@ from edge_ad.calibration.evaluate import Judge, Watch
 from edge_ad.calibration.gate import HeldOut, OpenGraph, Outcome, Say, Subject, hold, try_once
 from edge_ad.calibration.images import CalibrationImages, Chosen, chosen_images, content_sha256, few_images
 from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
-from edge_ad.calibration.quantize.calibrate import calibrate, restored
+from edge_ad.calibration.quantize.calibrate import REVISION, calibrate, restored
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
 from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
@@ -148,7 +148,7 @@ def _subject(
         graph=float_graph,
         images_sha256=content_sha256(chosen.calibration),
         preprocess=bundle.manifest.preprocess,
-        options={"ranges": options.ranges, "seed": options.seed},
+        options={"ranges": options.ranges, "seed": options.seed, "revision": REVISION},
     )
     cache = CalibrationCache(options.calibration_cache or default_cache_dir("calibration"))
     arrays = cache.get(key)

@@ -12,7 +12,7 @@ import click
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
 from edge_ad.cli.progress import watching
-from edge_ad.errors import OutputError, os_reason
+from edge_ad.errors import ConfigError, OutputError, os_reason
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def command(config: str | None, **given: Any) -> None:
 
 def quantize(options: QuantizeOptions) -> None:
     """Read the bundle, quantize it, write the new one. Raises: EdgeAdError; then no bundle has been written."""
-    require_packages(options)
+    check_tools(options)
     from edge_ad.bundle import Bundle, check_destination, write_changed
     from edge_ad.calibration.quantized import RejectedError, quantize_bundle
     from edge_ad.runtime.opencv import load_cv2
@@ -104,11 +104,15 @@ def quantize(options: QuantizeOptions) -> None:
     click.echo(f"wrote {written.path} ({written.sha256[:12]})", err=True)
 
 
-def require_packages(options: QuantizeOptions) -> None:
-    """Raise MissingExtraError unless everything that this quantization imports is installed."""
+def check_tools(options: QuantizeOptions) -> None:
+    """Check that this quantization can be computed here. Raises: MissingExtraError; ConfigError for such an engine."""
+    from edge_ad.runtime.engines import ENGINES
+
     require_extra("quantization", MODULES, "quantize")
     if options.gate != "off":
         require_extra("the gate", REPORT_MODULES, "eval")
+        if options.gate_engine not in ENGINES:
+            raise ConfigError("engine", [f"{options.gate_engine!r} is unknown, wanted one of {', '.join(ENGINES)}"])
 
 
 def _summarise(made: Quantized, options: QuantizeOptions) -> None:

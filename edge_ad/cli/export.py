@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_ad.cli.calibrate import quantize, quantize_flags, require_packages
+from edge_ad.cli.calibrate import check_tools, quantize, quantize_flags
 from edge_ad.cli.option import text_option
 from edge_ad.errors import ConfigError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
@@ -69,7 +69,7 @@ def command(config: str | None, **given: Any) -> None:
         raise ConfigError(where, faults)
     assert options is not None
     if quantization is not None:
-        require_packages(quantization)
+        _check_quantization(quantization)
     export_bundle(options, say=lambda line: click.echo(line, err=True))
     if quantization is not None:
         try:
@@ -103,6 +103,14 @@ def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOpt
     if "quantize" not in present:
         raise ConfigError(where, [f"{key}: belongs to --quantize int8 or fp16, which is not given" for key in present])
     return quantize_options({**present, "bundle": output or ".", "in_place": True}, where)
+
+
+def _check_quantization(options: QuantizeOptions) -> None:
+    """Find out before the export what would keep the quantization from starting. Raises: EdgeAdError."""
+    from edge_ad.calibration.images import chosen_images
+
+    check_tools(options)
+    chosen_images(options.data, options.val, count=options.images, seed=options.seed)
 
 
 def _checked(check: Callable[[], Options], faults: list[str]) -> Options | None:
