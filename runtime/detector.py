@@ -59,6 +59,11 @@ class Detector:
         self._preprocess.close()
 
     @property
+    def precision(self) -> Precision:
+        """Which of the bundle's models judges; the engine may compute it in another arithmetic, see `provenance`."""
+        return self._engine.spec.precision
+
+    @property
     def provenance(self) -> Provenance:
         return Provenance(self.bundle.sha256, self._engine.name, self._engine.effective_precision)
 

@@ -82,6 +82,13 @@ def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
     provenance, threshold = detector.provenance, detector.thresholds.image
     how = "from the cache" if detector.from_cache else "compiled"
     yield f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}"
+    record = detector.bundle.manifest.quantization.get(detector.precision)
+    gate = "unproven" if record is None else record.gate
+    if detector.precision != "fp32" and gate != "passed":
+        yield (
+            f"warning: the gate of the {detector.precision} model is {gate}: it may be far from the float model;"
+            " 'edge-ad calibrate' proves one, --precision fp32 does without"
+        )
     if threshold is None:
         yield "note: the bundle has no threshold, so frames get a score but no verdict; give --threshold"
         if "masks" in options.save:

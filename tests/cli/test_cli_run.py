@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 import edge_ad
-from edge_ad.bundle import write_bundle
+from edge_ad.bundle import Bundle, write_bundle, write_changed
 from edge_ad.cli.main import main
 from edge_ad.errors import OutputError
+from edge_ad.manifest import Quantization
 from edge_ad.runtime.results import ResultFolder
 from edge_ad.verdict import record_schema
 
@@ -121,6 +122,26 @@ def test_max_frames_and_threshold(base: list[str], capsys: Capture) -> None:
         assert {entry["verdict"] for entry in entries} == {verdict}
         assert all("truth" in entry for entry in entries)
         assert all(bool(entry["regions"]) == (verdict == "anomalous") for entry in entries)
+
+
+def test_a_precision_that_nobody_proved_is_said(
+    two_precisions: Path, engine_cache: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    record = Quantization("min-max", 300, "a" * 64, 0, 9, (), "passed", 60, 0, None, 0.999, 3.0)
+    rest = ["--engine-cache", str(engine_cache), "--source", "sim:?size=160x120&seed=1", "--max-frames", "1"]
+    for gate, precision, said in (
+        (None, "int8", "int8 model is unproven"),
+        ("failed", "int8", "int8 model is failed"),
+        ("failed", "fp32", None),
+        ("passed", "int8", None),
+    ):
+        bundle = Bundle.read(two_precisions)
+        if gate is not None:
+            changes = {"quantization": {"int8": dataclasses.replace(record, gate=gate)}}
+            bundle = write_changed(bundle, tmp_path / f"{gate}.edgead", changes, replace=True)
+        assert main(["run", str(bundle.path), *rest, "--precision", precision]) == 0
+        errors = capsys.readouterr().err
+        assert ("warning: the gate of" in errors) == (said is not None) and (said or "") in errors
 
 
 def test_a_missed_budget_is_said(base: list[str], pictures: Path, capsys: Capture) -> None:
