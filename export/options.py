@@ -39,7 +39,8 @@ class ExportOptions:
         embed_dim, pretrain_embed_dim, hidden_dim: sizes of the head; read from the checkpoint where they can be.
         score: see PostprocessSpec.
         threshold: raw score from which on a frame is anomalous, written into the bundle.
-        format: `onnx` alone, or with `openvino` IR beside it.
+        format: `onnx` alone, or with `openvino` IR beside it; `engine` writes what `onnx` does, and the command then
+            builds an engine from it.
         batch: fixed batch size of the graph; None leaves it open.
         opset: ONNX operator set, 13 to 17.
         force: replace an existing bundle.

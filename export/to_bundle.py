@@ -7,7 +7,6 @@ from importlib.metadata import version
 from platform import python_version
 
 from edge_ad.bundle import Bundle, check_destination, write_bundle
-from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import graph_from_module
 from edge_ad.export.options import ExportOptions
 from edge_ad.export.parity import check_parity, describe
@@ -27,11 +26,6 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
 
     Raises: EdgeAdError; then nothing has been written.
     """
-    if options.format == "engine":
-        raise ExportError(
-            "format 'engine': this version of edge-ad does not build TensorRT engines; export with --format onnx and"
-            " build on the target with 'trtexec --onnx=<bundle>/model.onnx --stronglyTyped'"
-        )
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
     loaded = family.load(options.checkpoint, options.network)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge_ad.cli.build import build
 from edge_ad.cli.calibrate import check_tools, quantize, quantize_flags
 from edge_ad.cli.option import text_option
-from edge_ad.errors import ConfigError, GateError, MissingExtraError
+from edge_ad.errors import ConfigError, EngineError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
     from edge_ad.calibration.quantize_options import QuantizeOptions
+    from edge_ad.runtime.tensorrt.options import BuildOptions
 
 Options = TypeVar("Options")
 
@@ -38,11 +40,13 @@ Options = TypeVar("Options")
 @text_option("--hidden-dim", metavar="N", help="Discriminator's hidden layer (default: read from the checkpoint).")
 @text_option("--score", metavar="KIND", help="map_max (the paper, default) or patch_max (the authors' code).")
 @text_option("--threshold", metavar="SCORE", help="Raw score from which on a frame is anomalous.")
-@text_option("--format", metavar="FORMAT", help="onnx (default), openvino (IR beside it) or engine.")
+@text_option("--format", metavar="FORMAT", help="onnx (default), openvino (IR beside it) or engine (TensorRT).")
 @text_option("--batch", metavar="N", help="Fixed batch size (default: dynamic).")
 @text_option("--opset", metavar="N", help="ONNX operator set, 13 to 17 (default: 17).")
 @text_option("--quantize", metavar="P", help="Add an int8 or fp16 model, proven on --data (see 'edge-ad calibrate').")
 @quantize_flags
+@text_option("--flavour", metavar="NAME", help="Of the engine: tensorrt (default) or rtx (see 'edge-ad build').")
+@text_option("--sm", metavar="A,B", help="GPUs that the engine is for, such as 86,89 (rtx; default: this one).")
 @click.option("--force", is_flag=True, default=None, help="Replace an existing bundle.")
 @click.option(
     "-c", "--config", "config", metavar="FILE", help="YAML file with any of these options; the command line wins."
@@ -61,15 +65,29 @@ def command(config: str | None, **given: Any) -> None:
         from edge_ad.export.to_bundle import export_bundle
     except ImportError as exc:
         raise MissingExtraError("edge-ad export", exc.name or "torch", "export") from exc
-    lower, values, given = _apart(values, given)
+    from edge_ad.calibration.quantize_options import OF_EXPORT as OF_QUANTIZATION
+    from edge_ad.runtime.tensorrt.options import OF_EXPORT as OF_ENGINE
+
+    lower, values, given = _apart(OF_QUANTIZATION, values, given)
+    target, values, given = _apart(OF_ENGINE, values, given)
+    output = given.get("output") or values.get("output")
+    if (given.get("format") or values.get("format")) == "engine":
+        target |= {"bundle": output or ".", "engine_cache": lower.get("engine_cache")}
+        if "quantize" not in lower:
+            lower.pop("engine_cache", None)
     faults: list[str] = []
     options = _checked(lambda: export_options(values, where, given), faults)
-    quantization = _checked(lambda: _quantization(lower, where, given.get("output") or values.get("output")), faults)
+    quantization = _checked(lambda: _quantization(lower, where, output), faults)
+    engine = _checked(lambda: _engine(target, where), faults)
     if faults:
         raise ConfigError(where, faults)
     assert options is not None
     if quantization is not None:
         _check_quantization(quantization)
+    if engine is not None:
+        from edge_ad.runtime.tensorrt.build import check_machine
+
+        check_machine(engine)
     export_bundle(options, say=lambda line: click.echo(line, err=True))
     if quantization is not None:
         try:
@@ -77,20 +95,27 @@ def command(config: str | None, **given: Any) -> None:
         except GateError as exc:
             exc.args = (f"{exc}; {options.output} holds the float model alone",)
             raise
+    if engine is not None:
+        try:
+            build(engine)
+        except EngineError as exc:
+            exc.args = (f"{exc}; {options.output} is written, without an engine",)
+            raise
     click.echo(str(options.output))
 
 
-def _apart(values: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What belongs to the quantization, by field name, and the rest of the file's values and of the command line's."""
-    from edge_ad.calibration.quantize_options import OF_EXPORT
+def _apart(
+    names: Collection[str], values: dict[str, Any], given: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What belongs to a later step, by field name, and the rest of the file's values and of the command line's."""
 
     def belongs(key: object) -> bool:
-        return str(key).replace("-", "_") in OF_EXPORT
+        return str(key).replace("-", "_") in names
 
-    lower = {str(key).replace("-", "_"): value for key, value in values.items() if belongs(key)}
-    lower |= {key: value for key, value in given.items() if belongs(key) and value is not None}
+    later = {str(key).replace("-", "_"): value for key, value in values.items() if belongs(key)}
+    later |= {key: value for key, value in given.items() if belongs(key) and value is not None}
     rest = {key: value for key, value in values.items() if not belongs(key)}
-    return lower, rest, {key: value for key, value in given.items() if not belongs(key)}
+    return later, rest, {key: value for key, value in given.items() if not belongs(key)}
 
 
 def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOptions | None:
@@ -103,6 +128,18 @@ def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOpt
     if "quantize" not in present:
         raise ConfigError(where, [f"{key}: belongs to --quantize int8 or fp16, which is not given" for key in present])
     return quantize_options({**present, "bundle": output or ".", "in_place": True}, where)
+
+
+def _engine(target: dict[str, Any], where: str) -> BuildOptions | None:
+    """Options of the engine that is built from the bundle; None for another format."""
+    from edge_ad.runtime.tensorrt.options import build_options
+
+    if "bundle" in target:
+        return build_options(target, where)
+    alone = [f"{key}: belongs to --format engine, which is not given" for key, value in target.items() if value]
+    if alone:
+        raise ConfigError(where, alone)
+    return None
 
 
 def _check_quantization(options: QuantizeOptions) -> None:

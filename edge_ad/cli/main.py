@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a detector on good pictures.",
     "export": "Turn a trained checkpoint into a bundle.",
     "calibrate": "Give a bundle an int8 or fp16 model that is proven on images.",
+    "build": "Build a TensorRT engine from a bundle.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",

@@ -19,7 +19,7 @@ from PIL import Image
 from edge_ad.bundle import CHECKSUM, MANIFEST
 from edge_ad.cli.main import main
 
-USAGE, CONFIG, CHECKPOINT, BUNDLE, EXPORT, SOURCE, IMAGE, OUTPUT, INTERNAL = 2, 3, 4, 5, 6, 7, 8, 11, 70
+USAGE, CONFIG, CHECKPOINT, BUNDLE, SOURCE, IMAGE, ENGINE, OUTPUT, INTERNAL = 2, 3, 4, 5, 7, 8, 9, 11, 70
 Fails = Callable[..., str]
 
 
@@ -163,8 +163,24 @@ def test_options_that_fit_nothing(fails: Fails, export: list[str], options: list
     assert words in line
 
 
-def test_engine_format(fails: Fails, export: list[str]) -> None:
-    assert "trtexec" in fails(EXPORT, *export, "--format", "engine")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--flavour", "rtx"], "flavour: belongs to --format engine, which is not given"),
+        (["--format", "onnx", "--sm", "86"], "sm: belongs to --format engine"),
+        (["--format", "engine", "--sm", "86"], "sm: TensorRT builds for the GPU that it runs on"),
+        (["--format", "engine", "--flavour", "rtx", "--sm", "87"], "does not build for 87, wanted 75"),
+        (["--format", "onnx", "--engine-cache", "engines"], "engine_cache: belongs to --quantize"),
+    ],
+)
+def test_engine_options(fails: Fails, export: list[str], options: list[str], words: str) -> None:
+    assert words in fails(CONFIG, *export, *options)
+
+
+def test_an_engine_without_tensorrt(fails: Fails, export: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    line = fails(ENGINE, *export, "--format", "engine")
+    assert "TensorRT is not installed" in line and "JetPack" in line
 
 
 def test_an_output_that_is_no_bundle(fails: Fails, export: list[str], pictures: Path) -> None:

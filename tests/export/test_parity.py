@@ -145,12 +145,6 @@ def test_openvino_format_writes_an_ir_that_agrees(values: Values) -> None:
     np.testing.assert_allclose(results[1][2], results[1][0].max(axis=(1, 2)), rtol=0, atol=1e-6)
 
 
-def test_engine_format_is_refused_before_anything_happens(values: Values) -> None:
-    with pytest.raises(ExportError, match=r"format 'engine'.*--format onnx"):
-        export(values, format="engine")
-    assert not values["output"].parent.exists()
-
-
 def test_force(values: Values) -> None:
     first = export(values)
     with pytest.raises(OutputError, match="exists; give --force"):

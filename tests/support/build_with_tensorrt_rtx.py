@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections import Counter
 from typing import Any
 
 import tensorrt_rtx as trt
 
-CONSTANT = re.compile(rb"const_payload_size=(\d+)[^{}]*\{[^{}]*\}[^\n]*?\btype=(\w+)")
+from edge_ad.runtime.tensorrt.payload import plan_payload
 
 
 class Log(trt.ILogger):  # type: ignore[misc]  # the bindings have no types
@@ -32,7 +30,10 @@ class Log(trt.ILogger):  # type: ignore[misc]  # the bindings have no types
 
 
 def build(path: str, target: str, batches: tuple[int, int, int]) -> dict[str, Any]:
-    """Parse and compile for one compute capability, for batches from the first to the last, best at the middle one."""
+    """Parse and compile for one compute capability.
+
+    A graph of open batch is built for batches from the first to the last, best at the middle one.
+    """
     log = Log()
     builder = trt.Builder(log)
     flags = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -44,10 +45,11 @@ def build(path: str, target: str, batches: tuple[int, int, int]) -> dict[str, An
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
     chosen = config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
-    image = network.get_input(0)
-    profile = builder.create_optimization_profile()
-    profile.set_shape(image.name, *((batch, *tuple(image.shape)[1:]) for batch in batches))
-    usable = config.add_optimization_profile(profile) >= 0
+    image, usable = network.get_input(0), True
+    if image.shape[0] == -1:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(image.name, *((batch, *tuple(image.shape)[1:]) for batch in batches))
+        usable = config.add_optimization_profile(profile) >= 0
     plan = builder.build_serialized_network(network, config)
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     tensors += [network.get_output(i) for i in range(network.num_outputs)]
@@ -57,16 +59,8 @@ def build(path: str, target: str, batches: tuple[int, int, int]) -> dict[str, An
         "said": log.lines,
         "tensors": {tensor.name: [tensor.dtype.name, *tensor.shape] for tensor in tensors},
         "plan_bytes": 0 if plan is None else plan.nbytes,
-        "payload_bytes": {} if plan is None else payload_bytes(bytes(plan)),
+        "payload_bytes": {} if plan is None else plan_payload(bytes(plan)),
     }
-
-
-def payload_bytes(plan: bytes) -> dict[str, int]:
-    """Bytes of constants in a plan, by element type."""
-    total: Counter[str] = Counter()
-    for size, element in CONSTANT.findall(plan):
-        total[element.decode()] += int(size)
-    return dict(total)
 
 
 def main() -> None:

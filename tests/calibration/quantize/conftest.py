@@ -66,13 +66,17 @@ def wide_resnet_float(glass_graph: GraphMaker) -> bytes:
 
 @pytest.fixture(scope="session")
 def quantized() -> Quantizer:
-    """Float ONNX and size of its images → the Q/DQ form that ships: bytes → bytes."""
+    """Float ONNX and size of its images → the Q/DQ form that ships: bytes → bytes, made once for each graph."""
     from edge_ad.calibration.quantize.calibrate import calibrate
     from edge_ad.export.parity import probe_images
 
+    made: dict[bytes, bytes] = {}
+
     def quantize(float_onnx: bytes, size_hw: tuple[int, int]) -> bytes:
-        images = list(probe_images(size_hw, count=3))
-        return calibrate(float_onnx, lambda _: images, "min-max")[0].build()
+        if float_onnx not in made:
+            images = list(probe_images(size_hw, count=3))
+            made[float_onnx] = calibrate(float_onnx, lambda _: images, "min-max")[0].build()
+        return made[float_onnx]
 
     return quantize
 
