@@ -20,7 +20,9 @@ from edge_ad.errors import ImageError
 )
 @text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
 @text_option(
-    "--engine", metavar="NAME", help="openvino (default) or onnxruntime; fake computes brightness, to size a line."
+    "--engine",
+    metavar="NAME",
+    help="openvino (default), onnxruntime or tensorrt; fake computes brightness, to size a line.",
 )
 @text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
 @text_option(

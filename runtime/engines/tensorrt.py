@@ -1,0 +1,232 @@
+"""TensorRT on an NVIDIA GPU: runs plans that 'edge-ad build' has made for this very machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
+from edge_ad.errors import EngineError, one_line
+from edge_ad.runtime.engines.cuda_device import open_device
+from edge_ad.runtime.engines.cuda_pipeline import Pipeline
+from edge_ad.runtime.engines.successor import Successor
+from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour
+from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
+from edge_ad.runtime.tensorrt.messages import Messages
+from edge_ad.runtime.tensorrt.plans import find_plan
+from edge_ad.specs import TensorSpec
+
+log = logging.getLogger(__name__)
+
+DEVICE = 0  # CUDA_VISIBLE_DEVICES says which GPU that is
+TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
+PREFIX = "no engine fits: "  # of what `find_plan` says
+HOW_TO_BUILD = "build one on this machine with 'edge-ad build'"
+
+
+class TensorRtEngine(Engine):
+    """Runs a plan from the engine cache. It never builds one: that takes minutes, and a line would stand still.
+
+    When the GPU is lost to this process, a fresh one takes over; until it is ready, every batch is an EngineError.
+    """
+
+    name = "tensorrt"
+    _successor: Successor | None = None
+
+    def load_impl(self) -> None:
+        self._successor = None
+        gpu = find_gpu(DEVICE)
+        flavour, plan = _plan_for(self.spec, gpu)
+        self._device = open_device(DEVICE)
+        with self._device.use("load the engine"):
+            self._graph = LoadedPlan(flavour, plan, self.spec)
+            try:
+                self._pipeline = Pipeline(
+                    self._device, self.spec.image, self.spec.outputs, self._graph.largest, self._graph.enqueue
+                )
+            except BaseException:
+                self._graph.close()
+                raise
+        self.from_cache = True
+
+    def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
+        self._graph.check(len(batch_nhwc))
+        if self._device.lost is not None:
+            if self._successor is None:
+                self._successor = Successor(self.name, self.spec, self._device.lost)
+            return self._successor.infer(batch_nhwc)
+        with self._device.use("compute a batch"):
+            return Outputs(*self._pipeline.run(batch_nhwc))
+
+    def close_impl(self) -> None:
+        if self._successor is not None:
+            self._successor.close()
+        device, graph, pipeline = self._device, self._graph, self._pipeline
+        del self._device, self._graph, self._pipeline
+        try:
+            with device.use("close the engine"):
+                try:
+                    device.driver.Context.synchronize()
+                finally:
+                    graph.close()
+                    pipeline.close()
+        except EngineError as exc:  # whoever closes an engine can do nothing about it
+            log.warning("%s", exc)
+            if device.lost is not None:
+                device.abandon()
+
+
+class LoadedPlan:
+    """A plan, ready to be executed. Made, used and closed while the device is current.
+
+    No local variable holds an object of TensorRT: a traceback would keep it until there is no current device any more.
+
+    Args:
+        flavour: which TensorRT loads it.
+        plan: its content.
+        spec: what it is to compute.
+
+    Attributes:
+        fewest, largest: images that it takes at once.
+
+    Raises: EngineError when TensorRT refuses the plan, or it computes something else.
+    """
+
+    fewest: int
+    largest: int
+
+    def __init__(self, flavour: Flavour, plan: bytes, spec: EngineSpec) -> None:
+        trt = self._trt = flavour.load()
+        self._title = f"{flavour.title} {trt.__version__}"
+        self._image = spec.image
+        self._messages = Messages()
+        self._logger = self._messages.logger(trt)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        try:
+            self._load(plan, spec)
+        except (TypeError, RuntimeError) as exc:  # the bindings got nothing to make an object of
+            self.close()
+            raise self._refused(f"cannot load the engine ({one_line(exc)})") from exc
+        except BaseException:
+            self.close()
+            raise
+        self._messages.errors.clear()
+
+    def _load(self, plan: bytes, spec: EngineSpec) -> None:
+        self._runtime = self._trt.Runtime(self._logger)
+        # Engines that run with later versions bring a small runtime of their own. The sidecar vouches for them.
+        self._runtime.engine_host_code_allowed = True
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise self._refused("refuses the engine")
+        self._check_tensors(spec)
+        self.fewest, self.largest = self._batches()
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f"{self._title} cannot make the engine ready: {self._messages.cause}; if the GPU's"
+                " memory is full, end other programs that use it, or build the engine for smaller batches"
+            )
+
+    def check(self, images: int) -> None:
+        """Raises: EngineError for a batch of which some piece would be too small."""
+        rest = images % self.largest or min(images, self.largest)
+        if rest < self.fewest:
+            raise EngineError(
+                f"the engine takes {self.fewest} to {self.largest} images at once, got {images}; build one that takes"
+                " fewer"
+            )
+
+    def enqueue(self, images: int, addresses: Mapping[str, int], stream: int) -> None:
+        """Put the graph onto a stream. Raises: EngineError with TensorRT's reason."""
+        done = self._context.set_input_shape(self._image.name, (images, *self._image.shape[1:]))
+        done = done and all(self._context.set_tensor_address(name, address) for name, address in addresses.items())
+        if not (done and self._context.execute_async_v3(stream)):
+            reason = self._messages.cause
+            self._messages.errors.clear()
+            raise EngineError(f"{self._title} failed on a batch: {reason}")
+
+    def close(self) -> None:
+        """Free what TensorRT holds on the device, last made first."""
+        self._context = None
+        self._engine = None
+        self._runtime = None
+
+    def _check_tensors(self, spec: EngineSpec) -> None:
+        modes = self._trt.TensorIOMode
+        wanted = {spec.image.name: (modes.INPUT, *_shape_of(spec.image))}
+        wanted |= {tensor.name: (modes.OUTPUT, *_shape_of(tensor)) for tensor in spec.outputs}
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        held = {
+            name: (
+                self._engine.get_tensor_mode(name),
+                self._engine.get_tensor_dtype(name).name,
+                *tuple(self._engine.get_tensor_shape(name))[1:],
+            )
+            for name in names
+        }
+        for name in sorted(wanted.keys() | held.keys()):
+            if wanted.get(name) != held.get(name):
+                raise EngineError(
+                    f"the engine computes something else: tensor {name!r} is {_words(held.get(name))}, the bundle has"
+                    f" {_words(wanted.get(name))}; {HOW_TO_BUILD}, with --force"
+                )
+
+    def _batches(self) -> tuple[int, int]:
+        name = self._image.name
+        fixed = int(self._engine.get_tensor_shape(name)[0])
+        if fixed != -1:
+            return fixed, fixed
+        fewest, _, most = self._engine.get_tensor_profile_shape(name, 0)
+        return int(fewest[0]), int(most[0])
+
+    def _refused(self, what: str) -> EngineError:
+        return EngineError(f"{self._title} {what}: {self._messages.cause}; {HOW_TO_BUILD}, with --force")
+
+
+def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, bytes]:
+    """A plan for this machine, and what loads it. Raises: EngineError with what is missing or does not fit."""
+    versions, reasons = {}, []
+    for flavour in FLAVOURS.values():
+        try:
+            versions[flavour.name] = str(flavour.load().__version__)
+        except EngineError as exc:
+            reasons.append(str(exc))
+    if not versions:
+        raise EngineError(reasons[0])
+    if spec.cache_dir is None:
+        raise EngineError("engine 'tensorrt' runs what 'edge-ad build' made, and here there is no folder to look in")
+    unfit: list[str] = []
+    for name, version in versions.items():
+        need = PlanNeed(
+            flavour=name,
+            version=version,
+            sm=gpu.sm,
+            gpu=gpu.name,
+            precision=spec.precision,
+            batch=spec.batch or 1,
+            onnx_sha256=spec.model_sha256,
+            dla=None,
+            platform=this_platform(),
+        )
+        plan = find_plan(spec.cache_dir, need, unfit.append)
+        if plan is not None:
+            return FLAVOURS[name], plan
+    why = unfit[0] if unfit else f"none was built from this bundle's {spec.precision} model"
+    raise EngineError(f"no TensorRT engine in {spec.cache_dir}: {why.removeprefix(PREFIX)}; {HOW_TO_BUILD}")
+
+
+def _shape_of(tensor: TensorSpec) -> tuple[Any, ...]:
+    """Type and shape of one image's part, as TensorRT names them."""
+    return (TYPES[tensor.dtype], *(-1 if size is None else size for size in tensor.shape[1:]))
+
+
+def _words(tensor: tuple[Any, ...] | None) -> str:
+    if tensor is None:
+        return "absent"
+    mode, dtype, *shape = tensor
+    return f"{mode.name.lower()} {dtype.lower()} (N, {', '.join(map(str, shape))})".replace(", )", ")")

@@ -1,0 +1,146 @@
+"""Processes with the emulated driver, and the real GPU where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from edge_ad.errors import EngineError
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour
+from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+SCENARIOS = Path(__file__).with_name("scenarios.py")
+PROCESS_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a process: its exit code, what it wrote, and the emulated driver's report at its very end."""
+
+    code: int
+    out: str
+    err: str
+    report: dict[str, Any]
+
+
+def _absent(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI has to prove the runner")
+    pytest.skip(reason)
+
+
+def _module(path: Path) -> ModuleType:
+    name = f"edge_ad_tests_{path.parent.name}_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def emulated_driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulated libcuda.so.1; compiled once, and kept in pytest's cache."""
+    builder = _module(SUPPORT / "emulated_cuda" / "build.py")
+    reason = builder.missing()
+    if reason is not None:
+        _absent(reason)
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("emulated_cuda") if cache is not None else tmp_path_factory.mktemp("emulated_cuda")
+    library: Path = builder.build(folder)
+    return library
+
+
+@pytest.fixture(scope="session")
+def cpu_kernels(emulated_driver: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels, compiled for the CPU, as the emulated driver launches them."""
+    harness = _module(SUPPORT / "cuda_on_cpu" / "harness.py")
+    folder = tmp_path_factory.mktemp("cpu_kernels")
+    harness.Compiler(folder).library(folder / "kernels.so")
+    return folder / "kernels.so"
+
+
+@pytest.fixture
+def emulated(emulated_driver: Path, tmp_path: Path) -> Callable[..., Done]:
+    """Run `python ARGUMENTS` with the emulated driver; keywords are further variables of its environment."""
+    builder = _module(SUPPORT / "emulated_cuda" / "build.py")
+    report = tmp_path / "emulated_cuda.json"
+
+    def run(*arguments: str, **settings: str) -> Done:
+        report.unlink(missing_ok=True)
+        environment = builder.environment(emulated_driver, EMULATED_CUDA_REPORT=str(report), **settings)
+        environment.pop("PYTEST_ADDOPTS", None)
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=PROCESS_SECONDS,
+            check=False,
+        )
+        content = json.loads(report.read_text()) if report.exists() else {}
+        return Done(done.returncode, done.stdout, done.stderr, content)
+
+    return run
+
+
+@pytest.fixture
+def scenario(emulated: Callable[..., Done], tiny_bundle: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run a scenario; it has to end well, say nothing but `says` at most, and leave nothing behind but `retains`."""
+
+    def run(name: str, *, says: str | None = None, retains: int = 0, **settings: str) -> dict[str, Any]:
+        folder = tmp_path / "engines"
+        folder.mkdir(exist_ok=True)
+        done = emulated("-W", "error", str(SCENARIOS), name, str(tiny_bundle), str(folder), **settings)
+        assert done.code == 0, done.err
+        assert [line for line in done.err.splitlines() if says is None or not line.startswith(says)] == []
+        assert done.report["primary_retains"] == retains
+        return dict(json.loads(done.out))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Gpu:
+    """The GPU of this machine; without one, or without what drives it, the test is skipped or, if so wanted, fails."""
+    try:
+        if importlib.util.find_spec("pycuda") is None:
+            raise EngineError("pycuda is not installed")
+        return find_gpu(0)
+    except EngineError as exc:
+        _no_gpu(str(exc))
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def gpu_flavour(gpu: Gpu) -> Flavour:
+    """The TensorRT that is installed."""
+    reasons = []
+    for flavour in FLAVOURS.values():
+        try:
+            flavour.load()
+        except EngineError as exc:
+            reasons.append(str(exc))
+        else:
+            return flavour
+    _no_gpu(reasons[0])
+    raise AssertionError
+
+
+def _no_gpu(reason: str) -> None:
+    if os.environ.get("EDGE_AD_REQUIRE_GPU") == "1":
+        pytest.fail(f"EDGE_AD_REQUIRE_GPU is set: {reason}")
+    pytest.skip(f"needs a GPU: {reason}")

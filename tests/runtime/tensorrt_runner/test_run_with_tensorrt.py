@@ -1,0 +1,108 @@
+"""`edge-ad build` and `edge-ad run --engine tensorrt`, as a user types them, on the emulated driver."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_ad.cli.main import main
+from edge_ad.runtime.engines.tensorrt import DEVICE
+from edge_ad.runtime.tensorrt.gpu import find_gpus
+
+# The graph is computed by ONNX Runtime here and by OpenVINO there: float32, sums in another order, about 1e-6 in these
+# probabilities. 2e-4 is what a GPU may differ by, which adds up in yet another order and has its own exponential.
+SCORE_ATOL = 2e-4
+FRAMES = 12
+SOURCE = ["--source", "sim:?size=160x120&seed=1&defects=0.5", "--max-frames", str(FRAMES)]
+COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
+
+
+@pytest.fixture
+def engines(emulated: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A cache with an engine that `edge-ad build` has made."""
+    folder = tmp_path / "engines"
+    done = emulated(*COMMAND, "build", str(tiny_bundle), "--engine-cache", str(folder))
+    assert done.code == 0, done.err
+    assert done.report["faults"] == []
+    assert done.report["primary_retains"] == 0
+    return folder
+
+
+def _records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("settings", [{}, {"EMULATED_CUDA_INTEGRATED": "1"}, {"EMULATED_CUDA_ORDER": "7"}])
+def test_verdicts_are_those_of_openvino(
+    emulated: Callable[..., Any],
+    engines: Path,
+    tiny_bundle: Path,
+    engine_cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+) -> None:
+    done = emulated(
+        *COMMAND, "run", str(tiny_bundle), "--engine", "tensorrt", "--engine-cache", str(engines), *SOURCE, **settings
+    )
+    assert done.code == 0, done.err
+    assert done.err.startswith("engine tensorrt, fp32, from the cache")
+    assert main(["run", str(tiny_bundle), "--engine-cache", str(engine_cache), *SOURCE]) == 0
+    wanted = _records(capsys.readouterr().out)
+    got = _records(done.out)
+    assert len(got) == len(wanted) == FRAMES
+    for one, other in zip(got, wanted, strict=True):
+        assert (one["status"], one["verdict"], one["engine"]) == ("ok", other["verdict"], "tensorrt")
+        assert math.isclose(one["score"], other["score"], rel_tol=0, abs_tol=SCORE_ATOL)
+        assert [region["box_xyxy"] for region in one["regions"]] == [region["box_xyxy"] for region in other["regions"]]
+    assert len({entry["score"] for entry in got}) == FRAMES  # control: the frames differ
+    report = done.report
+    assert report["faults"] == []
+    assert report["copies"] == (0 if "EMULATED_CUDA_INTEGRATED" in settings else 4 * (FRAMES + 1))  # one to warm up
+    for name in ("device_allocations", "host_allocations", "streams", "events", "primary_retains"):
+        assert report[name] == 0
+
+
+def test_a_lost_device_does_not_end_the_line(emulated: Callable[..., Any], engines: Path, tiny_bundle: Path) -> None:
+    command = ("run", str(tiny_bundle), "--engine", "tensorrt", "--engine-cache", str(engines), *SOURCE)
+    done = emulated(*COMMAND, *command, EMULATED_CUDA_FAIL="cuLaunchHostFunc 6 700 1")
+    assert done.code == 0, done.err
+    entries = _records(done.out)
+    assert [entry["status"] for entry in entries] == ["ok"] * 4 + ["error"] * (FRAMES - 4)
+    assert all("the GPU is lost to this process" in entry["reason"] for entry in entries[4:])
+    assert entries[-1]["reason"].endswith("a new process is being started")
+    assert "Traceback" not in done.err
+
+
+def test_without_an_engine_the_command_says_how_to_build_one(
+    emulated: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    command = ("run", str(tiny_bundle), "--engine", "tensorrt", "--engine-cache", str(tmp_path), *SOURCE)
+    done = emulated(*COMMAND, *command)
+    assert done.code == 9
+    (line,) = done.err.splitlines()
+    assert "none was built from this bundle's fp32 model; build one on this machine with 'edge-ad build'" in line
+
+
+def test_without_a_device_the_command_says_so(emulated: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    command = ("run", str(tiny_bundle), "--engine", "tensorrt", "--engine-cache", str(tmp_path), *SOURCE)
+    done = emulated(*COMMAND, *command, EMULATED_CUDA_NO_DEVICE="1")
+    assert done.code == 9
+    (line,) = done.err.splitlines()
+    assert "no NVIDIA GPU can be used here" in line
+
+
+def test_without_a_driver_the_command_says_so(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        count = len(find_gpus())
+    except Exception:
+        count = 0
+    if count > DEVICE:
+        pytest.skip("this machine has a GPU")
+    assert main(["run", str(tiny_bundle), "--engine", "tensorrt", *SOURCE]) == 9
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no NVIDIA GPU can be used here" in line and "install NVIDIA's driver" in line

@@ -1,0 +1,114 @@
+// A CUDA driver whose device is the CPU, for tests: what its parts share.
+//
+// Device memory is host memory between guard bytes, filled with 0xff. Work on streams is queued, as on a GPU, and run
+// when somebody waits for it; EMULATED_CUDA_ORDER says what happens before that:
+//
+//   late   nothing: work runs when it is waited for and no sooner, so a missing wait reads what is not there yet
+//   early  all of it: work runs when it is queued, so memory that is used again too soon is overwritten
+//   N      a number above 0: some of it, at random
+//
+// The signatures are those of NVIDIA's cuda.h, and the compiler holds them against it.
+#pragma once
+
+#include <cuda.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace emulated_cuda {
+
+// Part of memory that queued work reads or writes.
+struct Range {
+  const void* begin;
+  std::size_t bytes;
+};
+
+struct Stream;
+
+struct Event {
+  Stream* stream = nullptr;     // of the last record
+  std::uint64_t recorded = 0;   // how often it was recorded
+  std::uint64_t completed = 0;  // how many of these records have been reached
+};
+
+struct Work {
+  std::function<void()> run;
+  std::vector<Range> touches;
+  Event* awaited = nullptr;  // runs only once that event has reached its record number `record`,
+  std::uint64_t record = 0;
+  Stream* recorded_on = nullptr;  // which is on this stream
+};
+
+struct Stream {
+  std::deque<Work> queue;
+  bool busy = false;  // some thread runs its first work
+};
+
+struct Allocation {
+  std::unique_ptr<unsigned char[]> memory;  // guard, content, guard
+  std::size_t bytes = 0;
+  unsigned flags = 0;
+};
+
+struct State {
+  std::mutex mutex;  // never held while work runs: it may need Python's own lock
+  std::condition_variable changed;
+  std::map<std::uintptr_t, Allocation> device_memory, host_memory;  // by the address of the content
+  std::set<Stream*> streams;
+  std::set<Event*> events;
+  Stream null_stream;
+  int modules = 0;
+  int primary_retains = 0;
+  bool initialised = false;
+
+  // What `emulated_cuda_fail` asked for.
+  std::string fail_name;
+  long fail_after = 0;
+  int fail_code = 0;
+  bool fail_for_good = false;
+  int lost = 0;  // the code that every call returns from now on
+
+  long calls = 0;
+  long copies = 0;
+  long pageable_copies = 0;
+  long launches = 0;
+  std::vector<std::string> faults;
+};
+
+State& state();
+int& context_depth();  // of this thread
+
+// What comes first in every call: 0, or the error that it has to return. `needs_context` is for those that work in the
+// current context; a `cleanup` fails only when the device is lost, for nobody could do anything about it.
+int entered(const char* name, bool needs_context, bool cleanup = false);
+
+// Adds a line to the report: something that a GPU need not notice, and that is wrong all the same.
+void fault(const std::string& text);
+
+bool covers(const std::map<std::uintptr_t, Allocation>& memory, std::uintptr_t address, std::size_t bytes);
+bool guards_hold(const Allocation& allocation);
+void check_guards(const std::string& after);
+
+Stream* stream_of(CUstream handle);  // null for one that does not exist
+bool is_pending(const void* begin, std::size_t bytes);
+void enqueue(Stream* stream, Work work);
+void drain(Stream* stream);  // runs all that is queued on it, and what that waits for
+void drain_all();
+
+}  // namespace emulated_cuda
+
+#define ENTER(name)                                                                     \
+  if (const int status = emulated_cuda::entered(name, true)) return static_cast<CUresult>(status)
+#define ENTER_WITHOUT_CONTEXT(name)                                                     \
+  if (const int status = emulated_cuda::entered(name, false)) return static_cast<CUresult>(status)
+#define ENTER_CLEANUP(name)                                                             \
+  if (const int status = emulated_cuda::entered(name, true, true)) return static_cast<CUresult>(status)

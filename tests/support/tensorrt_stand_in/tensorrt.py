@@ -1,0 +1,297 @@
+"""Stands in for the module `tensorrt` of a machine without one: makes plans, and computes them with ONNX Runtime.
+
+Only what edge-ad needs is here. A plan is an ONNX graph with a head; nothing is optimized. Work goes onto the stream
+that it is given, through the driver of the process, reads the addresses that were set and writes to them. What TensorRT
+would not forgive (no current context, an address that is none, a size that was never set) is an error here too, or a
+fault in the report of the emulated driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from enum import Enum, IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+__version__ = "10.3.0"
+
+MAGIC = b"stand-in plan\n"
+SCRATCH_BYTES = 4096
+HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+_driver = ctypes.CDLL("libcuda.so.1")
+_driver.emulated_cuda_covers.argtypes = (ctypes.c_uint64, ctypes.c_size_t)
+_driver.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, HOST_FUNCTION, ctypes.c_void_p)
+
+
+def write_plan(graph: bytes, batches: tuple[int, ...] = (1, 1, 1), **changes: Any) -> bytes:
+    """A plan for batches of so many images: fewest, best, most.
+
+    Args:
+        changes: `fails`: a plan that loads and cannot be executed; `input_type`: another type than the graph's.
+    """
+    return MAGIC + json.dumps({"batches": batches, **changes}).encode() + b"\n" + graph
+
+
+class Severity(Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ILogger:
+    Severity = Severity
+
+    def log(self, severity: Severity, text: str) -> None:
+        raise NotImplementedError
+
+
+class DataType(Enum):
+    FLOAT = "tensor(float)"
+    UINT8 = "tensor(uint8)"
+
+
+class TensorIOMode(Enum):
+    INPUT = 1
+    OUTPUT = 2
+
+
+class NetworkDefinitionCreationFlag(IntEnum):
+    STRONGLY_TYPED = 1
+
+
+class BuilderFlag(IntEnum):
+    TF32 = 7
+
+
+class Network:
+    """What the parser reads into: the graph, and the graph's one input."""
+
+    num_inputs = 1
+
+    def __init__(self) -> None:
+        self.graph = b""
+
+    def get_input(self, index: int) -> Any:
+        (image,) = _session(self.graph).get_inputs()
+        return SimpleNamespace(name=image.name, shape=_sizes(image))
+
+
+class OnnxParser:
+    num_errors = 0
+
+    def __init__(self, network: Network, logger: ILogger) -> None:
+        self._network = network
+
+    def parse(self, model: bytes) -> bool:
+        self._network.graph = model
+        return True
+
+
+class OptimizationProfile:
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        self.shapes = shapes
+
+
+class BuilderConfig:
+    batches: tuple[int, ...] = (1, 1, 1)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        pass
+
+    def add_optimization_profile(self, profile: OptimizationProfile) -> int:
+        self.batches = tuple(shape[0] for shape in profile.shapes)
+        return 0
+
+
+class Builder:
+    create_builder_config = BuilderConfig
+    create_optimization_profile = OptimizationProfile
+
+    def __init__(self, logger: ILogger) -> None:
+        _needs_context("Builder")
+        self.logger = logger
+
+    def create_network(self, flags: int) -> Network:
+        return Network()
+
+    def build_serialized_network(self, network: Network, config: BuilderConfig) -> bytes:
+        return write_plan(network.graph, config.batches)
+
+
+class Runtime:
+    def __init__(self, logger: ILogger) -> None:
+        _needs_context("Runtime")
+        self._logger = logger
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        if not plan.startswith(MAGIC):
+            self._logger.log(
+                Severity.ERROR,
+                "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion stdVersionRead"
+                " == kSERIALIZATION_VERSION failed.Version tag does not match.)",
+            )
+            return None
+        head, graph = plan[len(MAGIC) :].split(b"\n", 1)
+        try:
+            return Engine(json.loads(head), graph, self._logger)
+        except MemoryError:
+            self._logger.log(Severity.ERROR, "IRuntime: Error Code 2: OutOfMemory (cannot allocate the weights)")
+            return None
+
+
+class Engine:
+    def __init__(self, head: dict[str, Any], graph: bytes, logger: ILogger) -> None:
+        self.session = _session(graph)
+        self.head = head
+        self.logger = logger
+        tensors = [(TensorIOMode.INPUT, tensor) for tensor in self.session.get_inputs()]
+        tensors += [(TensorIOMode.OUTPUT, tensor) for tensor in self.session.get_outputs()]
+        self._tensors = {tensor.name: (mode, tensor) for mode, tensor in tensors}
+        self._weights = _DeviceMemory("weights")
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return self._tensors[name][0]
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        mode, tensor = self._tensors[name]
+        changed = self.head.get("input_type") if mode is TensorIOMode.INPUT else None
+        return DataType[changed] if changed else DataType(tensor.type)
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return _sizes(self._tensors[name][1])
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert profile == 0
+        return [(count, *self.get_tensor_shape(name)[1:]) for count in self.head["batches"]]
+
+    def create_execution_context(self) -> ExecutionContext | None:
+        try:
+            return ExecutionContext(self)
+        except MemoryError:
+            self.logger.log(Severity.ERROR, "ICudaEngine: Error Code 2: OutOfMemory (Requested size was 4096 bytes.)")
+            return None
+
+
+class ExecutionContext:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._scratch = _DeviceMemory("scratch")
+        self._addresses: dict[str, int] = {}
+        self._shape: tuple[int, ...] | None = None
+        self._callbacks: dict[int, Any] = {}  # the driver holds their addresses
+        self._done: set[int] = set()
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        fewest, _, most = self._engine.head["batches"]
+        whole = self._engine.get_tensor_shape(name)
+        fits = len(shape) == len(whole) and fewest <= shape[0] <= most
+        fits = fits and all(wanted in (-1, got) for wanted, got in zip(whole, shape, strict=True))
+        if not fits:
+            return self._refuse(f"Static dimension mismatch while setting input shape for {name}")
+        self._shape = tuple(shape)
+        return True
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        if name not in [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]:
+            return self._refuse(f"Given invalid tensor name: {name}")
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        session, names = self._engine.session, [output.name for output in self._engine.session.get_outputs()]
+        image = session.get_inputs()[0].name
+        missing = {image, *names} - self._addresses.keys()
+        if missing or self._shape is None or self._engine.head.get("fails"):
+            return self._refuse(f"Neither address or allocator is set for {sorted(missing)}")
+        shape, addresses, done = self._shape, dict(self._addresses), self._done
+        for number in tuple(done):  # they have returned
+            done.discard(number)
+            del self._callbacks[number]
+        number = max(self._callbacks, default=0) + 1
+
+        def work(_: int | None) -> None:
+            try:
+                batch = np.ctypeslib.as_array(_bytes_at(addresses[image], int(np.prod(shape)))).reshape(shape)
+                for name, result in zip(names, session.run(names, {image: batch}), strict=True):
+                    _bytes_at(addresses[name], result.nbytes)[:] = np.ascontiguousarray(result).tobytes()
+            except Exception as exc:  # nothing may leave a callback of the driver
+                _fault(f"execution: {type(exc).__name__}: {exc}")
+            finally:
+                done.add(number)
+
+        self._callbacks[number] = HOST_FUNCTION(work)
+        if _driver.cuLaunchHostFunc(stream_handle, self._callbacks[number], None) != 0:
+            del self._callbacks[number]
+            return self._refuse("Cuda Runtime (an illegal memory access was encountered)")
+        return True
+
+    def __del__(self) -> None:
+        if len(getattr(self, "_callbacks", ())) > len(getattr(self, "_done", ())):
+            _fault("an execution context was destroyed while its work waits")
+
+    def _refuse(self, reason: str) -> bool:
+        text = f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error ({reason})"
+        self._engine.logger.log(Severity.ERROR, text)
+        return False
+
+
+class _DeviceMemory:
+    """Memory that TensorRT itself takes: it is freed in a current context, or it is a fault."""
+
+    def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
+        address = ctypes.c_uint64()
+        if _driver.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(SCRATCH_BYTES)) != 0:
+            raise MemoryError
+        self._address = address
+
+    def __del__(self) -> None:
+        if hasattr(self, "_address"):
+            _driver.cuMemFree_v2(self._address)  # without a current context the driver reports it
+
+
+def _session(graph: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _sizes(tensor: Any) -> tuple[int, ...]:
+    """Its shape; -1 where it is open."""
+    return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+
+
+def _needs_context(what: str) -> None:
+    current = ctypes.c_void_p()
+    _driver.cuCtxGetCurrent(ctypes.byref(current))
+    if not current:
+        _fault(f"{what} was made without a current context")
+
+
+def _bytes_at(address: int, count: int) -> Any:
+    if not _driver.emulated_cuda_covers(address, count):
+        raise ValueError(f"{count} bytes at {address:#x} are not the device's")
+    return (ctypes.c_uint8 * count).from_address(address)
+
+
+def _fault(text: str) -> None:
+    _driver.emulated_cuda_fault(text.encode())
