@@ -108,8 +108,9 @@ def quantize_options(values: dict[str, Any], where: str, overrides: dict[str, An
     faults += [f"{key}: missing" for key in ("bundle", "data") if key not in given and key not in wrong_keys]
     if (options.output is None) != options.in_place:
         faults.append("output: give either --output BUNDLE, or --in-place to replace the bundle itself")
-    if options.quantize == "fp16" and "ranges" in given:
-        faults.append("ranges: float16 has none; leave it out, or take --quantize int8")
+    if options.quantize == "fp16":
+        of_int8 = [key for key in ("ranges", "images") if key in given]
+        faults += [f"{key}: float16 is not calibrated; leave it out, or take --quantize int8" for key in of_int8]
     if options.quantize == "fp16" and options.gate_engine != "onnxruntime":
         faults.append(
             f"engine: the gate of float16 runs on onnxruntime, got {options.gate_engine!r}, which computes in float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -69,11 +70,13 @@ class Quantized:
         changes: fields of the manifest.
         files: the graph, and the report where the gate has looked.
         content: what the report says; None where it has not.
+        obsolete: files of the bundle that speak of a graph that is replaced, and are to be left out.
     """
 
     changes: Mapping[str, Any]
     files: Mapping[str, bytes]
     content: ReportContent | None
+    obsolete: frozenset[str] = frozenset()
 
 
 class RejectedError(GateError):
@@ -102,7 +105,8 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
         graph = subject.build(frozenset())
         tools.say(f"warning: the gate is off, nobody knows how far this {options.quantize} model is from the float one")
         record = _record(subject, chosen, used, options, "unproven", None, None)
-        return Quantized(_changes(bundle, options, record, None), {_file(options): graph}, None)
+        files = {_file(options): graph}
+        return Quantized(_changes(bundle, options, record, None), files, None, _obsolete_report(bundle, options))
     held_out = _held_out(bundle, chosen, options, tools)
     watch = tools.watch("comparing")
     if options.gate == "enforce":
@@ -247,6 +251,16 @@ def _changes(
         "precision_thresholds": own,
         "tools": {**manifest.tools, "edge-ad": version("edge-ad"), "onnxruntime": version("onnxruntime")},
     }
+
+
+def _obsolete_report(bundle: Bundle, options: QuantizeOptions) -> frozenset[str]:
+    """Files of the report that the bundle holds, unless it is one of another precision, which stays true."""
+    held = frozenset({REPORT, REPORT_JSON} & bundle.manifest.files.keys())
+    try:
+        precision = json.loads(bundle.read_file(REPORT_JSON))["about"]["candidate"]["precision"]
+    except (BundleError, ValueError, RecursionError, KeyError, TypeError):  # whatever it is, it is not ours
+        return held
+    return held if precision == options.quantize else frozenset()
 
 
 def _file(options: QuantizeOptions) -> str:

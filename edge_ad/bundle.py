@@ -17,7 +17,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -162,6 +162,7 @@ def write_changed(
     changes: Mapping[str, Any],
     *,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    without: Collection[str] = (),
     replace: bool = False,
 ) -> Bundle:
     """Write a bundle that is another one but for some fields of its manifest and some files.
@@ -172,12 +173,16 @@ def write_changed(
         changes: fields of `Manifest` by name.
         files: content of files by their names in the bundle; they are added, or replace those of the same name. All
             others stay byte for byte.
+        without: names of files that are left out, if they are there.
 
-    Raises: OutputError as `write_bundle` does; BundleError when a file has changed since the bundle was read.
+    Raises: OutputError as `write_bundle` does; BundleError when the bundle has changed since it was read: what somebody
+        else has written into it meanwhile is not lost.
     """
+    if hashlib.sha256(_checked_manifest(bundle.path)).hexdigest() != bundle.sha256:
+        raise BundleError(f"bundle {bundle.path}: was replaced while it was in use; start again with the new one")
     derived = ("schema_version", "files")
     fields = {name: value for name, value in plain(bundle.manifest).items() if name not in derived}
-    kept = {name: bundle.read_file(name) for name in bundle.manifest.files if name not in files}
+    kept = {name: bundle.read_file(name) for name in bundle.manifest.files if name not in {*files, *without}}
     return write_bundle(path, {**fields, **changes}, {**kept, **files}, replace=replace)
 
 

@@ -31,8 +31,8 @@ class Transfer:
     """A candidate's thresholds.
 
     Attributes:
-        thresholds: with `image` moved by the shift, but not above what a score can be; the origin is that of the
-            reference's threshold.
+        thresholds: with `image` moved by the shift, but not above what a score can be; the origin names the rule of
+            the reference's threshold, without figures.
         shift: candidate minus reference, raw score.
         by: what the shift is of: of the threshold that a rule finds, or of the scores nearest to the threshold.
     """
@@ -68,7 +68,14 @@ def rederive(thresholds: Thresholds, reference: Answers, candidate: Answers, *, 
     value = thresholds.image + shift
     if highest <= HIGHEST_SCORE:
         value = min(value, HIGHEST_SCORE)
-    return Transfer(replace(thresholds, image=value), shift, by)
+    return Transfer(replace(thresholds, image=value, image_origin=_rule_alone(thresholds.image_origin)), shift, by)
+
+
+def _rule_alone(origin: ThresholdOrigin | None) -> ThresholdOrigin | None:
+    """The rule that a threshold goes back to, without what it did on images that the candidate has not judged."""
+    if origin is None:
+        return None
+    return ThresholdOrigin(origin.rule, quantile=origin.quantile, wanted_rate=origin.wanted_rate)
 
 
 def _by_rule(origin: ThresholdOrigin | None, pairs: Sequence[Pair]) -> tuple[float, By] | None:

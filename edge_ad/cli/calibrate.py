@@ -12,7 +12,7 @@ import click
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
 from edge_ad.cli.progress import watching
-from edge_ad.errors import ConfigError, OutputError, os_reason
+from edge_ad.errors import ConfigError, os_reason
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MODULES = ("onnx", "onnxruntime")
 REPORT_MODULES = ("scipy", "matplotlib", "jinja2")
+NO_GATE = ("fake", "tensorrt")
+"""Engines that compute no graph, so that any two agree, or none but what was built before."""
 
 
 def quantize_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,10 +98,16 @@ def quantize(options: QuantizeOptions) -> None:
     try:
         made = quantize_bundle(bundle, options, _tools(bundle, options))
     except RejectedError as exc:
-        page = _write_rejection(options.destination, exc.report)
-        exc.args = (f"{exc}; see {page}",)
+        exc.args = (f"{exc}; {_write_rejection(options.destination, exc.report)}",)
         raise
-    written = write_changed(bundle, options.destination, made.changes, files=made.files, replace=options.replaces)
+    written = write_changed(
+        bundle,
+        options.destination,
+        made.changes,
+        files=made.files,
+        without=made.obsolete,
+        replace=options.replaces,
+    )
     _summarise(made, options)
     click.echo(f"wrote {written.path} ({written.sha256[:12]})", err=True)
 
@@ -111,8 +119,11 @@ def check_tools(options: QuantizeOptions) -> None:
     require_extra("quantization", MODULES, "quantize")
     if options.gate != "off":
         require_extra("the gate", REPORT_MODULES, "eval")
-        if options.gate_engine not in ENGINES:
-            raise ConfigError("engine", [f"{options.gate_engine!r} is unknown, wanted one of {', '.join(ENGINES)}"])
+        wanted = [name for name in ENGINES if name not in NO_GATE]
+        if options.gate_engine not in wanted:
+            raise ConfigError(
+                "engine", [f"{options.gate_engine!r} cannot compute any graph, wanted one of {', '.join(wanted)}"]
+            )
 
 
 def _summarise(made: Quantized, options: QuantizeOptions) -> None:
@@ -155,8 +166,11 @@ def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
     return Tools(open_float, open_lower, watching, lambda line: click.echo(line, err=True))
 
 
-def _write_rejection(destination: Path, page: bytes) -> Path:
-    """Keep the report of a model that was not written, beside the place where it would have been."""
+def _write_rejection(destination: Path, page: bytes) -> str:
+    """Keep the report of a model that was not written, beside the place where it would have been.
+
+    Returns: where it is, or why it is not: what the gate says is said in any case.
+    """
     from edge_ad.storage import write_atomically
 
     path = destination.with_name(f"{destination.name.removesuffix('.edgead')}.rejected.html")
@@ -164,5 +178,5 @@ def _write_rejection(destination: Path, page: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
     except OSError as exc:
-        raise OutputError(f"report {path}: cannot be written: {os_reason(exc)}") from exc
-    return path
+        return f"its report {path} cannot be written: {os_reason(exc)}"
+    return f"see {path}"

@@ -186,6 +186,51 @@ def test_the_gate_keeps_what_does_not_hold(
     assert left == {"deep", "deep/new.rejected.html", "own.edgead", "own.rejected.html"}
 
 
+def test_what_the_gate_says_is_said_where_its_report_cannot_be_written(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
+) -> None:
+    Path("new.rejected.html").mkdir()
+    line = fails(GATE, base(micro_bundle, "--data", checked_parts, "-o", "new.edgead", *IMPOSSIBLE), capsys)
+    assert "int8 does not hold the tolerances" in line
+    assert "its report new.rejected.html cannot be written: " in line
+    assert [entry.name for entry in Path().iterdir()] == ["new.rejected.html"]
+
+
+def test_a_report_does_not_outlive_the_graph_that_it_speaks_of(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path
+) -> None:
+    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
+    wanted = [own, "--data", checked_parts, "--in-place"]
+    assert main(base(*wanted)) == 0
+    proven = Bundle.read(own)
+    assert main(base(*wanted, "--gate", "off", "--quantize", "fp16")) == 0
+    assert Bundle.read(own).manifest.files["report.html"] == proven.manifest.files["report.html"]
+    assert main(base(*wanted, "--gate", "off", "--ranges", "mse")) == 0
+    assert sorted(content_of(own)) == sorted([*content_of(micro_bundle), "model.fp16.onnx", "model.int8.onnx"])
+
+
+def test_a_threshold_that_is_written_meanwhile_is_not_lost(
+    base: Callable[..., list[str]],
+    micro_bundle: Path,
+    checked_parts: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
+    quantize = quantized.quantize_bundle
+
+    def slow(*arguments: Any) -> Any:
+        made = quantize(*arguments)
+        assert main(["threshold", str(own), "--value", "0.25", "--in-place"]) == 0
+        capsys.readouterr()
+        return made
+
+    monkeypatch.setattr(quantized, "quantize_bundle", slow)
+    line = fails(BUNDLE, base(own, "--data", checked_parts, "--in-place", "--gate", "off"), capsys)
+    assert "own.edgead: was replaced while it was in use" in line
+    assert Bundle.read(own).thresholds("fp32").image == 0.25
+
+
 def test_layers_that_go_back_are_said(
     base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
 ) -> None:
@@ -346,7 +391,7 @@ def test_every_option_fault_at_once(base: Callable[..., list[str]], here: Path, 
     for key in ("quantize: ", "ranges: ", "images: ", "gate: ", "max_flips: ", "data: missing", "output: give either"):
         assert key in line
     line = refused_at_once(CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--ranges", "mse"), capsys)
-    assert "ranges: float16 has none" in line
+    assert "ranges: float16 is not calibrated" in line
     assert "bundle: missing" in refused_at_once(CONFIG, base("--data", "d", "-o", "n"), capsys)
     line = refused_at_once(
         CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--engine", "openvino"), capsys
@@ -354,11 +399,13 @@ def test_every_option_fault_at_once(base: Callable[..., list[str]], here: Path, 
     assert "onnxruntime" in line
 
 
-def test_an_unknown_engine_is_refused_in_one_line(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture
+@pytest.mark.parametrize("engine", ["abacus", "fake"])
+def test_an_engine_that_proves_nothing_is_refused_in_one_line(
+    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture, engine: str
 ) -> None:
-    line = fails(CONFIG, base(micro_bundle, "--data", checked_parts, "-o", "n.edgead", "--engine", "abacus"), capsys)
-    assert "abacus" in line
+    """To the engine that computes brightness, any int8 graph is as good as the float one."""
+    line = fails(CONFIG, base(micro_bundle, "--data", checked_parts, "-o", "n.edgead", "--engine", engine), capsys)
+    assert f"'{engine}' cannot compute any graph, wanted one of openvino, onnxruntime" in line
     assert list(here.iterdir()) == []
 
 

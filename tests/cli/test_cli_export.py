@@ -166,7 +166,7 @@ def test_options_of_the_quantization_need_one(config: Path, quantizing: Path, tm
 def test_data_is_missing_for_a_quantization(config: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["export", "-c", str(config), "--quantize", "fp16", "--ranges", "mse"]) == 3
     line = capsys.readouterr().err
-    assert "data: missing" in line and "ranges: float16 has none" in line
+    assert "data: missing" in line and "ranges: float16 is not calibrated" in line
     assert not (tmp_path / "from-file.edgead").exists()
 
 
