@@ -11,7 +11,7 @@ from pydantic import Field
 from edge_ad.calibration.agreement.tolerances import Share, Tolerances
 from edge_ad.errors import ConfigError
 from edge_ad.specs import RangeMethod
-from edge_ad.validation import build_rest, strict
+from edge_ad.validation import build_rest, by_name, strict
 
 Lower = Literal["int8", "fp16"]
 GateMode = Literal["enforce", "report", "off"]
@@ -97,9 +97,7 @@ def quantize_options(values: dict[str, Any], where: str, overrides: dict[str, An
 
     Raises: ConfigError with every fault.
     """
-    named = {str(key).replace("-", "_"): value for key, value in values.items()}
-    spelled = [str(key).replace("-", "_") for key in values]
-    faults = [f"{key}: given twice, with - and with _" for key in named if spelled.count(key) > 1]
+    named, faults = by_name(values)
     named |= {key: value for key, value in (overrides or {}).items() if value is not None}
     given = {key: value for key, value in named.items() if value is not None}
     options, wrong = build_rest(QuantizeOptions, given, {"bundle": Path(), "data": Path()})

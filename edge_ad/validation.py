@@ -145,6 +145,15 @@ def build_rest(kind: type[T], data: dict[str, Any], stand_ins: dict[str, Any]) -
     return cast(T, validator.validate_python(stand_ins | rest)), faults
 
 
+def by_name(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values under the names of fields, which users spell with `_` or `-`; and a fault for each given in both ways."""
+    spellings: dict[str, list[str]] = {}
+    for key in map(str, values):
+        spellings.setdefault(key.replace("-", "_"), []).append(key)
+    faults = [f"{key}: given twice, as {' and '.join(found)}" for key, found in spellings.items() if len(found) > 1]
+    return {str(key).replace("-", "_"): value for key, value in values.items()}, faults
+
+
 def plain(value: Any) -> Any:
     """The inverse of `build`: a dataclass as plain lists and mappings."""
     return _adapter(cast(Hashable, type(value))).dump_python(value, mode="json")

@@ -14,7 +14,7 @@ from edge_ad.models.family import NetworkOptions
 from edge_ad.models.option_types import Name, Names, Positive, Size
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.training_run import export_values, is_run
-from edge_ad.validation import build_rest, strict
+from edge_ad.validation import build_rest, by_name, strict
 
 ExportFormat = Literal["onnx", "openvino", "engine"]
 MIN_OPSET = 13  # per-channel quantization needs it
@@ -104,7 +104,7 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
 
     Raises: ConfigError with every fault; CheckpointError for the folder of a run without a checkpoint.
     """
-    named, faults = _by_name(values)
+    named, faults = by_name(values)
     named |= {key: value for key, value in (overrides or {}).items() if value is not None}
     given = {key: value for key, value in named.items() if value is not None or key not in NAMES}
     if isinstance(given.get("checkpoint"), (str, Path)) and is_run(Path(given["checkpoint"])):
@@ -116,15 +116,6 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     if faults:
         raise ConfigError(where, [*faults, *_missing_files(options, faulty)])
     return options
-
-
-def _by_name(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values under the names of the fields, and a fault for each that is given in two spellings."""
-    spellings: dict[str, list[str]] = {}
-    for key in map(str, values):
-        spellings.setdefault(key.replace("-", "_"), []).append(key)
-    faults = [f"{key}: given twice, as {' and '.join(found)}" for key, found in spellings.items() if len(found) > 1]
-    return {str(key).replace("-", "_"): value for key, value in values.items()}, faults
 
 
 def _contradictions(options: ExportOptions) -> list[str]:

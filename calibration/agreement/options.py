@@ -11,7 +11,7 @@ from pydantic import Field
 from edge_ad.calibration.agreement.tolerances import Share, Tolerances
 from edge_ad.errors import ConfigError
 from edge_ad.specs import Precision
-from edge_ad.validation import build_rest, strict
+from edge_ad.validation import build_rest, by_name, strict
 
 
 @strict
@@ -69,9 +69,7 @@ def compare_options(values: dict[str, Any], where: str, overrides: dict[str, Any
 
     Raises: ConfigError with every fault.
     """
-    named = {str(key).replace("-", "_"): value for key, value in values.items()}
-    spelled = [str(key).replace("-", "_") for key in values]
-    faults = [f"{key}: given twice, with - and with _" for key in named if spelled.count(key) > 1]
+    named, faults = by_name(values)
     given = {key: value for key, value in (named | _given(overrides or {})).items() if value is not None}
     options, wrong = build_rest(CompareOptions, given, {"a": Path(), "b": Path(), "data": Path()})
     faults += [fault.line for fault in wrong]
