@@ -215,7 +215,7 @@ def tensorrt_rtx() -> None:
     if importlib.util.find_spec("tensorrt_rtx") is not None:
         return
     reason = "tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13 (Linux and Windows on x86-64)"
-    if os.environ.get("CI") and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+    if os.environ.get("EDGE_AD_REQUIRE_LADDER") and (platform.system(), platform.machine()) == ("Linux", "x86_64"):
         pytest.fail(f"{reason}; CI has to prove that NVIDIA's builder takes the graphs")
     pytest.skip(reason)
 

@@ -28,7 +28,7 @@ def polygraphy() -> Polygraphy:
     missing = [name for name in ("polygraphy", "onnx_graphsurgeon") if importlib.util.find_spec(name) is None]
     if missing:
         reason = f"{' and '.join(missing)} not installed: pip install polygraphy onnx-graphsurgeon"
-        if os.environ.get("CI"):
+        if os.environ.get("EDGE_AD_REQUIRE_LADDER"):
             pytest.fail(reason)
         pytest.skip(reason)
     # Left alone it would install what it misses.

@@ -28,7 +28,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         reason = "no C compiler for the stand-in of the driver: install one that is called cc"
-        if os.environ.get("CI") and platform.system() == "Linux":
+        if os.environ.get("EDGE_AD_REQUIRE_LADDER") and platform.system() == "Linux":
             pytest.fail(reason)
         pytest.skip(reason)
     path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
