@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from abc import ABC, abstractmethod
 from enum import Enum, IntEnum
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +45,11 @@ class Severity(Enum):
     VERBOSE = 4
 
 
-class ILogger:
+class ILogger(ABC):
     Severity = Severity
 
-    def log(self, severity: Severity, text: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def log(self, severity: Severity, text: str) -> None: ...
 
 
 class DataType(Enum):
