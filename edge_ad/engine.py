@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import EngineError, ImageError
-from edge_ad.specs import Precision, TensorSpec
+from edge_ad.specs import PostprocessSpec, Precision, TensorSpec
 
 BatchArray = NDArray[np.uint8]
 
@@ -43,6 +43,10 @@ class EngineSpec:
         batch: images per call that the engine is compiled for; None leaves it open.
         model_sha256: hash of the graph; part of the key of compiled blobs.
         cache_dir: folder for compiled blobs; None compiles every time.
+        postprocess: what makes maps and scores of patch maps, for engines that do this beside the graph; None leaves it
+            to the graph.
+        device: number of the GPU, for engines that run on one.
+        dla: core of that device's deep learning accelerator; None for the GPU itself.
     """
 
     image: TensorSpec
@@ -51,6 +55,9 @@ class EngineSpec:
     batch: int | None
     model_sha256: str
     cache_dir: Path | None = None
+    postprocess: PostprocessSpec | None = None
+    device: int = 0
+    dla: int | None = None
 
 
 class Engine(ABC):

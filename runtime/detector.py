@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -132,6 +133,8 @@ def open_detector(
     precision: Precision | None = None,
     threshold: float | None = None,
     engine_cache: str | Path | None = None,
+    device: int = 0,
+    dla: int | None = None,
 ) -> Detector:
     """Open a bundle for judging frames.
 
@@ -139,10 +142,12 @@ def open_detector(
 
     Args:
         bundle: its directory, of which every file is checked before this returns, or a bundle that was read already.
-        engine: `openvino` or `onnxruntime`.
+        engine: `openvino`, `onnxruntime` or `tensorrt`.
         precision: which of the bundle's models; that of `Bundle.precision` when None.
         threshold: raw score to use in place of the bundle's for that precision.
         engine_cache: folder for compiled models; the user's cache folder when None.
+        device: number of the GPU, for TensorRT.
+        dla: core of its deep learning accelerator; None for the GPU itself.
 
     Raises: BundleError, ConfigError, MissingExtraError.
     """
@@ -150,7 +155,7 @@ def open_detector(
     chosen = opened.precision(precision)
     file = opened.model_file(chosen)
     cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir("engines")
-    spec = _engine_spec(opened, chosen, opened.manifest.files[file], cache_dir)
+    spec = replace(_engine_spec(opened, chosen, opened.manifest.files[file], cache_dir), device=device, dla=dla)
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
@@ -197,4 +202,5 @@ def _engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_
         batch=manifest.input.shape[0] or 1,
         model_sha256=model_sha256,
         cache_dir=cache_dir,
+        postprocess=manifest.postprocess,
     )

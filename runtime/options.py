@@ -56,6 +56,8 @@ class RunOptions:
         max_frames: captured frames after which the run ends.
         show: open a window.
         engine_cache: folder for compiled models.
+        device: number of the GPU, as CUDA counts those that are visible; for TensorRT.
+        dla: core of its deep learning accelerator; for TensorRT.
     """
 
     bundle: Path
@@ -69,6 +71,8 @@ class RunOptions:
     max_frames: Annotated[int, Field(gt=0)] | None = None
     show: bool = False
     engine_cache: Path | None = None
+    device: Annotated[int, Field(ge=0)] = 0
+    dla: Annotated[int, Field(ge=0)] | None = None
 
 
 def run_options(values: dict[str, Any], where: str) -> RunOptions:
@@ -87,6 +91,11 @@ def run_options(values: dict[str, Any], where: str) -> RunOptions:
         raise ConfigError(where, [*faults, *exc.faults]) from exc
     if options.save and options.output is None:
         faults.append("save: wanted an --output folder to save pictures in")
+    faults += [
+        f"{name}: is for --engine tensorrt, not for {options.engine}; leave it out"
+        for name in ("device", "dla")
+        if name in values and options.engine != "tensorrt"
+    ]
     if faults:
         raise ConfigError(where, faults)
     return options

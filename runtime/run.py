@@ -52,6 +52,8 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
         precision=options.precision,
         threshold=options.threshold,
         engine_cache=options.engine_cache,
+        device=options.device,
+        dla=options.dla,
     )
     source = open_source(options.source)
     telemetry = Telemetry()

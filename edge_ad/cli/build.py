@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--hardware-compatible", is_flag=True, default=None, help="For every GPU from SM80 on; slower.")
 @click.option("--version-compatible", is_flag=True, default=None, help="For later TensorRT of this major number too.")
 @click.option("--tf32", is_flag=True, default=None, help="Let float32 layers multiply with 10 bits of mantissa.")
+@text_option("--tail", metavar="WHAT", help="What makes the maps: graph (default), or kernel.")
 @click.option("--dry-run", is_flag=True, default=None, help="Say what would be built and whether it can be.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for engines (default: the user's cache folder).")
 @click.option("--force", is_flag=True, default=None, help="Build anew and replace what is there.")

@@ -35,6 +35,8 @@ from edge_ad.errors import ImageError
 @text_option("--save", metavar="KINDS", help="Pictures to save: masks, overlays, or masks,overlays.")
 @text_option("--max-frames", metavar="N", help="End after N captured frames.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
+@text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
+@text_option("--dla", metavar="CORE", help="Core of the deep learning accelerator to run on (tensorrt).")
 @click.option("--show", is_flag=True, default=None, help="Show the frames in a window.")
 def command(**given: Any) -> int:
     """Judge every frame of a source with BUNDLE: one line of JSON for each captured frame.

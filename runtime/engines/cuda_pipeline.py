@@ -18,9 +18,6 @@ from edge_ad.specs import TensorSpec
 
 SLOTS = 2
 
-Enqueue = Callable[[int, Mapping[str, int], int], None]
-"""Puts the graph for so many images onto a stream: (images, address of each tensor, handle of the stream)."""
-
 
 class Streams:
     """One for each direction of the copies, and one for the graph.
@@ -35,6 +32,10 @@ class Streams:
         self.up = driver.Stream()
         self.compute = driver.Stream()
         self.down = driver.Stream()
+
+
+Enqueue = Callable[[int, Mapping[str, int], Streams], None]
+"""Puts the graph for so many images onto `Streams.compute`: (images, address of each tensor, streams)."""
 
 
 class DeviceTensor(Protocol):
@@ -130,7 +131,7 @@ class Pipeline:
         image: the graph's input.
         outputs: the graph's outputs.
         largest: most images that the graph takes at once.
-        enqueue: puts the graph onto a stream.
+        enqueue: puts the graph onto its stream.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class Pipeline:
         image.upload(count, streams)
         slot.uploaded.record(streams.up)
         streams.compute.wait_for_event(slot.uploaded)
-        self._enqueue(count, slot.addresses, int(streams.compute.handle))
+        self._enqueue(count, slot.addresses, streams)
         slot.computed.record(streams.compute)
         streams.down.wait_for_event(slot.computed)
         for tensor in self._outputs:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines.cuda_device import open_device
-from edge_ad.runtime.engines.cuda_pipeline import Pipeline
+from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Pipeline, Streams
+from edge_ad.runtime.engines.cuda_tail import KernelTail
 from edge_ad.runtime.engines.successor import Successor
-from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour
+from edge_ad.runtime.tensorrt.choices import Choices, read_choices
+from edge_ad.runtime.tensorrt.fingerprint import TF32, PlanNeed, this_platform
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
-from edge_ad.runtime.tensorrt.plans import find_plan
+from edge_ad.runtime.tensorrt.plans import FoundPlan, find_plan
 from edge_ad.specs import TensorSpec
 
 log = logging.getLogger(__name__)
 
-DEVICE = 0  # CUDA_VISIBLE_DEVICES says which GPU that is
 TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
 PREFIX = "no engine fits: "  # of what `find_plan` says
 HOW_TO_BUILD = "build one on this machine with 'edge-ad build'"
@@ -37,19 +40,25 @@ class TensorRtEngine(Engine):
 
     def load_impl(self) -> None:
         self._successor = None
-        gpu = find_gpu(DEVICE)
+        gpu = find_gpu(self.spec.device)
         flavour, plan = _plan_for(self.spec, gpu)
-        self._device = open_device(DEVICE)
-        with self._device.use("load the engine"):
+        self._device = open_device(self.spec.device)
+        with self._device.use("load the engine"), ExitStack() as stack:
             self._graph = LoadedPlan(flavour, plan, self.spec)
-            try:
-                self._pipeline = Pipeline(
-                    self._device, self.spec.image, self.spec.outputs, self._graph.largest, self._graph.enqueue
-                )
-            except BaseException:
-                self._graph.close()
-                raise
+            stack.callback(self._graph.close)
+            tail = self._tail(gpu, stack) if plan.fingerprint.tail == "kernel" else None
+            enqueue = self._graph.enqueue if tail is None else _followed_by(self._graph.enqueue, tail.enqueue)
+            self._pipeline = Pipeline(self._device, self.spec.image, self.spec.outputs, self._graph.largest, enqueue)
+            stack.callback(self._pipeline.close)
+            self._resources = stack.pop_all()
+        self.effective_precision = TF32 if TF32 in plan.fingerprint.flags else self.spec.precision
         self.from_cache = True
+
+    def _tail(self, gpu: Gpu, stack: ExitStack) -> KernelTail:
+        assert self.spec.postprocess is not None  # else no such plan is looked for
+        return KernelTail(
+            self._device.driver, self.spec, self.spec.postprocess, gpu.sm, self._graph.largest, freed_with=stack
+        )
 
     def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
         self._graph.check(len(batch_nhwc))
@@ -63,15 +72,14 @@ class TensorRtEngine(Engine):
     def close_impl(self) -> None:
         if self._successor is not None:
             self._successor.close()
-        device, graph, pipeline = self._device, self._graph, self._pipeline
-        del self._device, self._graph, self._pipeline
+        device, resources = self._device, self._resources
+        del self._device, self._graph, self._pipeline, self._resources
         try:
             with device.use("close the engine"):
                 try:
                     device.driver.Context.synchronize()
                 finally:
-                    graph.close()
-                    pipeline.close()
+                    resources.close()
         except EngineError as exc:  # whoever closes an engine can do nothing about it
             log.warning("%s", exc)
             if device.lost is not None:
@@ -85,7 +93,7 @@ class LoadedPlan:
 
     Args:
         flavour: which TensorRT loads it.
-        plan: its content.
+        plan: what it loads.
         spec: what it is to compute.
 
     Attributes:
@@ -97,7 +105,7 @@ class LoadedPlan:
     fewest: int
     largest: int
 
-    def __init__(self, flavour: Flavour, plan: bytes, spec: EngineSpec) -> None:
+    def __init__(self, flavour: Flavour, plan: FoundPlan, spec: EngineSpec) -> None:
         trt = self._trt = flavour.load()
         self._title = f"{flavour.title} {trt.__version__}"
         self._image = spec.image
@@ -116,14 +124,17 @@ class LoadedPlan:
             raise
         self._messages.errors.clear()
 
-    def _load(self, plan: bytes, spec: EngineSpec) -> None:
+    def _load(self, plan: FoundPlan, spec: EngineSpec) -> None:
         self._runtime = self._trt.Runtime(self._logger)
+        if spec.dla is not None:
+            self._runtime.DLA_core = spec.dla
         # Engines that run with later versions bring a small runtime of their own. The sidecar vouches for them.
         self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._engine = self._runtime.deserialize_cuda_engine(plan.data)
         if self._engine is None:
             raise self._refused("refuses the engine")
-        self._check_tensors(spec)
+        outputs = spec.outputs if plan.fingerprint.tail == "graph" else spec.outputs[:1]
+        self._check_tensors(spec.image, outputs)
         self.fewest, self.largest = self._batches()
         self._context = self._engine.create_execution_context()
         if self._context is None:
@@ -141,11 +152,11 @@ class LoadedPlan:
                 " fewer"
             )
 
-    def enqueue(self, images: int, addresses: Mapping[str, int], stream: int) -> None:
-        """Put the graph onto a stream. Raises: EngineError with TensorRT's reason."""
+    def enqueue(self, images: int, addresses: Mapping[str, int], streams: Streams) -> None:
+        """Put the graph onto its stream. Raises: EngineError with TensorRT's reason."""
         done = self._context.set_input_shape(self._image.name, (images, *self._image.shape[1:]))
-        done = done and all(self._context.set_tensor_address(name, address) for name, address in addresses.items())
-        if not (done and self._context.execute_async_v3(stream)):
+        done = done and all(self._context.set_tensor_address(name, addresses[name]) for name in self._names)
+        if not (done and self._context.execute_async_v3(int(streams.compute.handle))):
             reason = self._messages.cause
             self._messages.errors.clear()
             raise EngineError(f"{self._title} failed on a batch: {reason}")
@@ -156,10 +167,11 @@ class LoadedPlan:
         self._engine = None
         self._runtime = None
 
-    def _check_tensors(self, spec: EngineSpec) -> None:
+    def _check_tensors(self, image: TensorSpec, outputs: Sequence[TensorSpec]) -> None:
         modes = self._trt.TensorIOMode
-        wanted = {spec.image.name: (modes.INPUT, *_shape_of(spec.image))}
-        wanted |= {tensor.name: (modes.OUTPUT, *_shape_of(tensor)) for tensor in spec.outputs}
+        wanted = {image.name: (modes.INPUT, *_shape_of(image))}
+        wanted |= {tensor.name: (modes.OUTPUT, *_shape_of(tensor)) for tensor in outputs}
+        self._names = tuple(wanted)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         held = {
             name: (
@@ -188,9 +200,40 @@ class LoadedPlan:
         return EngineError(f"{self._title} {what}: {self._messages.cause}; {HOW_TO_BUILD}, with --force")
 
 
-def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, bytes]:
-    """A plan for this machine, and what loads it. Raises: EngineError with what is missing or does not fit."""
-    versions, reasons = {}, []
+def _followed_by(first: Enqueue, second: Enqueue) -> Enqueue:
+    def enqueue(images: int, addresses: Mapping[str, int], streams: Streams) -> None:
+        first(images, addresses, streams)
+        second(images, addresses, streams)
+
+    return enqueue
+
+
+def plan_need(spec: EngineSpec, gpu: Gpu, flavour: FlavourName, version: str) -> PlanNeed:
+    """What a plan has to do, to compute `spec` on a GPU with that TensorRT."""
+    return PlanNeed(
+        flavour=flavour,
+        version=version,
+        sm=gpu.sm,
+        gpu=gpu.name,
+        precision=spec.precision,
+        batch=spec.batch or 1,
+        onnx_sha256=spec.model_sha256,
+        dla=spec.dla,
+        platform=this_platform(),
+        tail="graph" if spec.postprocess is None else None,
+    )
+
+
+def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan]:
+    """A plan for this machine, and what loads it.
+
+    Of the two tails it is the one that was found to be faster here, or the graph's; where that was not built, the
+    other.
+
+    Raises: EngineError with what is missing or does not fit.
+    """
+    versions: dict[FlavourName, str] = {}
+    reasons = []
     for flavour in FLAVOURS.values():
         try:
             versions[flavour.name] = str(flavour.load().__version__)
@@ -202,18 +245,9 @@ def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, bytes]:
         raise EngineError("engine 'tensorrt' runs what 'edge-ad build' made, and here there is no folder to look in")
     unfit: list[str] = []
     for name, version in versions.items():
-        need = PlanNeed(
-            flavour=name,
-            version=version,
-            sm=gpu.sm,
-            gpu=gpu.name,
-            precision=spec.precision,
-            batch=spec.batch or 1,
-            onnx_sha256=spec.model_sha256,
-            dla=None,
-            platform=this_platform(),
-        )
-        plan = find_plan(spec.cache_dir, need, unfit.append)
+        need = plan_need(spec, gpu, name, version)
+        tail = need.tail or (read_choices(spec.cache_dir, need) or Choices()).tail
+        plan = find_plan(spec.cache_dir, replace(need, tail=tail)) or find_plan(spec.cache_dir, need, unfit.append)
         if plan is not None:
             return FLAVOURS[name], plan
     why = unfit[0] if unfit else f"none was built from this bundle's {spec.precision} model"

@@ -120,6 +120,7 @@ def plan_job(graph: SourceGraph, options: BuildOptions) -> Job:
         hardware_compatible=options.hardware_compatible,
         version_compatible=options.version_compatible,
         tf32=options.tf32,
+        tail=options.tail,
     )
     if options.flavour == "rtx":
         unknown = [sm for sm in request.sm if sm not in RTX_SM]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, FlavourName
 from edge_ad.specs import Precision
@@ -13,6 +14,12 @@ from edge_ad.validation import plain, strict
 
 HARDWARE_COMPATIBLE = "hardware-compatible"
 VERSION_COMPATIBLE = "version-compatible"
+KERNEL_TAIL = "kernel-tail"
+TF32 = "tf32"
+
+Tail = Literal["graph", "kernel"]
+"""What makes maps and scores of patch maps: the last layers of the graph, or `resize_smooth.cu` behind it."""
+
 AMPERE_SM = 80
 
 
@@ -49,6 +56,10 @@ class Fingerprint:
     edge_ad: str
 
     @property
+    def tail(self) -> Tail:
+        return "kernel" if KERNEL_TAIL in self.flags else "graph"
+
+    @property
     def key(self) -> str:
         """Name of the plan in the cache: one for each fingerprint."""
         return hashlib.sha256(json.dumps(plain(self), sort_keys=True).encode()).hexdigest()[:32]
@@ -64,6 +75,7 @@ class PlanNeed:
         precision, batch, onnx_sha256: what is to be computed, and how many images at once.
         dla: core of the deep learning accelerator; None for the GPU.
         platform: see `Fingerprint`.
+        tail: what is to make maps and scores; None takes either.
     """
 
     flavour: FlavourName
@@ -75,6 +87,7 @@ class PlanNeed:
     onnx_sha256: str
     dla: int | None
     platform: str
+    tail: Tail | None = None
 
 
 def this_platform() -> str:
@@ -97,6 +110,8 @@ def misfit(built: Fingerprint, need: PlanNeed) -> str | None:
         return f"built by {title} {built.version}, this is {need.version}"
     if built.dla != need.dla:
         return f"built for {_unit(built.dla)}, wanted {_unit(need.dla)}"
+    if need.tail not in (None, built.tail):
+        return f"built with --tail {built.tail}, wanted {need.tail}"
     if HARDWARE_COMPATIBLE in built.flags:
         if need.sm < AMPERE_SM:
             return f"built for SM{AMPERE_SM} and newer, this is SM{need.sm}"

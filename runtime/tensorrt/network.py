@@ -11,6 +11,7 @@ from edge_ad.runtime.tensorrt.messages import Messages, plain
 from edge_ad.runtime.tensorrt.request import EngineRequest
 
 MAX_REFUSALS = 3
+PATCH_MAP = "patch_map"  # output of every graph that comes before maps and scores
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,20 @@ def parsed_network(trt: Any, builder: Any, model: bytes, request: EngineRequest,
             f"{title} {trt.__version__} sees {network.num_inputs} inputs in the bundle's {request.precision} graph,"
             " wanted the image alone; export it again"
         )
+    if request.tail == "kernel":
+        _end_at_patch_map(network)
     return ParsedNetwork(network, parser, model, network.get_input(0))
+
+
+def _end_at_patch_map(network: Any) -> None:
+    """Leave out the other outputs, and with them the layers that nothing else needs."""
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    if PATCH_MAP not in [output.name for output in outputs]:
+        held = ", ".join(output.name for output in outputs)
+        raise EngineError(f"the graph has no output {PATCH_MAP!r} (it has {held}) that a kernel could go on with")
+    for output in outputs:
+        if output.name != PATCH_MAP:
+            network.unmark_output(output)
 
 
 def is_strongly_typed(trt: Any, request: EngineRequest) -> bool:

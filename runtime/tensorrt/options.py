@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from edge_ad.errors import ConfigError
+from edge_ad.runtime.tensorrt.fingerprint import Tail
 from edge_ad.runtime.tensorrt.flavour import RTX_SM, FlavourName
 from edge_ad.specs import Precision
 from edge_ad.validation import build_rest, strict
@@ -48,7 +49,7 @@ class BuildOptions:
         timing_cache: file that remembers how fast layers were on this GPU.
         device: number of the GPU to build on.
         dla: core of the deep learning accelerator.
-        hardware_compatible, version_compatible, tf32: see `EngineRequest`.
+        hardware_compatible, version_compatible, tf32, tail: see `EngineRequest`.
         dry_run: say what would be built, and build nothing.
         engine_cache: folder for plans; the user's cache folder when None.
         force: build anew and replace what is there.
@@ -68,6 +69,7 @@ class BuildOptions:
     hardware_compatible: bool = False
     version_compatible: bool = False
     tf32: bool = False
+    tail: Tail = "graph"
     dry_run: bool = False
     engine_cache: Path | None = None
     force: bool = False

@@ -93,7 +93,15 @@ class PlanFile:
         return content if is_ours and isinstance(content["fingerprint"], dict) else None
 
 
-def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda _: None) -> bytes | None:
+@dataclass(frozen=True)
+class FoundPlan:
+    """A plan, and what it was built for."""
+
+    data: bytes
+    fingerprint: Fingerprint
+
+
+def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda _: None) -> FoundPlan | None:
     """A plan of a folder that can be loaded for a need.
 
     Of several that fit, the one that is made for this very GPU and version, then the one whose best batch is nearest,
@@ -105,18 +113,18 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
         say: receives why there is none, such as `no engine fits: built for SM86, this is SM89`; nothing is said where
             none was ever built from this model.
     """
-    fitting: list[tuple[tuple[int, int, float], PlanFile]] = []
+    fitting: list[tuple[tuple[int, int, float], PlanFile, Fingerprint]] = []
     reasons: list[str] = []
     for file, fingerprint in _plans(folder):
         reason = misfit(fingerprint, need)
         if reason is None:
-            fitting.append((_preference(file, fingerprint, need), file))
+            fitting.append((_preference(file, fingerprint, need), file, fingerprint))
         elif fingerprint.onnx_sha256 == need.onnx_sha256 and reason not in reasons:
             reasons.append(reason)
-    for _, file in sorted(fitting, key=lambda entry: entry[0]):
+    for _, file, fingerprint in sorted(fitting, key=lambda entry: entry[0]):
         plan = file.read()
         if plan is not None:
-            return plan
+            return FoundPlan(plan, fingerprint)
         reasons.insert(0, f"{file.path} is damaged")
     if reasons:
         say(f"no engine fits: {'; '.join(reasons)}")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_ad.runtime.tensorrt.fingerprint import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE, batches
+from edge_ad.runtime.tensorrt.fingerprint import (
+    HARDWARE_COMPATIBLE,
+    KERNEL_TAIL,
+    TF32,
+    VERSION_COMPATIBLE,
+    Tail,
+    batches,
+)
 from edge_ad.runtime.tensorrt.flavour import FlavourName
 from edge_ad.runtime.tensorrt.gpu import Gpu
 from edge_ad.specs import Precision
@@ -40,6 +47,7 @@ class EngineRequest:
         hardware_compatible: runs on every GPU from SM80 on, in place of this kind alone.
         version_compatible: runs with later versions of TensorRT of the same major number.
         tf32: let float32 layers multiply in TF32, with 10 bits of mantissa in place of 23.
+        tail: `kernel` ends the engine at the patch map.
     """
 
     precision: Precision
@@ -53,6 +61,7 @@ class EngineRequest:
     hardware_compatible: bool = False
     version_compatible: bool = False
     tf32: bool = False
+    tail: Tail = "graph"
 
     @property
     def target(self) -> str:
@@ -68,7 +77,8 @@ class EngineRequest:
         given = {
             HARDWARE_COMPATIBLE: self.hardware_compatible,
             VERSION_COMPATIBLE: self.version_compatible,
-            "tf32": self.tf32,
+            TF32: self.tf32,
+            KERNEL_TAIL: self.tail == "kernel",
             f"workspace {self.workspace_mb} MiB": self.workspace_mb is not None,
         }
         return tuple(sorted(flag for flag, is_given in given.items() if is_given))

@@ -5,14 +5,13 @@ NVRTC needs no GPU; it comes with the package nvidia-cuda-nvrtc. Nothing is run 
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from edge_ad.errors import EngineError
+from edge_ad.runtime.kernels.compile import Nvrtc, compilers
 from edge_ad.runtime.kernels.launch import source
 
 TARGETS = {
@@ -32,7 +31,6 @@ ENTRY_POINTS = {
 }
 REGISTERS = 64
 """Of a thread: with 65,536 in a multiprocessor, four blocks of 256 threads run at once, all that Turing can hold."""
-OPTIONS = ("--ptxas-options=-v", "--std=c++14")  # the oldest CUDA that edge-ad names, 11.4 of JetPack 5, knows it well
 
 Compile = Callable[..., tuple[int, str]]
 PROPERTIES = re.compile(
@@ -45,31 +43,19 @@ PROPERTIES = re.compile(
 
 @pytest.fixture(scope="session")
 def nvrtc(absent: Callable[[str], None]) -> Compile:
-    """Compiles for a compute capability: (text, 87, *options) → NVRTC's status, and what it and ptxas said."""
-    libraries = _libraries()
-    if not libraries:
+    """Compiles for a compute capability: (text, 87, *options) → 0 and what NVRTC and ptxas said, or 1 and the error."""
+    compiler = next((compiler for compiler in compilers() if isinstance(compiler, Nvrtc)), None)
+    if compiler is None:
         absent("no NVRTC: pip install nvidia-cuda-nvrtc")
-    library = ctypes.CDLL(str(max(libraries, key=lambda path: int(path.suffix[1:]))))
+    assert compiler is not None
 
     def compile_(text: str, target: int, *more: str) -> tuple[int, str]:
-        program, size = ctypes.c_void_p(), ctypes.c_size_t()
-        assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None) == 0
-        options = [option.encode() for option in (f"--gpu-architecture=sm_{target}", *OPTIONS, *more)]
-        status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-        assert library.nvrtcGetProgramLogSize(program, ctypes.byref(size)) == 0
-        log = ctypes.create_string_buffer(size.value)
-        assert library.nvrtcGetProgramLog(program, log) == 0
-        assert library.nvrtcDestroyProgram(ctypes.byref(program)) == 0
-        return int(status), log.value.decode()
+        try:
+            return 0, compiler.compile("kernel", text, target, "--ptxas-options=-v", *more)[1]
+        except EngineError as exc:
+            return 1, str(exc)
 
     return compile_
-
-
-def _libraries() -> list[Path]:
-    """libnvrtc.so.<major> of every CUDA version among the installed packages."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec is not None else None
-    return [path for folder in folders or () for path in Path(folder).glob("*/lib/libnvrtc.so.*")]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target}")

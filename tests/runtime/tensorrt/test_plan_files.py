@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 
 from edge_ad.errors import EngineError, OutputError
 from edge_ad.runtime.tensorrt.fingerprint import Fingerprint, PlanNeed, misfit, this_platform
-from edge_ad.runtime.tensorrt.plans import PlanFile, find_plan, read_plan
+from edge_ad.runtime.tensorrt.plans import PlanFile, read_plan
+from edge_ad.runtime.tensorrt.plans import find_plan as find_plan_file
 
 ONNX = hashlib.sha256(b"graph").hexdigest()
 BUILT = Fingerprint(
@@ -38,6 +40,12 @@ JETSON = replace(BUILT, flavour="tensorrt", version="10.3.0", sm=(87,), gpu="Ori
 ON_JETSON = replace(NEED, flavour="tensorrt", version="10.3.0", sm=87, gpu="Orin", precision="fp16")
 
 
+def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda _: None) -> bytes | None:
+    """Content of the plan that is found."""
+    found = find_plan_file(folder, need, say)
+    return None if found is None else found.data
+
+
 def stored(folder: Path, name: str, fingerprint: Fingerprint, plan: bytes) -> PlanFile:
     file = PlanFile(folder / f"{name}.plan")
     file.prepare()
@@ -56,6 +64,9 @@ def stored(folder: Path, name: str, fingerprint: Fingerprint, plan: bytes) -> Pl
         (replace(JETSON, sm=(80,), gpu=None, flags=("hardware-compatible",)), replace(ON_JETSON, sm=120, gpu="other")),
         (replace(JETSON, flags=("version-compatible",)), replace(ON_JETSON, version="10.16.2")),
         (replace(JETSON, flags=("tf32", "workspace 64 MiB")), ON_JETSON),
+        (replace(JETSON, flags=("kernel-tail",)), ON_JETSON),
+        (replace(JETSON, flags=("kernel-tail",)), replace(ON_JETSON, tail="kernel")),
+        (JETSON, replace(ON_JETSON, tail="graph")),
     ],
 )
 def test_a_plan_that_fits(built: Fingerprint, need: PlanNeed) -> None:
@@ -75,6 +86,12 @@ def test_a_plan_that_fits(built: Fingerprint, need: PlanNeed) -> None:
         (BUILT, replace(NEED, platform="linux-aarch64"), f"built on {this_platform()}, this is linux-aarch64"),
         (BUILT, replace(NEED, flavour="tensorrt"), "built by TensorRT-RTX, wanted TensorRT"),
         (JETSON, replace(ON_JETSON, gpu="Thor"), "built on Orin, this is Thor"),
+        (JETSON, replace(ON_JETSON, tail="kernel"), "built with --tail graph, wanted kernel"),
+        (
+            replace(JETSON, flags=("kernel-tail",)),
+            replace(ON_JETSON, tail="graph"),
+            "built with --tail kernel, wanted graph",
+        ),
         (JETSON, replace(ON_JETSON, dla=0), "built for the GPU, wanted DLA core 0"),
         (replace(JETSON, dla=0), ON_JETSON, "built for DLA core 0, wanted the GPU"),
         (JETSON, replace(ON_JETSON, version="10.3.1"), "built by TensorRT 10.3.0, this is 10.3.1"),

@@ -107,6 +107,23 @@ def test_the_sidecar_says_what_it_was_built_for(engines: dict[Any, Any]) -> None
     assert [fingerprint[f"batch_{which}"] for which in ("min", "best", "max")] == [2, 2, 2]
 
 
+def test_an_engine_that_ends_at_the_patch_map(
+    three_precisions: Path, build_engines: Builds, engines: dict[Any, Any], tmp_path: Path
+) -> None:
+    """It holds the weights of the whole one, and can be built for SM75, where float32 matrix products cannot."""
+    wanted = [("fp32", "75"), ("int8", "75"), ("fp32", "86"), ("int8", "86")]
+    common = {"bundle": three_precisions, "flavour": "rtx", "batch": 4, "tail": "kernel", "engine_cache": tmp_path}
+    built = build_engines(*({"precision": precision, "sm": sm, **common} for precision, sm in wanted))
+    for (precision, sm), result in zip(wanted, built, strict=True):
+        assert "error" not in result
+        fingerprint = json.loads(Path(result["path"]).with_suffix(".json").read_text())["fingerprint"]
+        assert (fingerprint["sm"], fingerprint["flags"]) == ([int(sm)], ["kernel-tail"])
+        if sm == "86":
+            whole = engines[precision, sm, 4]["payload"]
+            assert result["payload"].get("int8", 0) == whole.get("int8", 0)
+            assert 0 < result["payload"]["float"] < whole["float"]  # without the matrices that resize and smooth
+
+
 def test_progress_is_reported_and_ends(engines: dict[Any, Any]) -> None:
     for built in engines.values():
         assert built["phases"] > 5 and built["steps"] > built["phases"] and built["open_phases"] == 0

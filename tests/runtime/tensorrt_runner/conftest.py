@@ -73,6 +73,12 @@ def cpu_kernels(emulated_driver: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder / "kernels.so"
 
 
+@pytest.fixture(scope="session")
+def kernel_tail(cpu_kernels: Path) -> dict[str, str]:
+    """Variables with which scenarios run engines that end at the patch map; the kernel goes on from there."""
+    return {"EDGE_AD_TEST_TAIL": "kernel", "EMULATED_CUDA_KERNELS": str(cpu_kernels)}
+
+
 @pytest.fixture
 def emulated(emulated_driver: Path, tmp_path: Path) -> Callable[..., Done]:
     """Run `python ARGUMENTS` with the emulated driver; keywords are further variables of its environment."""

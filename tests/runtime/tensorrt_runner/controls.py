@@ -18,7 +18,7 @@ from station import Emulator, Station, difference
 
 from edge_ad.errors import EngineError
 from edge_ad.operators import ResizeSmooth
-from edge_ad.runtime.engines import cuda_pipeline
+from edge_ad.runtime.engines import cuda_pipeline, cuda_tail
 from edge_ad.runtime.engines import tensorrt as runner
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.kernels.launch import Launch
@@ -34,7 +34,7 @@ def wrong_pipelines(station: Station, emulator: Emulator) -> dict[str, Any]:
         wanted = reference.infer(images)
     off_by = {}
     for name, (right, wrong) in MUTATIONS.items():
-        with _mutated(right, wrong), station.engine() as engine:
+        with _mutated(cuda_pipeline, "Pipeline", right, wrong), station.engine() as engine:
             try:
                 off_by[name] = difference(wanted, engine.infer(images))
             except EngineError:  # NaN of memory that nobody has written to
@@ -160,6 +160,31 @@ def _whole(size: int) -> Any:
     return place(PreprocessSpec(size, size, "stretch"), (size, size))
 
 
+def wrong_tails(station: Station, emulator: Emulator) -> dict[str, Any]:
+    """Controls: how far maps and scores are off where the tail's source has a fault."""
+    station.put((1, 2, 3))
+    batches = [station.images(count, count) for count in (2, 1, 3, 5)]
+    with station.engine("onnxruntime") as reference:
+        wanted = [reference.infer(images) for images in batches]
+    off_by = {}
+    for name, (right, wrong) in TAIL_MUTATIONS.items():
+        with _mutated(cuda_tail, "KernelTail", right, wrong), station.engine() as engine:
+            try:
+                off_by[name] = max(difference(a, engine.infer(b)) for a, b in zip(wanted, batches, strict=True))
+            except EngineError:
+                off_by[name] = float("inf")
+    return {"off by": off_by, "faults": emulator.report()["faults"]}
+
+
+TAIL_MUTATIONS = {
+    "none": ("state=self._state", "state=self._state"),
+    "the state is not zero at first": ("np.zeros(largest * STATE_BYTES", "np.full(largest * STATE_BYTES, 255"),
+    "on a stream of its own": ("buffers), streams)", "buffers), streams, 'up')"),
+    "one image for all": ("self._plan.launch(images,", "self._plan.launch(1,"),
+    "another score": ("patch_hw, postprocess)", "patch_hw, PostprocessSpec(score='patch_max'))"),
+    "another smoothing": ("patch_hw, postprocess)", "patch_hw, PostprocessSpec(sigma=3.9))"),
+}
+
 MUTATIONS = {
     "none": ("SLOTS = 2", "SLOTS = 2"),
     "one slot": ("SLOTS = 2", "SLOTS = 1"),
@@ -173,18 +198,18 @@ MUTATIONS = {
 
 
 @contextmanager
-def _mutated(right: str, wrong: str) -> Iterator[None]:
-    source = inspect.getsource(cuda_pipeline)
+def _mutated(original: ModuleType, used: str, right: str, wrong: str) -> Iterator[None]:
+    source = inspect.getsource(original)
     assert source.count(right) == 1
-    module = ModuleType(cuda_pipeline.__name__)
+    module = ModuleType(original.__name__)
     sys.modules[module.__name__] = module
     try:
         exec(compile(source.replace(right, wrong), f"{wrong} in place of {right}", "exec"), vars(module))
-        runner.Pipeline = module.Pipeline
+        setattr(runner, used, getattr(module, used))
         yield
     finally:
-        sys.modules[module.__name__] = cuda_pipeline
-        runner.Pipeline = cuda_pipeline.Pipeline
+        sys.modules[module.__name__] = original
+        setattr(runner, used, getattr(original, used))
 
 
 def _cuda_error(cuda: Any, call: Callable[[], Any]) -> str:

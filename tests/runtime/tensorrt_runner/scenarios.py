@@ -19,10 +19,25 @@ from typing import Any
 
 import controls
 import numpy as np
-from station import HELD, ILLEGAL_ADDRESS, INVALID, OUT_OF_MEMORY, OUTPUTS, Emulator, Station, difference, error_of
+from station import (
+    HELD,
+    ILLEGAL_ADDRESS,
+    INVALID,
+    OUT_OF_MEMORY,
+    OUTPUTS,
+    SAME_ATOL,
+    Emulator,
+    Station,
+    difference,
+    error_of,
+)
 
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines import successor
+from edge_ad.runtime.engines import tensorrt as runner
+from edge_ad.runtime.tensorrt.choices import Choices, write_choices
+from edge_ad.runtime.tensorrt.fingerprint import KERNEL_TAIL
+from edge_ad.runtime.tensorrt.gpu import find_gpu
 from edge_ad.runtime.tensorrt.plans import PlanFile
 
 
@@ -50,6 +65,7 @@ def batches(station: Station, emulator: Emulator) -> dict[str, Any]:
         "own": own,
         "copies": report["copies"],
         "pageable_copies": report["pageable_copies"],
+        "launches": report["launches"],
         "loaded": {name: loaded[name] for name in HELD},
         "held": emulator.held(),
         "faults": report["faults"],
@@ -119,7 +135,7 @@ def every_call_fails_once(station: Station, emulator: Emulator) -> dict[str, Any
                     except EngineError as exc:
                         caught = exc
                         again = difference(wanted, engine.infer(images))  # it goes on with the next batch
-                        if again:
+                        if again > SAME_ATOL:
                             wrong.append(f"call {call}: off by {again} afterwards")
             except EngineError as exc:
                 caught = exc
@@ -222,6 +238,36 @@ def refused(station: Station, emulator: Emulator) -> dict[str, Any]:
     return {"said": said, "held": emulator.held(), "faults": emulator.report()["faults"]}
 
 
+def tails(station: Station, emulator: Emulator) -> dict[str, Any]:
+    """Which of the two tails runs: by what was built, by what was found to be faster, and by what the spec allows."""
+
+    def launches(**changes: Any) -> int:
+        before = emulator.report()["launches"]
+        with station.engine(batch=1, **changes) as engine:
+            engine.infer(station.images(1))
+        return int(emulator.report()["launches"] - before)
+
+    need = runner.plan_need(station.spec, find_gpu(0), "tensorrt", "10.3.0")
+    found: dict[str, Any] = {}
+    station.put((1, 1, 1), flags=(KERNEL_TAIL,))
+    found["only the kernel's is there"] = launches()
+    found["a spec without its smoothing"] = error_of(partial(launches, postprocess=None))
+    station.put((1, 1, 1), flags=())
+    found["nothing was measured"] = launches()
+    write_choices(station.cache, need, Choices(tail="kernel"))
+    found["the kernel's was faster"] = launches()
+    write_choices(station.cache, need, Choices(tail="graph"))
+    found["the graph's was faster"] = launches()
+    write_choices(station.cache, need, Choices(tail="kernel"))
+    for path in station.cache.glob("*.choices"):
+        path.write_text(path.read_text().replace("kernel", "colonel"))
+    found["the file is damaged"] = launches()
+    station.put((1, 1, 1), flags=("tf32",))
+    with station.engine(batch=1) as engine:
+        found["precision"] = engine.effective_precision
+    return {**found, "held": emulator.held(), "faults": emulator.report()["faults"]}
+
+
 def not_installed(station: Station, emulator: Emulator) -> dict[str, Any]:
     """Without pycuda; then without TensorRT too."""
     station.put((1, 1, 1))
@@ -256,8 +302,10 @@ SCENARIOS = {
         every_call_fails_once,
         lost_device,
         refused,
+        tails,
         not_installed,
         controls.wrong_pipelines,
+        controls.wrong_tails,
         controls.leaking,
         controls.emulator_checks,
         controls.kernel,

@@ -78,6 +78,12 @@ def test_a_pipeline_that_forgets_to_wait_is_seen(scenario: Scenario, order: str,
     assert {name for name, value in off_by.items() if value > 1e-3} == seen
 
 
+def test_a_wrong_tail_is_seen(scenario: Scenario, kernel_tail: dict[str, str]) -> None:
+    off_by = scenario("wrong_tails", EMULATED_CUDA_ORDER="late", **kernel_tail)["off by"]
+    assert off_by.pop("none") < 1e-6
+    assert {name for name, value in off_by.items() if value < 1e-4} == set()
+
+
 def test_what_is_not_closed_is_seen(scenario: Scenario) -> None:
     result = scenario("leaking")
     assert result["held"] == {"device_allocations": 10, "host_allocations": 8, "streams": 3, "events": 6}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,67 @@ def test_a_fresh_process_takes_over_from_a_lost_device(scenario: Scenario) -> No
     assert result["another"]
     assert result["late"].endswith("the process that took over failed too: no answer within 0.2 s")
     assert result["ended"]
+
+
+KERNEL_ATOL = 1e-6
+"""The kernel adds up in float32, six taps per axis where the graph multiplies by whole matrices; 1.8e-7 in practice."""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_kernel_does_what_the_tail_of_the_graph_does(
+    scenario: Scenario, kernel_tail: dict[str, str], order: str
+) -> None:
+    result = scenario("batches", EMULATED_CUDA_ORDER=order, **kernel_tail)
+    assert 0 < max(result["differences"]) <= KERNEL_ATOL
+    assert result["contrast"] > 1e4 * KERNEL_ATOL
+    assert result["shapes"] == [[[count, 16, 16], [count, 64, 64], [count]] for count in BATCHES]
+    assert result["copies"] == 4 * PIECES + 1  # and the tables once
+    assert result["launches"] == PIECES
+    assert result["faults"] == []
+    assert result["held"] == {}
+
+
+def test_two_hundred_frames_with_the_kernel(scenario: Scenario, kernel_tail: dict[str, str]) -> None:
+    result = scenario("frames", **kernel_tail)
+    after_five, after_all = result["counts"]
+    assert after_five == after_all
+    assert (after_five["device_allocations"], after_five["modules"]) == (11, 1)
+    assert result["held"] == {}
+    assert result["faults"] == []
+
+
+def test_whatever_call_fails_with_the_kernel_nothing_stays_behind(
+    scenario: Scenario, kernel_tail: dict[str, str]
+) -> None:
+    result = scenario(
+        "every_call_fails_once", says="the GPU failed to close the engine: cuCtxSynchronize", **kernel_tail
+    )
+    assert result["wrong"] == []
+    assert result["faults"] == []
+    for call in ("cuModuleLoadDataEx", "cuModuleGetFunction", "cuLaunchKernel"):
+        assert any(f"{call} failed: invalid argument" in outcome for outcome in result["outcomes"]), call
+    assert result["outcomes"][-1] == "passed"
+
+
+def test_a_fresh_process_takes_over_with_the_kernel(scenario: Scenario, kernel_tail: dict[str, str]) -> None:
+    result = scenario("lost_device", says="the GPU is lost to this process", **kernel_tail)
+    assert len(result["differences"]) == 8
+    assert max(result["differences"]) <= KERNEL_ATOL
+
+
+def test_which_tail_runs(scenario: Scenario, cpu_kernels: Path) -> None:
+    result = scenario("tails", EMULATED_CUDA_KERNELS=str(cpu_kernels))
+    assert "built with --tail kernel, wanted graph" in result.pop("a spec without its smoothing")
+    assert result == {
+        "only the kernel's is there": 1,
+        "nothing was measured": 0,
+        "the kernel's was faster": 1,
+        "the graph's was faster": 0,
+        "the file is damaged": 0,
+        "precision": "tf32",
+        "held": {},
+        "faults": [],
+    }
 
 
 REFUSALS = {

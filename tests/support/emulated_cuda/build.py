@@ -38,7 +38,12 @@ def build(folder: Path) -> Path:
     headers = _headers()
     assert headers is not None
     wanted = _driver_functions(_pycuda(), "--undefined-only")
-    sources = [*sorted(HERE.glob("*.cpp")), *sorted(HERE.glob("*.h")), HERE.parent / "cuda_on_cpu" / "cuda_on_cpu.h"]
+    sources = [
+        *sorted(HERE.glob("*.cpp")),
+        *sorted(HERE.glob("*.h")),
+        HERE.parent / "cuda_on_cpu" / "cuda_on_cpu.h",
+        Path(__file__),
+    ]
     content = b"".join(path.read_bytes() for path in sources) + " ".join((*sorted(wanted), str(headers))).encode()
     place = folder / hashlib.sha256(content).hexdigest()[:16]
     library = place / LIBRARY
@@ -53,8 +58,11 @@ def build(folder: Path) -> Path:
     emulated = set().union(*(_driver_functions(path, "--defined-only") for path in objects))
     stubs = scratch / "stubs.cpp"
     stubs.write_text(_stubs(sorted(wanted - emulated)))
+    # Instances of the C++ library's templates that are seen outside would take the place of those in NVRTC.
+    exported = scratch / "exported.map"
+    exported.write_text("{ global: cu[A-Z]*; emulated_cuda_*; local: *; };")
     made = scratch / LIBRARY
-    options = ("-shared", f"-Wl,-soname,{LIBRARY}", "-Wl,-Bsymbolic", "-pthread", "-ldl")
+    options = ("-shared", f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={exported}", "-pthread", "-ldl")
     _run("g++", *OPTIONS, str(stubs), *map(str, objects), *options, "-o", str(made))
     place.mkdir(exist_ok=True)
     made.replace(library)

@@ -147,6 +147,13 @@ CUresult cuInit(unsigned) {
   return CUDA_SUCCESS;
 }
 
+// NVRTC asks for a table of functions that NVIDIA's libraries share; this one holds nothing but its own size.
+CUresult cuGetExportTable(const void** table, const CUuuid*) {
+  static const std::size_t empty[] = {sizeof(std::size_t)};
+  *table = empty;
+  return CUDA_SUCCESS;
+}
+
 CUresult cuDriverGetVersion(int* version) {
   *version = CUDA_VERSION;
   return CUDA_SUCCESS;

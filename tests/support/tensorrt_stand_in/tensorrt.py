@@ -32,7 +32,8 @@ def write_plan(graph: bytes, batches: tuple[int, ...] = (1, 1, 1), **changes: An
     """A plan for batches of so many images: fewest, best, most.
 
     Args:
-        changes: `fails`: a plan that loads and cannot be executed; `input_type`: another type than the graph's.
+        changes: `fails`: a plan that loads and cannot be executed; `input_type`: another type than the graph's;
+            `outputs`: names of those that it returns, where these are not all.
     """
     return MAGIC + json.dumps({"batches": batches, **changes}).encode() + b"\n" + graph
 
@@ -77,6 +78,20 @@ class Network:
 
     def __init__(self) -> None:
         self.graph = b""
+        self.unmarked: set[str] = set()
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.outputs())
+
+    def outputs(self) -> list[Any]:
+        return [output for output in _session(self.graph).get_outputs() if output.name not in self.unmarked]
+
+    def get_output(self, index: int) -> Any:
+        return SimpleNamespace(name=self.outputs()[index].name)
+
+    def unmark_output(self, tensor: Any) -> None:
+        self.unmarked.add(tensor.name)
 
     def get_input(self, index: int) -> Any:
         (image,) = _session(self.graph).get_inputs()
@@ -124,7 +139,7 @@ class Builder:
         return Network()
 
     def build_serialized_network(self, network: Network, config: BuilderConfig) -> bytes:
-        return write_plan(network.graph, config.batches)
+        return write_plan(network.graph, config.batches, outputs=[output.name for output in network.outputs()])
 
 
 class Runtime:
@@ -132,6 +147,7 @@ class Runtime:
         _needs_context("Runtime")
         self._logger = logger
         self.engine_host_code_allowed = False
+        self.DLA_core = -1
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
         if not plan.startswith(MAGIC):
@@ -155,7 +171,9 @@ class Engine:
         self.head = head
         self.logger = logger
         tensors = [(TensorIOMode.INPUT, tensor) for tensor in self.session.get_inputs()]
-        tensors += [(TensorIOMode.OUTPUT, tensor) for tensor in self.session.get_outputs()]
+        kept = head.get("outputs")
+        self.outputs = [tensor for tensor in self.session.get_outputs() if kept is None or tensor.name in kept]
+        tensors += [(TensorIOMode.OUTPUT, tensor) for tensor in self.outputs]
         self._tensors = {tensor.name: (mode, tensor) for mode, tensor in tensors}
         self._weights = _DeviceMemory("weights")
 
@@ -215,7 +233,7 @@ class ExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        session, names = self._engine.session, [output.name for output in self._engine.session.get_outputs()]
+        session, names = self._engine.session, [output.name for output in self._engine.outputs]
         image = session.get_inputs()[0].name
         missing = {image, *names} - self._addresses.keys()
         if missing or self._shape is None or self._engine.head.get("fails"):
