@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import EngineError, ImageError
-from edge_ad.specs import PostprocessSpec, Precision, TensorSpec
+from edge_ad.preprocess import Preprocessor
+from edge_ad.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 
 BatchArray = NDArray[np.uint8]
 
@@ -124,6 +125,16 @@ class Engine(ABC):
             if not np.isfinite(getattr(outputs, field.name)).all():
                 raise EngineError(f"engine {self.name!r} returned values that are not finite in {field.name!r}")
         return outputs
+
+    def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
+        """What makes this engine's inputs of frames; to be asked of a loaded engine.
+
+        Returns: one that belongs to the caller, who closes it before the engine or after. It may run in another thread
+            than `infer`, at the same time.
+
+        Raises: EngineError.
+        """
+        return Preprocessor(spec)
 
     @abstractmethod
     def load_impl(self) -> None:

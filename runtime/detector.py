@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -13,10 +14,10 @@ import numpy as np
 
 from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
-from edge_ad.engine import Engine, EngineSpec
-from edge_ad.errors import BundleError
+from edge_ad.engine import Engine, EngineSpec, Outputs
+from edge_ad.errors import BundleError, ConfigError
 from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.preprocess import Preprocessor
+from edge_ad.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
 from edge_ad.specs import Precision, Thresholds
@@ -25,17 +26,34 @@ from edge_ad.validation import build
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A frame that is ready for the engine.
+
+    Attributes:
+        model_input: what the model is to see.
+        took_ms: time that making it took.
+        reason: why the frame cannot be judged, or None.
+    """
+
+    model_input: ModelInput
+    took_ms: float
+    reason: str | None
+
+
 class Detector:
     """Judges frames with one bundle on one engine. Use it in a `with` block; one caller at a time.
 
     Attributes:
         bundle: the checked bundle.
         thresholds: raw scores in use; they may be replaced between frames.
+        max_batch: frames that `infer` takes at once.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, thresholds: Thresholds) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, thresholds: Thresholds, *, max_batch: int = 1) -> None:
         self.bundle = bundle
         self.thresholds = thresholds
+        self.max_batch = max_batch
         self._engine = engine
         self._preprocess = Preprocessor(bundle.manifest.preprocess)
 
@@ -43,6 +61,7 @@ class Detector:
         """Load the engine and judge one made-up frame, so that the first real one is as fast as the others."""
         self._engine.__enter__()
         try:
+            self._preprocess = self._engine.preprocessor(self.bundle.manifest.preprocess)
             height, width = self.bundle.manifest.preprocess.size_hw
             ramp = np.add.outer(np.arange(2 * height), np.arange(2 * width)).astype(np.uint8)
             maps = self.judge(np.repeat(ramp[:, :, None], 3, axis=2)).maps
@@ -56,8 +75,8 @@ class Detector:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._engine.__exit__(exc_type, exc, traceback)
         self._preprocess.close()
+        self._engine.__exit__(exc_type, exc, traceback)
 
     @property
     def precision(self) -> Precision:
@@ -84,32 +103,70 @@ class Detector:
 
         Raises: ImageError for an array that is no such image; EngineError.
         """
+        prepared = self.prepare(image_hwc, color_order=color_order)
+        if prepared.reason is not None:
+            return self.unusable(prepared)
+        began = time.perf_counter()
+        outputs = self.infer([prepared])
+        inferred = time.perf_counter()
+        verdict = self.conclude(prepared, outputs)
+        timings_ms = {
+            "preprocess": prepared.took_ms,
+            "infer": (inferred - began) * 1e3,
+            "postprocess": (time.perf_counter() - inferred) * 1e3,
+        }
+        return replace(verdict, timings_ms=timings_ms)
+
+    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Prepared:
+        """First part of `judge`: the model input. The parts may run in three threads, each of them in one at a time.
+
+        Raises: ImageError; EngineError where the engine's device makes the model input, and fails.
+        """
         began = time.perf_counter()
         model_input = self._preprocess(image_hwc, color_order)
-        geometry = model_input.geometry
-        prepared = time.perf_counter()
-        timings_ms = {"preprocess": (prepared - began) * 1e3}
-        reason = unusable_input(model_input)
-        if reason is not None:
-            return Verdict(
-                "unusable",
-                threshold=self.thresholds.image,
-                inspected_box=geometry.inspected_box,
-                timings_ms=timings_ms,
-                reason=reason,
-            )
-        outputs = self._engine.infer(self._batch(model_input.image_hwc))
-        inferred = time.perf_counter()
-        postprocess = self.bundle.manifest.postprocess
-        patch_map, anomaly_map = without_padding(outputs.patch_map[0], outputs.anomaly_map[0], geometry, postprocess)
+        took_ms = (time.perf_counter() - began) * 1e3
+        return Prepared(model_input, took_ms, unusable_input(model_input))
+
+    def unusable(self, prepared: Prepared, *, thresholds: Thresholds | None = None) -> Verdict:
+        """The verdict of a frame that shows nothing, which is not to be inferred."""
+        return Verdict(
+            "unusable",
+            threshold=(thresholds or self.thresholds).image,
+            inspected_box=prepared.model_input.geometry.inspected_box,
+            timings_ms={"preprocess": prepared.took_ms},
+            reason=prepared.reason,
+        )
+
+    def infer(self, batch: Sequence[Prepared]) -> Outputs:
+        """Second part of `judge`: one call of the engine for 1 to `max_batch` frames.
+
+        Returns: outputs whose first entries are those of the frames, in order. Raises: EngineError.
+        """
+        images = [prepared.model_input.image_hwc for prepared in batch]
+        images += images[-1:] * ((self._engine.spec.batch or 0) - len(images))  # a fixed batch is filled up
+        return self._engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
+
+    def conclude(
+        self, prepared: Prepared, outputs: Outputs, index: int = 0, *, thresholds: Thresholds | None = None
+    ) -> Verdict:
+        """Third part of `judge`: verdict and regions, without timings.
+
+        Args:
+            index: which of the outputs is the frame's.
+            thresholds: in place of the detector's.
+        """
+        geometry, postprocess = prepared.model_input.geometry, self.bundle.manifest.postprocess
+        thresholds = thresholds or self.thresholds
+        patch_map, anomaly_map = without_padding(
+            outputs.patch_map[index], outputs.anomaly_map[index], geometry, postprocess
+        )
         scored = anomaly_map if postprocess.score == "map_max" else patch_map
-        score = float(outputs.pred_score[0]) if geometry.is_filled else frame_score(scored, geometry)
-        threshold = self.thresholds.image
-        label = decide(score, self.thresholds)
+        score = float(outputs.pred_score[index]) if geometry.is_filled else frame_score(scored, geometry)
+        threshold = thresholds.image
+        label = decide(score, thresholds)
         regions: tuple[Region, ...] = ()
         if label == "anomalous" and threshold is not None:
             regions = find_regions(anomaly_map, patch_map, geometry, threshold)
-        timings_ms |= {"infer": (inferred - prepared) * 1e3, "postprocess": (time.perf_counter() - inferred) * 1e3}
         return Verdict(
             "ok",
             score=score,
@@ -117,13 +174,8 @@ class Detector:
             verdict=label,
             regions=regions,
             inspected_box=geometry.inspected_box,
-            timings_ms=timings_ms,
             maps=Maps(patch_map, anomaly_map, geometry, postprocess, threshold),
         )
-
-    def _batch(self, image_hwc: ImageArray) -> ImageArray:
-        """One image as a batch; a graph of fixed batch size gets it repeated."""
-        return np.repeat(image_hwc[None], self._engine.spec.batch or 1, axis=0)
 
 
 def open_detector(
@@ -135,6 +187,7 @@ def open_detector(
     engine_cache: str | Path | None = None,
     device: int = 0,
     dla: int | None = None,
+    batch: int = 1,
 ) -> Detector:
     """Open a bundle for judging frames.
 
@@ -148,6 +201,7 @@ def open_detector(
         engine_cache: folder for compiled models; the user's cache folder when None.
         device: number of the GPU, for TensorRT.
         dla: core of its deep learning accelerator; None for the GPU itself.
+        batch: frames that the engine is to take at once, for lines of several cameras.
 
     Raises: BundleError, ConfigError, MissingExtraError.
     """
@@ -156,10 +210,16 @@ def open_detector(
     file = opened.model_file(chosen)
     cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir("engines")
     spec = replace(_engine_spec(opened, chosen, opened.manifest.files[file], cache_dir), device=device, dla=dla)
+    fixed = opened.manifest.input.shape[0]
+    if fixed is None and batch > 1:
+        spec = replace(spec, batch=None)  # any number of frames, as they come
+    elif batch > (fixed or 1):
+        raise ConfigError("batch", [f"wanted 1 to {fixed}, which the bundle's graph is made for, got {batch}"])
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
-    return Detector(opened, make_engine(engine, lambda: opened.read_file(file), spec), thresholds)
+    made = make_engine(engine, lambda: opened.read_file(file), spec)
+    return Detector(opened, made, thresholds, max_batch=fixed or batch)
 
 
 def open_graph(

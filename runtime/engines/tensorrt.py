@@ -10,8 +10,10 @@ from typing import Any
 
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
+from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Pipeline, Streams
+from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 from edge_ad.runtime.engines.cuda_tail import KernelTail
 from edge_ad.runtime.engines.successor import Successor
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices
@@ -20,7 +22,7 @@ from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.plans import FoundPlan, find_plan
-from edge_ad.specs import TensorSpec
+from edge_ad.specs import PreprocessSpec, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ class TensorRtEngine(Engine):
     def load_impl(self) -> None:
         self._successor = None
         gpu = find_gpu(self.spec.device)
-        flavour, plan = _plan_for(self.spec, gpu)
+        flavour, plan, self._choices = _plan_for(self.spec, gpu)
+        self._sm = gpu.sm
         self._device = open_device(self.spec.device)
         with self._device.use("load the engine"), ExitStack() as stack:
             self._graph = LoadedPlan(flavour, plan, self.spec)
@@ -59,6 +62,11 @@ class TensorRtEngine(Engine):
         return KernelTail(
             self._device.driver, self.spec, self.spec.postprocess, gpu.sm, self._graph.largest, freed_with=stack
         )
+
+    def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
+        if self._choices.preprocess == "cpu":
+            return super().preprocessor(spec)
+        return CudaPreprocessor(self._device, spec, self._sm, self.spec.cache_dir)
 
     def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
         self._graph.check(len(batch_nhwc))
@@ -224,8 +232,8 @@ def plan_need(spec: EngineSpec, gpu: Gpu, flavour: FlavourName, version: str) ->
     )
 
 
-def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan]:
-    """A plan for this machine, and what loads it.
+def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan, Choices]:
+    """A plan for this machine, what loads it, and what else was found to be faster here.
 
     Of the two tails it is the one that was found to be faster here, or the graph's; where that was not built, the
     other.
@@ -246,10 +254,11 @@ def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan]:
     unfit: list[str] = []
     for name, version in versions.items():
         need = plan_need(spec, gpu, name, version)
-        tail = need.tail or (read_choices(spec.cache_dir, need) or Choices()).tail
+        choices = read_choices(spec.cache_dir, need) or Choices()
+        tail = need.tail or choices.tail
         plan = find_plan(spec.cache_dir, replace(need, tail=tail)) or find_plan(spec.cache_dir, need, unfit.append)
         if plan is not None:
-            return FLAVOURS[name], plan
+            return FLAVOURS[name], plan, choices
     why = unfit[0] if unfit else f"none was built from this bundle's {spec.precision} model"
     raise EngineError(f"no TensorRT engine in {spec.cache_dir}: {why.removeprefix(PREFIX)}; {HOW_TO_BUILD}")
 

@@ -29,7 +29,8 @@ CUDA_FOLDER = "/usr/local/cuda"
 LOADER_NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so")
 NVCC_S = 120.0
 REMEDY = (
-    "install NVRTC: on Jetson 'apt install cuda-nvrtc-12-6' (of your CUDA), elsewhere 'pip install nvidia-cuda-nvrtc'"
+    "install NVRTC: on Jetson 'apt install cuda-nvrtc-12-6' (of your CUDA), elsewhere 'pip install nvidia-cuda-nvrtc',"
+    " or nvidia-cuda-nvrtc-cu12 for a driver of CUDA 12"
 )
 
 
@@ -195,6 +196,9 @@ def _refused(compiler: str, name: str, sm: int, log: str) -> EngineError:
 @functools.cache
 def _nvrtc(path: str) -> Nvrtc | None:
     try:
+        # NVRTC asks the loader for its other half by name alone, and some of NVIDIA's wheels do not say where that is.
+        for half in sorted(Path(path).parent.glob("libnvrtc-builtins.so*")) if "/" in path else ():
+            ctypes.CDLL(str(half))
         return Nvrtc(ctypes.CDLL(path))
     except (OSError, AttributeError):
         return None

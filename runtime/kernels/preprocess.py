@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import EngineError
+from edge_ad.frame import Box
 from edge_ad.geometry import place
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
 from edge_ad.runtime.kernels.taps import Taps
@@ -66,6 +67,8 @@ class PreprocessPlan:
         kernel: name of the entry point.
         tables: what has to be copied to the device.
         tile_rows: rows of the model input that a block makes.
+        source_box: the pixels of the frame that the kernel reads, half open: left, top, right, bottom. No others need
+            to be there.
 
     Raises: EngineError where a frame is so much larger than the model input that a block's shared memory does not do.
     """
@@ -91,6 +94,12 @@ class PreprocessPlan:
             column_starts=columns.starts,
             column_weights=columns.weights.T,
             tile_starts=tile_starts,
+        )
+        self.source_box: Box = (
+            int(columns.starts.min()),
+            int(tile_starts.min()),
+            int(columns.starts.max()) + columns.taps,
+            int(tile_starts.max()) + self._tile_span,
         )
         self._taps = rows.taps, columns.taps
         self.kernel = f"preprocess_{'nv12' if frame_format == 'nv12' else 'packed'}_{SUFFIX[image_type]}"

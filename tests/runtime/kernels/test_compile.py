@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,6 +165,18 @@ def test_several_at_once_do_not_disturb_each_other(tmp_path: Path, nvrtc: Nvrtc)
     with ThreadPoolExecutor(4) as pool:
         cubins = set(pool.map(work, range(8)))
     assert len(cubins) == 1 and cubins.pop().startswith(ELF)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_at_once_do_not_either(tmp_path: Path, nvrtc: Nvrtc) -> None:
+    code = "import hashlib, pathlib, sys; from edge_ad.runtime.kernels.compile import compiled; "
+    code += "print(hashlib.sha256(compiled('preprocess', 87, pathlib.Path(sys.argv[1]))).hexdigest())"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said[0] == said[1] == hashlib.sha256(compiled("preprocess", 87, tmp_path)).hexdigest() + "\n"
+    assert len(list(tmp_path.glob("*.blob"))) == 1
     assert not list(tmp_path.glob(".*"))
 
 

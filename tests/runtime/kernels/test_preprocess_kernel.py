@@ -187,3 +187,53 @@ def test_a_launch_says_its_arguments_as_the_kernel_takes_them(cuda_on_cpu: Modul
 def test_a_reduction_that_no_block_can_hold_is_refused() -> None:
     with pytest.raises(EngineError, match=r"one row of the model input needs 1500 rows of the frame.*on the CPU"):
         PreprocessPlan(PreprocessSpec(4, 4, resize_mode="stretch"), (3000, 4))
+
+
+@pytest.fixture(scope="module")
+def watched(compiler: Any) -> Any:
+    """The kernel under AddressSanitizer, which sees every read outside of an array."""
+    return compiler.program("address", units=["preprocess_kernels"])
+
+
+def put_part(case: Any, plan: PreprocessPlan, frame: np.ndarray, smaller: tuple[int, int, int, int]) -> int:
+    """One launch for a frame of which only the source box is there, and that as much smaller on every side."""
+    left, top, right, bottom = (
+        edge + change for edge, change in zip(plan.source_box, np.multiply(smaller, (1, 1, -1, -1)), strict=True)
+    )
+    part, pitch = case.put(frame[top:bottom, left:right]), 3 * int(right - left)
+    image = case.put(np.full((*plan.geometry.model_hw, 3), 77, np.uint8))
+    first = part - int(top) * pitch - 3 * int(left)
+    case.launches.append(plan.launch(PreprocessBuffers(case.put(plan.tables.data), first, image, pitch=pitch)))
+    return image
+
+
+CROPPED = PreprocessSpec(20, 30, resize=40)
+
+
+def test_no_more_than_the_source_box_is_read(watched: Any, cuda_on_cpu: ModuleType) -> None:
+    specs = [
+        CROPPED,
+        PreprocessSpec(50, 67, resize_mode="stretch"),
+        PreprocessSpec(50, 67, resize_mode="letterbox", pad_rgb=PAD),
+    ]
+    cases, images = [], []
+    for spec in specs:
+        for seed, frame_hw in enumerate(FRAMES):
+            case, frame, plan = cuda_on_cpu.Case(seed=seed), picture(frame_hw), PreprocessPlan(spec, frame_hw, "rgb")
+            images.append((put_part(case, plan, frame, (0, 0, 0, 0)), Preprocessor(spec)(frame).image_hwc))
+            cases.append(case)
+    watched.run(cases)
+    for case, (image, expected) in zip(cases, images, strict=True):
+        assert_same(case[image], expected)
+    left, top, right, bottom = PreprocessPlan(CROPPED, (300, 431)).source_box
+    assert (right - left) * (bottom - top) < 0.5 * 300 * 431  # most of a cropped frame is not read
+
+
+@pytest.mark.parametrize("smaller", [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)])
+def test_all_of_the_source_box_is_read(
+    watched: Any, cuda_on_cpu: ModuleType, smaller: tuple[int, int, int, int]
+) -> None:
+    case = cuda_on_cpu.Case()
+    put_part(case, PreprocessPlan(CROPPED, (300, 431), "rgb"), picture((300, 431)), smaller)
+    with pytest.raises(cuda_on_cpu.KernelError, match="heap-buffer-overflow"):
+        watched.run(case)

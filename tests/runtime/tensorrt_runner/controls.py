@@ -34,7 +34,7 @@ def wrong_pipelines(station: Station, emulator: Emulator) -> dict[str, Any]:
         wanted = reference.infer(images)
     off_by = {}
     for name, (right, wrong) in MUTATIONS.items():
-        with _mutated(cuda_pipeline, "Pipeline", right, wrong), station.engine() as engine:
+        with mutated(cuda_pipeline, "Pipeline", right, wrong), station.engine() as engine:
             try:
                 off_by[name] = difference(wanted, engine.infer(images))
             except EngineError:  # NaN of memory that nobody has written to
@@ -168,7 +168,7 @@ def wrong_tails(station: Station, emulator: Emulator) -> dict[str, Any]:
         wanted = [reference.infer(images) for images in batches]
     off_by = {}
     for name, (right, wrong) in TAIL_MUTATIONS.items():
-        with _mutated(cuda_tail, "KernelTail", right, wrong), station.engine() as engine:
+        with mutated(cuda_tail, "KernelTail", right, wrong), station.engine() as engine:
             try:
                 off_by[name] = max(difference(a, engine.infer(b)) for a, b in zip(wanted, batches, strict=True))
             except EngineError:
@@ -198,7 +198,7 @@ MUTATIONS = {
 
 
 @contextmanager
-def _mutated(original: ModuleType, used: str, right: str, wrong: str) -> Iterator[None]:
+def mutated(original: ModuleType, used: str, right: str, wrong: str) -> Iterator[None]:
     source = inspect.getsource(original)
     assert source.count(right) == 1
     module = ModuleType(original.__name__)

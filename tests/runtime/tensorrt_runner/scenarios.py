@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import controls
+import device_preprocess
 import numpy as np
 from station import (
     HELD,
@@ -309,6 +310,12 @@ SCENARIOS = {
         controls.leaking,
         controls.emulator_checks,
         controls.kernel,
+        device_preprocess.frames_on_device,
+        device_preprocess.changing_frames,
+        device_preprocess.prepare_in_threads,
+        device_preprocess.every_call_of_a_resize_fails_once,
+        device_preprocess.device_lost_in_a_resize,
+        device_preprocess.wrong_resizes,
     )
 }
 

@@ -51,7 +51,7 @@ class Station:
     """A bundle and engines of it."""
 
     def __init__(self, bundle: Path, folder: Path) -> None:
-        opened = Bundle.read(bundle)
+        opened = self.bundle = Bundle.read(bundle)
         file = opened.model_file("fp32")
         self.graph = opened.read_file(file)
         self.cache = folder

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,14 +24,20 @@ import pytest
 from edge_ad.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.engine import Engine, EngineSpec, Outputs
+from edge_ad.frame import ColorOrder
+from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.cuda_device import open_device
+from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 from edge_ad.runtime.tensorrt.flavour import Flavour
+from edge_ad.runtime.tensorrt.gpu import Gpu
+from edge_ad.specs import PreprocessSpec
 
 MakeEngine = Callable[..., Engine]
 
 # Probabilities of a float32 graph without TF32; a GPU adds up in another order and has its own exponential.
 GPU_ATOL = 2e-4
+STRAYS = 1e-3  # share of values of a model input that may be one grey level off
 LARGEST = 2
 MEBIBYTE = 1 << 20
 BUNDLE_VARIABLE = "EDGE_AD_GPU_TEST_BUNDLE"
@@ -136,12 +142,28 @@ def test_verdicts_are_those_of_openvino(
         assert math.isclose(one["score"], other["score"], rel_tol=0, abs_tol=GPU_ATOL)
 
 
+@pytest.mark.gpu
+def test_model_inputs_are_those_of_the_cpu(gpu: Gpu, tmp_path: Path) -> None:
+    spec = PreprocessSpec(288, 288, resize=288)
+    on_cpu, on_device = Preprocessor(spec), CudaPreprocessor(open_device(0), spec, gpu.sm, tmp_path)
+    for seed, frame_hw in enumerate([(1080, 1920), (480, 640), (301, 300)]):
+        frame = np.random.default_rng(seed).integers(0, 256, (*frame_hw, 3), np.uint8)
+        for order in get_args(ColorOrder):
+            difference = np.abs(on_cpu(frame, order).image_hwc.astype(int) - on_device(frame, order).image_hwc)
+            assert difference.max() <= 1
+            assert (difference > 0).mean() <= STRAYS
+    on_device.close()
+
+
 PYTEST = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(Path(__file__)))
-GPU_TESTS = 4
+GPU_TESTS = 5
 
 
-def test_these_tests_pass_on_the_emulated_driver(emulated: Callable[..., Any], tiny_bundle: Path) -> None:
-    done = emulated(*PYTEST, **{"EDGE_AD_REQUIRE_GPU": "1", BUNDLE_VARIABLE: str(tiny_bundle)})
+def test_these_tests_pass_on_the_emulated_driver(
+    emulated: Callable[..., Any], cpu_kernels: Path, tiny_bundle: Path
+) -> None:
+    settings = {"EMULATED_CUDA_KERNELS": str(cpu_kernels), BUNDLE_VARIABLE: str(tiny_bundle)}
+    done = emulated(*PYTEST, **{"EDGE_AD_REQUIRE_GPU": "1", **settings})
     assert done.code == 0, done.out
     assert re.search(rf"^{GPU_TESTS} passed", done.out, re.MULTILINE), done.out
     assert done.report["faults"] == []

@@ -183,5 +183,6 @@ def _text(content: bytes) -> bytes:
 def _argument(value: int | bytes) -> bytes:
     if isinstance(value, bytes):
         return struct.pack("=I", 1) + _text(value)
-    index, offset = (value >> ADDRESS_BITS) - 1, value & ((1 << ADDRESS_BITS) - 1)
-    return struct.pack("=IIQ", 0, index if value else 0xFFFFFFFF, offset)
+    index = ((value + (1 << (ADDRESS_BITS - 1))) >> ADDRESS_BITS) - 1
+    offset = value - ((index + 1) << ADDRESS_BITS)  # before the array, too, for kernels that do not read its beginning
+    return struct.pack("=IIq", 0, index if value else 0xFFFFFFFF, offset)

@@ -1,0 +1,170 @@
+"""Frames → model inputs by `preprocess.cu`, on a stream of its own, so that it does not wait for the graph."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from edge_ad.errors import EngineError
+from edge_ad.frame import ColorOrder, ImageArray
+from edge_ad.preprocess import ModelInput, Preprocessor, check_image
+from edge_ad.runtime.engines.cuda_device import CudaDevice
+from edge_ad.runtime.engines.cuda_kernels import LoadedKernels
+from edge_ad.runtime.engines.cuda_pipeline import CopiedTensor, DeviceTensor, MappedTensor, Streams
+from edge_ad.runtime.kernels.launch import Launch
+from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan
+from edge_ad.specs import PreprocessSpec
+
+log = logging.getLogger(__name__)
+
+KEPT_SIZES = 4  # of frames, the ones used last; each holds pinned memory for a frame, and as much on the device
+
+
+class CudaPreprocessor(Preprocessor):
+    """Does what `Preprocessor` does, within one grey level, on a GPU. For one caller at a time, in any thread.
+
+    The CPU does it for frames that the kernel does not take, which are thousands of rows high, and for all once the GPU
+    is lost or this is closed: the process that takes over needs model inputs too.
+
+    Args:
+        device: the GPU. It may be in use elsewhere at the same time.
+        spec: target size and mode.
+        sm: compute capability of the GPU, 87 for 8.7.
+        cache_dir: folder for compiled kernels; None compiles every time.
+
+    Raises: EngineError when the kernel cannot be compiled or loaded.
+    """
+
+    def __init__(self, device: CudaDevice, spec: PreprocessSpec, sm: int, cache_dir: Path | None) -> None:
+        super().__init__(spec)
+        self._device = device
+        self._resizer: _Resizer | None = None
+        with device.use("load the kernel for frames"):
+            self._resizer = _Resizer(device, spec, sm, cache_dir)
+
+    def __call__(self, image_hwc: ImageArray, color_order: ColorOrder = "rgb") -> ModelInput:
+        """As `Preprocessor`. Raises: ImageError; EngineError for a frame at which the GPU fails."""
+        check_image(image_hwc)
+        if self._resizer is not None and self._device.lost is None and color_order in get_args(ColorOrder):
+            with self._device.use("resize a frame"):
+                made = self._resizer.run(image_hwc, color_order)
+            if made is not None:
+                return made
+        return super().__call__(image_hwc, color_order)
+
+    def close(self) -> None:
+        """Free what is held on the device, and stop the strip threads."""
+        super().close()
+        resizer, self._resizer = self._resizer, None
+        if resizer is None:
+            return
+        try:
+            with self._device.use("free what frames were resized with"):
+                resizer.close()
+        except EngineError as exc:  # whoever closes it can do nothing about it
+            if self._device.lost is None:
+                log.warning("%s", exc)
+            else:  # of which the engine speaks
+                self._device.abandon()
+
+
+class _OneStream(Streams):
+    """One for all three: what is put onto it happens in that order, without events."""
+
+    def __init__(self, driver: Any, freed_with: ExitStack) -> None:
+        freed_with.callback(self.__dict__.clear)
+        self.up = self.compute = self.down = driver.Stream()
+
+
+class _Resizer:
+    """The kernel and its memory. Made, used and closed while the device is current.
+
+    Frames and tables are copied even to a GPU that works in the processor's memory. The kernel reads every pixel
+    several times, and such a GPU does not cache what is mapped; the model input is written once.
+    """
+
+    def __init__(self, device: CudaDevice, spec: PreprocessSpec, sm: int, cache_dir: Path | None) -> None:
+        self._driver = device.driver
+        self._spec = spec
+        self._sizes: OrderedDict[tuple[int, int, ColorOrder], _FrameSize | None] = OrderedDict()
+        with ExitStack() as stack:
+            self._streams = _OneStream(self._driver, stack)
+            self._kernels = LoadedKernels(self._driver, "preprocess", sm, cache_dir, stack)
+            kind = MappedTensor if device.shares_memory else CopiedTensor
+            self._image: DeviceTensor = kind(self._driver, (1, *spec.size_hw, 3), "uint8")
+            stack.callback(self._image.free)
+            self._resources = stack.pop_all()
+
+    def run(self, image_hwc: ImageArray, color_order: ColorOrder) -> ModelInput | None:
+        """The model input of a frame; None for one that the kernel does not take."""
+        size = self._size_of(image_hwc, color_order)
+        if size is None:
+            return None
+        size.upload(image_hwc, self._streams)
+        self._kernels.launch(size.launch(self._image.address), self._streams)
+        self._image.download(1, self._streams)
+        self._streams.down.synchronize()
+        return ModelInput(self._image.host[0].copy(), size.plan.geometry)
+
+    def close(self) -> None:
+        """Free everything, when no work is left."""
+        while self._sizes:
+            self._drop_oldest()
+        self._resources.close()
+
+    def _size_of(self, image_hwc: ImageArray, color_order: ColorOrder) -> _FrameSize | None:
+        key = (image_hwc.shape[0], image_hwc.shape[1], color_order)
+        if key not in self._sizes:
+            while len(self._sizes) >= KEPT_SIZES:
+                self._drop_oldest()
+            try:
+                plan = PreprocessPlan(self._spec, key[:2], color_order)
+            except EngineError:
+                self._sizes[key] = None
+            else:
+                self._sizes[key] = _FrameSize(self._driver, plan, self._streams)
+        self._sizes.move_to_end(key)
+        return self._sizes[key]
+
+    def _drop_oldest(self) -> None:
+        _, size = self._sizes.popitem(last=False)
+        if size is not None:
+            size.free()
+
+
+class _FrameSize:
+    """What frames of one size and channel order need: a plan, its tables, and memory for what the kernel reads."""
+
+    def __init__(self, driver: Any, plan: PreprocessPlan, streams: Streams) -> None:
+        self.plan = plan
+        left, top, right, bottom = plan.source_box
+        tables = plan.tables.data
+        with ExitStack() as stack:
+            self._frame = CopiedTensor(driver, (1, bottom - top, right - left, 3), "uint8")
+            stack.callback(self._frame.free)
+            self._tables = CopiedTensor(driver, (1, tables.size), "uint8")
+            stack.callback(self._tables.free)
+            np.copyto(self._tables.host[0], tables)
+            self._tables.upload(1, streams)  # the last that may fail: what is freed must not be in use
+            self._resources = stack.pop_all()
+
+    def upload(self, image_hwc: ImageArray, streams: Streams) -> None:
+        left, top, right, bottom = self.plan.source_box
+        np.copyto(self._frame.host[0], image_hwc[top:bottom, left:right])
+        self._frame.upload(1, streams)
+
+    def launch(self, image: int) -> Launch:
+        """The launch that writes to an address."""
+        left, top, right, _ = self.plan.source_box
+        pitch = 3 * (right - left)
+        # Where the frame would begin if all of it were there.
+        frame = self._frame.address - top * pitch - 3 * left
+        return self.plan.launch(PreprocessBuffers(self._tables.address, frame, image, pitch=pitch))
+
+    def free(self) -> None:
+        self._resources.close()
