@@ -13,7 +13,8 @@
     ├── MissingExtraError       10   an optional dependency is not installed
     ├── OutputError             11   a result cannot be written
     ├── TrainingError           12   training cannot go on
-    └── GateError               13   a quantized or compared model is outside of its tolerances
+    ├── GateError               13   a quantized or compared model is outside of its tolerances
+    └── DeadlineError           14   a run missed more deadlines than it may
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -105,6 +106,12 @@ class GateError(EdgeAdError):
     """A quantized or compared model is outside of its tolerances; nothing takes the place of the float one."""
 
     exit_code = 13
+
+
+class DeadlineError(EdgeAdError):
+    """More of a run's frames went without a verdict in time than the user allows."""
+
+    exit_code = 14
 
 
 def one_line(exc: BaseException) -> str:

@@ -9,6 +9,7 @@ from edge_ad.preprocess import ModelInput
 
 DARK_LEVEL = 10  # grey levels; sensor noise of a covered lens stays below, the darkest usable scene is far above
 BRIGHT_LEVEL = 245
+SHARE = 0.999  # of the pixels; the rest may be hot or dead ones
 SAMPLING = 3  # every third pixel in both directions is plenty to tell black from not black
 
 
@@ -21,12 +22,14 @@ def unusable_reason(image_hwc: ImageArray) -> str | None:
     A picture is black or saturated when 99.9 % of it is, and flat when all of it has one colour (no signal, the green
     frame of a broken stream).
     """
-    sample = image_hwc[::SAMPLING, ::SAMPLING].reshape(-1, 3)
-    if int(np.percentile(sample.max(axis=1), 99.9)) < DARK_LEVEL:
+    sample = np.ascontiguousarray(image_hwc[::SAMPLING, ::SAMPLING])
+    red, green, blue = sample[..., 0], sample[..., 1], sample[..., 2]  # reducing along an axis of three is slow
+    most = (1 - SHARE) * red.size
+    if np.count_nonzero(np.maximum(np.maximum(red, green), blue) >= DARK_LEVEL) <= most:
         return "the frame is black; check lens cover, lighting and exposure"
-    if int(np.percentile(sample.min(axis=1), 0.1)) > BRIGHT_LEVEL:
+    if np.count_nonzero(np.minimum(np.minimum(red, green), blue) <= BRIGHT_LEVEL) <= most:
         return "the frame is saturated; check lighting and exposure"
-    if bool((sample == sample[0]).all()):
+    if bool((sample == sample[0, 0]).all()):
         return "the frame has one colour only; check the camera and its signal"
     return None
 

@@ -163,8 +163,28 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
     return result
 
 
+def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: float, count: int) -> dict[str, Any]:
+    """The JSON object that says that a live source gives nothing; `verdict.schema.json` describes it.
+
+    Args:
+        source: as in records.
+        at: when this was found.
+        monotonic_ns: the same by the monotonic clock.
+        silent_s: seconds since the read began that has not returned.
+        count: which report of this source in this run it is, from 1.
+    """
+    return {
+        "event": "no_frame",
+        "source": source,
+        "at": _utc_text(at),
+        "monotonic_ns": monotonic_ns,
+        "silent_s": round(silent_s, 3),
+        "count": count,
+    }
+
+
 def record_line(entry: Mapping[str, Any]) -> str:
-    """One record as one line of strict JSON, ASCII only, without the line break.
+    """One record or event as one line of strict JSON, ASCII only, without the line break.
 
     ASCII because standard output may have any encoding, and a file name may hold bytes that are no text.
     """
@@ -172,7 +192,7 @@ def record_line(entry: Mapping[str, Any]) -> str:
 
 
 def record_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a record."""
+    """The JSON Schema (draft 2020-12) of a record, or of an event between records."""
     text = resources.files("edge_ad").joinpath("verdict.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

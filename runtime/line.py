@@ -1,83 +1,202 @@
-"""The loop of a line: every captured frame leaves exactly one record."""
+"""A line: cameras judged by one engine, from capture to record."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 
-from edge_ad.errors import EdgeAdError, one_line
-from edge_ad.frame import Frame, FrameSource
+import numpy as np
+
 from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.live import Captured, captured_frames
+from edge_ad.runtime.scheduling.capture import Capture, Silence
+from edge_ad.runtime.scheduling.judging import Judging
+from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.scheduling.ledger import Ledger
+from edge_ad.runtime.scheduling.output import Outputs
+from edge_ad.runtime.scheduling.schedule import Room, Schedule
+from edge_ad.runtime.scheduling.service_times import ServiceTimes
+from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import OVERTAKEN, Verdict, record
+from edge_ad.verdict import Verdict, no_frame_event
 
-log = logging.getLogger(__name__)
+STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
+FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
+TICK_S = 0.1  # how often the caller's thread looks for silence and for the stop
+DEPTH = 8  # frames that wait, of a live source of which every one is judged
+READ_AHEAD = 2  # frames that wait, of a source that waits itself
+STOPPED = "the run ended before it was judged"
 
 
 class Line:
-    """One source judged by one detector.
+    """Sources judged by one detector; for one run.
 
     Args:
-        detector: loaded; it is warm before the source opens.
-        sinks: receive every record, in order.
-        budget_ms: time from capture to verdict; None for no deadline. A frame that is judged too late is `late`; one of
-            a live source whose deadline has passed before it could be judged is `skipped`.
+        detector: loaded; it is warm before the sources open.
+        lanes: the sources and their rules.
+        sinks: receive every record; those of one lane in order of capture.
+        telemetry: new.
+        say: receives what the user should know while the line runs, one line of text each.
+        clock_ns: the clock of `Frame.captured_ns`.
+
+    Attributes:
+        hung: sinks in which a write still hung at the end of `run`; closing them would hang as well.
+
+    Raises: ConfigError for a lane that drops frames of a source that waits.
     """
 
     def __init__(
-        self, detector: Detector, sinks: Sequence[Sink], telemetry: Telemetry, *, budget_ms: float | None = None
+        self,
+        detector: Detector,
+        lanes: Sequence[Lane],
+        sinks: Sequence[Sink],
+        telemetry: Telemetry,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self.hung: tuple[Sink, ...] = ()
         self._detector = detector
-        self._sinks = sinks
+        self._lanes = lanes
         self._telemetry = telemetry
-        self._budget_ms = budget_ms
+        self._say = say
+        self._clock_ns = clock_ns
+        self._live = any(lane.live for lane in lanes)
+        self._failure: Exception | None = None
+        self._stop = threading.Event()
+        self._changed = threading.Event()
+        counters = telemetry.counters
+        for lane in lanes:
+            counters.add_lane(lane.name)
+        self._outputs = Outputs(
+            sinks,
+            counters,
+            forgiving=self._live,
+            failed=self._failed,
+            say=say,
+            wrote=telemetry.wrote,
+            wake=self._changed.set,
+        )
+        self._ledgers = [
+            Ledger(number, lane, detector.provenance, counters, self._deliver) for number, lane in enumerate(lanes)
+        ]
+        self._times = ServiceTimes()
+        self._judging = Judging(
+            detector,
+            lanes,
+            Schedule([_room(lane, detector.max_batch) for lane in lanes], self._times, detector.max_batch),
+            settle=lambda ticket, verdict: self._ledgers[ticket.lane].settle(ticket, verdict),
+            broke=self._failed,
+            tell=self._changed.set,
+            clock_ns=clock_ns,
+        )
 
-    def run(self, source: FrameSource, stop: threading.Event, *, max_frames: int | None = None) -> None:
-        """Judge an open source until it ends, `stop` is set or `max_frames` frames were captured.
+    def run(self, stop: threading.Event) -> None:
+        """Judge open sources until all have ended or `stop` is set; frames in hand are finished.
 
-        Raises: EdgeAdError when the source breaks or a sink cannot write.
+        A source that breaks does not end the others, nor does a sink that fails, if one of the sources is live.
+
+        Raises: EdgeAdError when a source broke, or a sink of a line without live sources cannot write.
         """
-        with closing(captured_frames(source, stop, max_frames)) as frames:
-            for captured in frames:
-                verdict = self._verdict(captured, live=source.live)
-                began = time.perf_counter()
-                entry = record(captured.frame, verdict, self._detector.provenance, budget_ms=self._budget_ms)
-                for sink in self._sinks:
-                    sink.write(captured.frame, verdict, entry)
-                self._telemetry.add(captured.frame, verdict, output_ms=(time.perf_counter() - began) * 1e3)
-
-    def _verdict(self, captured: Captured, *, live: bool) -> Verdict:
-        frame = captured.frame
-        waited_ms = _age_ms(frame)
-        timings_ms = {"decode": frame.decode_ms}
-        if frame.error is not None or (frame.image_hwc is None and not captured.passed_over):
-            return Verdict("error", timings_ms=timings_ms, reason=frame.error or "the source gave no picture")
-        if captured.passed_over:
-            return Verdict("skipped", timings_ms=timings_ms, reason=OVERTAKEN)
-        if live and self._budget_ms is not None and waited_ms >= self._budget_ms:
-            reason = f"its deadline had passed ({waited_ms:.0f} ms old, budget {self._budget_ms:g} ms)"
-            return Verdict("skipped", timings_ms=timings_ms, reason=reason)
-        assert frame.image_hwc is not None
+        self._stop = stop
+        self._measure_batches()
+        captures = [
+            Capture(number, lane, ledger, self._judging, self._outputs, stop, self._changed.set, self._clock_ns)
+            for number, (lane, ledger) in enumerate(zip(self._lanes, self._ledgers, strict=True))
+        ]
+        self._outputs.start()
+        self._judging.start()
+        for capture in captures:
+            capture.start()
         try:
-            verdict = self._detector.judge(frame.image_hwc, color_order=frame.color_order)
-        except EdgeAdError as exc:
-            return Verdict("error", timings_ms=timings_ms, reason=str(exc))
-        except Exception as exc:  # a defect must cost one frame, not the line
-            log.exception("frame %d of %s", frame.frame_id, frame.source)
-            return Verdict(
-                "error", timings_ms=timings_ms, reason=f"internal error: {type(exc).__name__}: {one_line(exc)}"
+            self._attend(captures, stop)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            for capture in captures:
+                capture.join(TICK_S)
+            for ledger in self._ledgers:
+                ledger.close(Verdict("error", reason=STOPPED))
+            self.hung = self._outputs.close(FLUSH_S if self._live or stop.is_set() else None)
+        failures = [self._failure, *(capture.failure for capture in captures)]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:
+        """What the caller's thread does meanwhile: windows, silence, and the end."""
+        silences = [None if lane.silence_s is None else Silence(lane.silence_s) for lane in self._lanes]
+        budget_s = max((lane.budget_ms or 0) / 1e3 for lane in self._lanes)
+        stopped_s: float | None = None
+        said: set[Capture] = set()
+        finishing = False
+        while not self._judging.ended:
+            self._changed.wait(TICK_S)
+            self._changed.clear()
+            self._outputs.work()
+            for capture, silence in zip(captures, silences, strict=True):
+                if silence is not None and capture.lane.live:
+                    self._report(capture, silence)
+                if capture.failure is not None and len(captures) > 1 and capture not in said:
+                    said.add(capture)
+                    self._say(f"warning: {capture.failure}; the other sources go on")
+            if stop.is_set() and stopped_s is None:
+                stopped_s = time.monotonic()
+            waited_s = 0.0 if stopped_s is None else time.monotonic() - stopped_s
+            if not finishing and (all(capture.ended for capture in captures) or waited_s > STOP_S):
+                finishing = True
+                self._judging.finish()
+            if waited_s > STOP_S + STOP_S + budget_s:
+                return
+
+    def _report(self, capture: Capture, silence: Silence) -> None:
+        silent_s = silence.silent_s(capture.reading_since_ns, self._clock_ns())
+        if silent_s is not None:
+            count = self._telemetry.counters.no_frame(capture.number)
+            entry = no_frame_event(
+                capture.lane.name,
+                at=datetime.now(timezone.utc),
+                monotonic_ns=self._clock_ns(),
+                silent_s=silent_s,
+                count=count,
             )
-        total_ms = _age_ms(frame)
-        timings_ms |= {"wait": max(0.0, waited_ms - frame.decode_ms), **verdict.timings_ms, "total": total_ms}
-        late = verdict.status == "ok" and self._budget_ms is not None and total_ms > self._budget_ms
-        return replace(verdict, status="late" if late else verdict.status, timings_ms=timings_ms)
+            self._outputs.event(entry)
+
+    def _deliver(self, ticket: Ticket) -> None:
+        assert ticket.settled is not None
+        self._telemetry.add(ticket.frame, ticket.settled[0])
+        self._outputs.deliver(ticket)
+
+    def _failed(self, exc: Exception) -> None:
+        self._failure = self._failure or exc
+        self._stop.set()
+        self._changed.set()
+
+    def _measure_batches(self) -> None:
+        """Run every size of batch once to warm it up, and once to know how long it takes."""
+        if self._detector.max_batch == 1:
+            return
+        height, width = self._detector.bundle.manifest.preprocess.size_hw
+        ramp = np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)
+        prepared = self._detector.prepare(np.repeat(ramp[:, :, None], 3, axis=2))
+        for size in range(1, self._detector.max_batch + 1):
+            self._detector.infer([prepared] * size)
+            began_ns = self._clock_ns()
+            self._detector.infer([prepared] * size)
+            self._times.inferred(size, self._clock_ns() - began_ns)
 
 
-def _age_ms(frame: Frame) -> float:
-    return (time.monotonic_ns() - frame.captured_ns) / 1e6
+def _room(lane: Lane, max_batch: int) -> Room:
+    """How many frames of a lane may wait.
+
+    With a budget, a source that waits is read only when its last frame is through: read ahead, its frames would be
+    late for nothing but waiting for each other.
+    """
+    if lane.freshest:
+        return Room(freshest=True)
+    if lane.live:
+        return Room(depth=DEPTH)
+    return Room(in_hand=1) if lane.budget_ms is not None else Room(depth=max(READ_AHEAD, max_batch))

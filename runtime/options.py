@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, PlainValidator
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import ENGINES
+from edge_ad.runtime.scheduling.lane import BUFFERS, Buffer
 from edge_ad.runtime.sinks.pictures import PICTURES
+from edge_ad.runtime.sources.stream_list import listed_sources
 from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
 
@@ -39,6 +41,13 @@ def _known_engine(value: object) -> object:
     return value
 
 
+def _known_buffer(value: object) -> object:
+    name = value.replace("-", "_") if isinstance(value, str) else value
+    if name not in BUFFERS:
+        raise ValueError(f"wanted one of {', '.join(BUFFERS)}")
+    return name
+
+
 @strict
 @dataclass(frozen=True)
 class RunOptions:
@@ -46,22 +55,25 @@ class RunOptions:
 
     Attributes:
         bundle: directory of the bundle.
-        source: see `edge_ad.runtime.sources.open_source`.
+        sources: see `edge_ad.runtime.sources.open_source`.
         engine: name of the inference engine.
         precision: which of the bundle's models; None for its default.
         threshold: raw score in place of the bundle's.
         budget_ms: time from capture to verdict.
         output: folder for `verdicts.jsonl` and pictures; None writes the records to standard output.
         save: kinds of pictures.
-        max_frames: captured frames after which the run ends.
+        max_frames: captured frames of each source after which it ends.
         show: open a window.
         engine_cache: folder for compiled models.
+        buffer, vid_stride, max_fps, silence_s: see `edge_ad.runtime.scheduling.lane.Lane`.
+        max_miss_rate: share of late and skipped frames from which on the run has failed.
+        batch: frames that the engine takes at once.
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT.
         dla: core of its deep learning accelerator; for TensorRT.
     """
 
     bundle: Path
-    source: Annotated[str, PlainValidator(_source_name)]
+    sources: tuple[Annotated[str, PlainValidator(_source_name)], ...]
     engine: Annotated[str, BeforeValidator(_known_engine)] = "openvino"
     precision: Precision | None = None
     threshold: float | None = None
@@ -71,26 +83,36 @@ class RunOptions:
     max_frames: Annotated[int, Field(gt=0)] | None = None
     show: bool = False
     engine_cache: Path | None = None
+    buffer: Annotated[Buffer, BeforeValidator(_known_buffer)] = "auto"
+    vid_stride: Annotated[int, Field(gt=0)] = 1
+    max_fps: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    silence_s: Annotated[float, Field(ge=0.1, le=1e6)] | None = 5.0
+    max_miss_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    batch: Annotated[int, Field(gt=0, le=64)] = 1
     device: Annotated[int, Field(ge=0)] = 0
     dla: Annotated[int, Field(ge=0)] | None = None
 
 
 def run_options(values: dict[str, Any], where: str) -> RunOptions:
-    """Check options by name. Raises: ConfigError with every fault."""
+    """Check options by name; `source` is one source or several, or files that list them.
+
+    Raises: ConfigError with every fault; SourceError for a list that cannot be read.
+    """
     values = dict(values)
     faults = []
-    camera = values.pop("camera", None)
-    if (camera is None) == ("source" not in values):
+    camera, given = values.pop("camera", None), values.pop("source", ())
+    sources = list(given) if isinstance(given, (list, tuple)) else [given]
+    if (camera is None) == (not sources):
         faults.append("source: wanted either --source or --camera")
-        values["source"] = "-"
-    elif camera is not None:
-        values["source"] = f"camera:{camera}"
+    values["sources"] = listed_sources([f"camera:{camera}"] if camera is not None else sources or ["-"])
     try:
         options = build(RunOptions, values, where)
     except ConfigError as exc:
         raise ConfigError(where, [*faults, *exc.faults]) from exc
     if options.save and options.output is None:
         faults.append("save: wanted an --output folder to save pictures in")
+    if options.save and len(options.sources) > 1:
+        faults.append("save: wanted one source, pictures of several would take the same names")
     faults += [
         f"{name}: is for --engine tensorrt, not for {options.engine}; leave it out"
         for name in ("device", "dla")

@@ -1,14 +1,16 @@
-"""A whole run: bundle, source and sinks from options, until the source ends or the user stops it."""
+"""A whole run: bundle, sources and sinks from options, until the sources end or the user stops it."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from functools import partial
+from types import FrameType, TracebackType
 from typing import TextIO
 
 from edge_ad.errors import SourceError
@@ -18,6 +20,7 @@ from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.options import RunOptions
 from edge_ad.runtime.results import ResultFolder
+from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
@@ -37,9 +40,9 @@ class RunResult:
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
-    """Judge the frames of a source.
+    """Judge the frames of all sources.
 
-    The engine is loaded and warm before the source opens, and the source before anything is written.
+    The engine is loaded and warm before the sources open, and the sources before anything is written.
 
     Args:
         say: receives what the user should know, one line each.
@@ -54,29 +57,65 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
         engine_cache=options.engine_cache,
         device=options.device,
         dla=options.dla,
+        batch=options.batch,
     )
-    source = open_source(options.source)
+    sources = [open_source(uri) for uri in options.sources]
     telemetry = Telemetry()
     stop = threading.Event()
     failure: SourceError | None = None
-    with detector, _stopping(stop) as interrupted, source, ExitStack() as stack:
+    with detector, _stopping(stop) as interrupted, ExitStack() as stack:
+        for source in sources:
+            stack.enter_context(source)
+        lanes = _lanes(options, sources)
         if options.output is not None:
             stack.enter_context(ResultFolder(options.output))
-        sinks = list(_sinks(options, source, detector, stop, say))
+        sinks = list(_sinks(options, sources, detector, stop, say))
+        line = Line(detector, lanes, sinks, telemetry, say=say)
         for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
-            stack.enter_context(sink)
-        for line in _remarks(options, detector):
-            say(line)
+            sink.__enter__()
+            stack.push(partial(_close, sink, line))
+        for remark in _remarks(options, detector):
+            say(remark)
         try:
-            Line(detector, sinks, telemetry, budget_ms=options.budget_ms).run(
-                source, stop, max_frames=options.max_frames
-            )
+            line.run(stop)
         except SourceError as exc:
             failure = exc
-    expected = min(source.length or 0, options.max_frames or sys.maxsize)
-    if telemetry.frames < expected and not stop.is_set() and failure is None:
-        say(f"warning: {source.name} ended after {telemetry.frames} of {expected} frames; is it damaged?")
+    for lane, counts in zip(lanes, telemetry.counters.snapshot().lanes, strict=True):
+        expected = min(-(-(lane.source.length or 0) // lane.vid_stride), options.max_frames or sys.maxsize)
+        if counts.captured < expected and not stop.is_set() and failure is None:
+            say(f"warning: {lane.name} ended after {counts.captured} of {expected} frames; is it damaged?")
     return RunResult(telemetry, interrupted.is_set(), failure)
+
+
+def _lanes(options: RunOptions, sources: Sequence[FrameSource]) -> list[Lane]:
+    lanes: list[Lane] = []
+    seen: Counter[str] = Counter()
+    for source in sources:
+        seen[source.name] += 1
+        count = seen[source.name]  # what tells two apart may be a secret, which names leave out
+        lane = Lane(
+            source,
+            source.name if count == 1 else f"{source.name} ({count})",
+            buffer=options.buffer,
+            budget_ms=options.budget_ms,
+            vid_stride=options.vid_stride,
+            max_fps=options.max_fps,
+            max_frames=options.max_frames,
+            silence_s=options.silence_s,
+        )
+        lanes.append(lane)
+    return lanes
+
+
+def _close(
+    sink: Sink,
+    line: Line,
+    exc_type: type[BaseException] | None,
+    exc: BaseException | None,
+    traceback: TracebackType | None,
+) -> None:
+    if sink not in line.hung:
+        sink.__exit__(exc_type, exc, traceback)
 
 
 def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
@@ -100,7 +139,11 @@ def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
 
 
 def _sinks(
-    options: RunOptions, source: FrameSource, detector: Detector, stop: threading.Event, say: Callable[[str], None]
+    options: RunOptions,
+    sources: Sequence[FrameSource],
+    detector: Detector,
+    stop: threading.Event,
+    say: Callable[[str], None],
 ) -> Iterator[Sink]:
     yield JsonLines(options.output)
     if options.output is not None:
@@ -114,11 +157,9 @@ def _sinks(
 
         yield Window(stop)
     if _on_terminal(sys.stderr) and (options.output is not None or not _on_terminal(sys.stdout)):
-        total = (
-            source.length
-            if options.max_frames is None
-            else min(options.max_frames, source.length or options.max_frames)
-        )
+        most = options.max_frames or sys.maxsize
+        counts = [min(most, source.length or most) for source in sources]
+        total = sum(counts) if sys.maxsize not in counts else None
         yield ProgressBar(total)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_ad.frame import Frame
-from edge_ad.verdict import OVERTAKEN, Verdict
+from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.verdict import Verdict
 
-WINDOW = 100_000  # frames that percentiles look back on; bounds the memory of a run of months
+WINDOW = 20_000  # frames that percentiles look back on; bounds the memory of a run of months
 STAGES = ("decode", "wait", "preprocess", "infer", "postprocess", "total", "output")
 PERCENTILES = (50, 95, 99)
 
@@ -27,41 +29,60 @@ class StageRow:
 
 
 class Telemetry:
-    """Counts frames and collects times; made for one run."""
+    """Counts frames and collects times, from all threads of a line; made for one run.
+
+    Attributes:
+        counters: frames by lane and status, records by sink.
+    """
 
     def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.verdicts: Counter[str] = Counter()
-        self.overtaken = 0
-        self.confusion: Counter[tuple[bool, str]] = Counter()
+        self.counters = Counters()
+        self._lock = threading.Lock()
+        self._verdicts: Counter[str] = Counter()
+        self._confusion: Counter[tuple[bool, str]] = Counter()
         self._times_ms: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
 
     @property
     def frames(self) -> int:
-        return sum(self.statuses.values())
+        """Captured frames of all lanes."""
+        return self.counters.snapshot().captured
 
     @property
-    def missed(self) -> int:
-        """Frames whose deadline passed: judged too late, or too old to be judged."""
-        return self.statuses["late"] + self.statuses["skipped"] - self.overtaken
+    def statuses(self) -> Counter[str]:
+        return self.counters.snapshot().statuses
 
-    def add(self, frame: Frame, verdict: Verdict, output_ms: float) -> None:
-        """Count one frame."""
-        self.statuses[verdict.status] += 1
-        self.overtaken += verdict.reason == OVERTAKEN
-        self._times_ms["output"].append(output_ms)
-        for stage, value in verdict.timings_ms.items():
-            self._times_ms[stage].append(value)
-        if verdict.verdict is not None:
-            self.verdicts[verdict.verdict] += 1
-            if frame.truth is not None:
-                self.confusion[frame.truth.anomalous, verdict.verdict] += 1
+    @property
+    def verdicts(self) -> Counter[str]:
+        with self._lock:
+            return self._verdicts.copy()
+
+    @property
+    def confusion(self) -> Counter[tuple[bool, str]]:
+        """Frames of known truth by (is anomalous, verdict)."""
+        with self._lock:
+            return self._confusion.copy()
+
+    def add(self, frame: Frame, verdict: Verdict) -> None:
+        """Note verdict and times of one frame."""
+        with self._lock:
+            for stage, value in verdict.timings_ms.items():
+                self._times_ms[stage].append(value)
+            if verdict.verdict is not None:
+                self._verdicts[verdict.verdict] += 1
+                if frame.truth is not None:
+                    self._confusion[frame.truth.anomalous, verdict.verdict] += 1
+
+    def wrote(self, seconds: float) -> None:
+        """Note what one sink took for one record."""
+        with self._lock:
+            self._times_ms["output"].append(seconds * 1e3)
 
     def stages(self) -> list[StageRow]:
-        """Percentiles of every stage that was measured (of the last 100,000 frames)."""
+        """Percentiles of every stage that was measured (of the last 20,000 frames)."""
+        with self._lock:
+            measured = {stage: np.array(times) for stage, times in self._times_ms.items() if times}
         rows = []
-        for stage, times in self._times_ms.items():
-            if times:
-                p50_ms, p95_ms, p99_ms = (float(value) for value in np.percentile(times, PERCENTILES))
-                rows.append(StageRow(stage, p50_ms, p95_ms, p99_ms, max(times)))
+        for stage, times in measured.items():
+            p50_ms, p95_ms, p99_ms = (float(value) for value in np.percentile(times, PERCENTILES))
+            rows.append(StageRow(stage, p50_ms, p95_ms, p99_ms, float(times.max())))
         return rows

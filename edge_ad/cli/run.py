@@ -13,10 +13,13 @@ from edge_ad.errors import ImageError
 
 @click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
 @click.argument("bundle")
-@text_option(
+@click.option(
     "--source",
     metavar="SOURCE",
-    help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N or sim:?fps=30.",
+    multiple=True,
+    default=None,
+    help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N, sim:?fps=30, or a .streams file with one"
+    " source on each line; may be given several times.",
 )
 @text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
 @text_option(
@@ -30,10 +33,25 @@ from edge_ad.errors import ImageError
 )
 @text_option("--budget-ms", metavar="MS", help="Time from capture to verdict; frames that miss it are marked.")
 @text_option(
+    "--buffer",
+    metavar="RULE",
+    help="freshest: a newer frame takes the place of one that waits; every_frame: the source waits; auto (default):"
+    " freshest for live sources. No frame of a file is ever dropped.",
+)
+@text_option("--max-fps", metavar="FPS", help="Frames of each source to capture per second at most.")
+@text_option("--vid-stride", metavar="N", help="Capture every Nth frame of each source.")
+@text_option(
+    "--max-miss-rate", metavar="SHARE", help="Fail (exit code 14) when more of the frames were late or skipped, 0 to 1."
+)
+@text_option(
+    "--silence", "silence_s", metavar="SECONDS", help="Report a live source that gives no frame for so long (5)."
+)
+@text_option("--batch", metavar="N", help="Frames that the engine takes at once, for several cameras (1).")
+@text_option(
     "--output", metavar="DIR", help="Folder for verdicts.jsonl and pictures (default: records on standard output)."
 )
 @text_option("--save", metavar="KINDS", help="Pictures to save: masks, overlays, or masks,overlays.")
-@text_option("--max-frames", metavar="N", help="End after N captured frames.")
+@text_option("--max-frames", metavar="N", help="End after N captured frames of each source.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
 @text_option("--dla", metavar="CORE", help="Core of the deep learning accelerator to run on (tensorrt).")
@@ -43,11 +61,11 @@ def command(**given: Any) -> int:
 
     Ctrl-C ends the run after the frame in hand.
     """
-    from edge_ad.cli.summary import print_summary
+    from edge_ad.cli.summary import check_miss_rate, print_summary
     from edge_ad.runtime.options import run_options
     from edge_ad.runtime.run import run
 
-    options = run_options({key: value for key, value in given.items() if value is not None}, "run options")
+    options = run_options({key: value for key, value in given.items() if value not in (None, ())}, "run options")
     result = run(options, say=lambda line: click.echo(line, err=True))
     print_summary(result.telemetry, budget_ms=options.budget_ms)
     if options.output is not None:
@@ -57,6 +75,7 @@ def command(**given: Any) -> int:
     if result.interrupted:
         click.echo("stopped by the user", err=True)
         return EXIT_INTERRUPTED
+    check_miss_rate(result.telemetry, options.max_miss_rate)
     if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:
         raise ImageError(f"none of {result.telemetry.frames} frames could be judged; each record says why")
     return 0

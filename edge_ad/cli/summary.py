@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from edge_ad.errors import DeadlineError
 
 if TYPE_CHECKING:
     from edge_ad.runtime.telemetry import Telemetry
@@ -24,13 +27,40 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     for row in telemetry.stages():
         table.add_row(row.stage, *(f"{value:.2f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)))
     console.print(table)
-    counts = ", ".join(f"{count} {status}" for status, count in telemetry.statuses.most_common())
-    console.print(f"{telemetry.frames} frames captured: {counts or 'none'}")
+    counts = telemetry.counters.snapshot()
+    console.print(f"{counts.captured} frames captured: {_listed(counts.statuses)}")
+    if len(counts.lanes) > 1:
+        for lane in counts.lanes:
+            console.print(f"  {lane.name}: {lane.captured} frames captured: {_listed(lane.statuses)}")
     if telemetry.verdicts:
         console.print("verdicts: " + ", ".join(f"{count} {name}" for name, count in telemetry.verdicts.most_common()))
+    late, missed = counts.statuses["late"], counts.missed - counts.overtaken
     limit = "no budget set" if budget_ms is None else f"budget {budget_ms:g} ms"
     console.print(
-        f"missed deadlines: {telemetry.missed} ({telemetry.statuses['late']} judged too late,"
-        f" {telemetry.missed - telemetry.statuses['late']} too old to be judged; {limit}),"
-        f" dropped for a newer frame: {telemetry.overtaken}"
+        f"missed deadlines: {missed} ({late} judged too late, {missed - late} too old to be judged; {limit}),"
+        f" dropped for a newer frame: {counts.overtaken}"
     )
+    for lane in counts.lanes:
+        if lane.no_frame:
+            console.print(f"{lane.name} was silent: reported {lane.no_frame} times")
+    for sink in counts.sinks:
+        if sink.lost or sink.dropped or sink.failures:
+            console.print(
+                f"{sink.name}: {sink.delivered} of {sink.taken} written, {sink.lost} lost, {sink.dropped} left out,"
+                f" {sink.failures} failures"
+            )
+
+
+def check_miss_rate(telemetry: Telemetry, limit: float | None) -> None:
+    """Raises: DeadlineError when a larger share of the captured frames than `limit` was late or skipped."""
+    counts = telemetry.counters.snapshot()
+    if limit is not None and counts.miss_rate > limit:
+        raise DeadlineError(
+            f"{counts.missed} of {counts.captured} frames were late or skipped, a share of {counts.miss_rate:.3g};"
+            f" wanted {limit:g} at most; take a faster engine or precision, a larger budget or fewer frames"
+        )
+
+
+def _listed(statuses: Mapping[str, int]) -> str:
+    by_count = sorted(statuses.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {status}" for status, count in by_count) or "none"

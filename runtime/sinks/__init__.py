@@ -14,7 +14,16 @@ from edge_ad.verdict import Verdict
 
 
 class Sink(Protocol):
-    """Receives every record of a run, in order, from one thread."""
+    """Receives every record of a run from one thread, those of one source in order of capture.
+
+    A sink may define, besides:
+
+    * `keeps_records = True`: what it does not write is a lost verdict. It gets frames without pictures and verdicts
+      without maps, so that many can wait for it, and gets again what it failed to write. Other sinks are spared what
+      they cannot keep up with, when a source is live.
+    * `in_caller_thread = True`: it is written from the thread that runs the line, not from one of its own.
+    * `event(entry)`: takes events, which are no frames. Raises: OutputError.
+    """
 
     def __enter__(self) -> Sink: ...
 

@@ -23,6 +23,8 @@ class JsonLines:
             with its date; None writes to standard output.
     """
 
+    keeps_records = True
+
     def __init__(self, folder: Path | None) -> None:
         self.path = None if folder is None else folder / RECORDS
         self._stream: TextIO = sys.stdout
@@ -41,6 +43,10 @@ class JsonLines:
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        self.event(entry)
+
+    def event(self, entry: Mapping[str, Any]) -> None:
+        """Write what happened between frames as a line of its own. Raises: OutputError."""
         try:
             self._stream.write(record_line(entry) + "\n")
             self._stream.flush()

@@ -21,6 +21,8 @@ TITLE = "edge-ad (q closes)"
 class Window:
     """Overlay of the newest judged frame; `q` or Escape ends the run."""
 
+    in_caller_thread = True  # GUI libraries want to be called from the thread that began with them
+
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 

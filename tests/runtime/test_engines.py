@@ -18,7 +18,11 @@ from edge_ad.blob_cache import BlobCache
 from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
+from edge_ad.frame import ColorOrder, ImageArray
+from edge_ad.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.fake import FakeEngine
+from edge_ad.specs import PreprocessSpec
 
 AGREE_ATOL = 2e-5  # two fp32 libraries, probabilities; the same as the export check allows
 SAME_ATOL = 1e-6  # one library, one graph, one CPU, compiled twice
@@ -216,6 +220,38 @@ def test_what_is_no_number_is_never_a_score(make: MakeEngine, where: str, value:
         engine.infer(_batch())
     with _OneBadValue(make().spec, where, 0.5) as engine:  # control
         engine.infer(_batch())
+
+
+def test_a_detector_prepares_frames_with_what_its_engine_offers(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    class Own(Preprocessor):
+        def __call__(self, image_hwc: ImageArray, color_order: ColorOrder = "rgb") -> ModelInput:
+            happened.append("prepare")
+            return super().__call__(image_hwc, color_order)
+
+        def close(self) -> None:
+            happened.append("close")
+
+    monkeypatch.setattr(FakeEngine, "preprocessor", lambda self, spec: Own(spec))
+    with edge_ad.open(tiny_bundle, engine="fake") as detector:
+        happened.clear()  # of the frame that warms it up
+        detector.judge(_batch()[0])
+    assert happened == ["prepare", "close"]
+
+
+def test_an_engine_that_cannot_prepare_frames_is_closed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(engine: Engine, spec: PreprocessSpec) -> Preprocessor:
+        raise EngineError("no compiler is here")
+
+    closed: list[bool] = []
+    monkeypatch.setattr(FakeEngine, "preprocessor", fail)
+    monkeypatch.setattr(FakeEngine, "close_impl", lambda self: closed.append(True))
+    with pytest.raises(EngineError, match="no compiler"), edge_ad.open(tiny_bundle, engine="fake"):
+        pass
+    assert closed == [True]
 
 
 def test_an_unknown_engine_names_the_known_ones(make: MakeEngine, tiny_bundle: Path) -> None:

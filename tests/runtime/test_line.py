@@ -23,6 +23,7 @@ from edge_ad.errors import EngineError, OutputError, SourceError
 from edge_ad.frame import Frame, Truth
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
@@ -89,17 +90,18 @@ class Kinds:
         self.read_so_far += 1
         kind = self.kinds[number]
         captured_ns = time.monotonic_ns() - int(self.age_ms * 1e6)
-        error = "cannot be decoded" if kind == "error" else None
+        picture, error = _picture(kind), "cannot be decoded" if kind == "error" else None
+        if picture is not None:
+            picture[0, 0] = number % 8  # no two pictures of a camera are the same
         truth = Truth(kind == "spot")
-        return Frame(
-            number, self.name, datetime.now(timezone.utc), captured_ns, _picture(kind), error=error, truth=truth
-        )
+        return Frame(number, self.name, datetime.now(timezone.utc), captured_ns, picture, error=error, truth=truth)
 
 
 class Kept:
     """A sink that keeps what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_records: bool = False) -> None:
+        self.keeps_records = keeps_records
         self.entries: list[Mapping[str, Any]] = []
         self.verdicts: list[Verdict] = []
 
@@ -137,15 +139,17 @@ def detector(bundle: Bundle) -> Iterator[Detector]:
 def _run(
     detector: Detector, source: Kinds, *, budget_ms: float | None = None, max_frames: int | None = None
 ) -> tuple[Kept, Telemetry]:
-    kept, telemetry = Kept(), Telemetry()
-    line = Line(detector, [kept], telemetry, budget_ms=budget_ms)
-    line.run(source, threading.Event(), max_frames=max_frames)
+    kept, telemetry = Kept(keeps_records=source.live), Telemetry()
+    lane = Lane(source, source.name, budget_ms=budget_ms, max_frames=max_frames)
+    Line(detector, [lane], [kept], telemetry).run(threading.Event())
     return kept, telemetry
 
 
 def _assert_accounted(kept: Kept, telemetry: Telemetry, count: int) -> None:
     assert kept.ids == list(range(count))
     assert telemetry.frames == count
+    assert telemetry.counters.snapshot().adds_up
+    assert [lane.in_flight for lane in telemetry.counters.snapshot().lanes] == [0]
     assert telemetry.statuses == Counter(kept.statuses)
     assert telemetry.statuses["ok"] + telemetry.statuses["late"] == sum(
         entry["score"] is not None for entry in kept.entries
@@ -215,9 +219,9 @@ def test_a_camera_faster_than_the_judge_skips_to_the_newest(detector: Detector, 
     kept, telemetry = _run(detector, source)
     _assert_accounted(kept, telemetry, 30)
     assert kept.entries[-1]["verdict"] == "anomalous"  # the newest was judged
-    assert telemetry.statuses["skipped"] >= 28
-    assert engine.calls <= 2
-    for entry in kept.entries[:-2]:
+    assert telemetry.statuses["skipped"] >= 27  # all but one in the engine, one ready for it, and the newest
+    assert engine.calls <= 3
+    for entry in kept.entries:
         if entry["status"] == "skipped":
             assert "newer frame" in entry["reason"]
 
@@ -232,14 +236,15 @@ def test_max_frames_counts_captured_frames(detector: Detector, live: bool) -> No
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_stop_ends_the_run_and_loses_nothing(detector: Detector, engine: _Slow, live: bool) -> None:
-    source, stop, kept, telemetry = Kinds(["normal"] * 100_000, live=live), threading.Event(), Kept(), Telemetry()
+    source, stop, telemetry = Kinds(["normal"] * 100_000, live=live), threading.Event(), Telemetry()
+    kept = Kept(keeps_records=live)
 
     def stop_at_the_third() -> None:
         if engine.calls == 3:
             stop.set()
 
     engine.wait = stop_at_the_third
-    Line(detector, [kept], telemetry).run(source, stop)
+    Line(detector, [Lane(source, source.name)], [kept], telemetry).run(stop)
     assert stop.is_set()
     assert source.read_so_far < 100_000
     _assert_accounted(kept, telemetry, source.read_so_far)
@@ -250,7 +255,8 @@ def test_a_frame_past_its_deadline_is_not_judged(detector: Detector, engine: _Sl
     kept, telemetry = _run(detector, Kinds(["spot"], live=True, age_ms=500), budget_ms=100)
     _assert_accounted(kept, telemetry, 1)
     assert kept.statuses == ["skipped"]
-    assert (telemetry.missed, telemetry.overtaken) == (1, 0)
+    counts = telemetry.counters.snapshot()
+    assert (counts.missed, counts.overtaken) == (1, 0)
     assert engine.calls == 0
     assert "budget 100 ms" in kept.entries[0]["reason"]
     assert kept.entries[0]["budget_ms"] == 100
@@ -259,7 +265,7 @@ def test_a_frame_past_its_deadline_is_not_judged(detector: Detector, engine: _Sl
 def test_a_source_that_waits_is_judged_however_late(detector: Detector) -> None:
     kept, telemetry = _run(detector, Kinds(["spot"] * 3, age_ms=500), budget_ms=100)
     assert kept.statuses == ["late"] * 3
-    assert telemetry.missed == 3
+    assert telemetry.counters.snapshot().missed == 3
 
 
 def test_a_verdict_after_the_deadline_is_late_and_still_given(detector: Detector, engine: _Slow) -> None:
@@ -293,7 +299,7 @@ def test_an_engine_that_fails_on_a_frame_does_not_end_the_run(detector: Detector
 def test_a_source_that_breaks_ends_the_run_after_its_frames(
     detector: Detector, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
-    source, kept, telemetry = Kinds(["normal"] * 3, live=live), Kept(), Telemetry()
+    source, kept, telemetry = Kinds(["normal"] * 3, live=live), Kept(keeps_records=live), Telemetry()
     read = source.read
 
     def unplugged() -> Frame:
@@ -304,7 +310,7 @@ def test_a_source_that_breaks_ends_the_run_after_its_frames(
 
     monkeypatch.setattr(source, "read", unplugged)
     with pytest.raises(SourceError, match="unplugged"):
-        Line(detector, [kept], telemetry).run(source, threading.Event())
+        Line(detector, [Lane(source, source.name)], [kept], telemetry).run(threading.Event())
     _assert_accounted(kept, telemetry, 3)
 
 
@@ -314,8 +320,10 @@ def test_a_sink_that_cannot_write_ends_the_run_and_the_capture(detector: Detecto
             raise OutputError("disk full")
 
     sinks: list[Sink] = [Full()]
+    source = Kinds(["normal"] * 10_000)
     with pytest.raises(OutputError, match="disk full"):
-        Line(detector, sinks, Telemetry()).run(Kinds(["normal"] * 10_000, live=True), threading.Event())
+        Line(detector, [Lane(source, source.name)], sinks, Telemetry()).run(threading.Event())
+    assert source.read_so_far < 10_000
     assert not any(thread.name == "edge-ad-capture" for thread in threading.enumerate())
 
 

@@ -1,0 +1,163 @@
+"""The account of a line: for every lane, captured = settled + in flight; for every sink, taken = what became of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_ad.verdict import OVERTAKEN, Verdict
+
+
+@dataclass(frozen=True)
+class LaneCounts:
+    """Frames of one lane.
+
+    Attributes:
+        name: of the lane.
+        captured: frames that the source gave and that were not left out on purpose.
+        statuses: settled frames by status.
+        in_flight: captured frames without a verdict yet.
+        overtaken: skipped frames that a newer one replaced.
+        no_frame: times that the source was reported as silent.
+    """
+
+    name: str
+    captured: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    overtaken: int = 0
+    no_frame: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        return self.captured == sum(self.statuses.values()) + self.in_flight
+
+
+@dataclass(frozen=True)
+class SinkCounts:
+    """Records of one sink.
+
+    Attributes:
+        name: of its class.
+        taken: records that it was to write.
+        delivered: records that it wrote.
+        lost: records that it should have kept and could not.
+        dropped: pictures that it was spared, or failed on.
+        waiting: records in its queue.
+        failures: writes that failed.
+    """
+
+    name: str
+    taken: int = 0
+    delivered: int = 0
+    lost: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    failures: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        return self.taken == self.delivered + self.lost + self.dropped + self.waiting
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All counts at one moment."""
+
+    lanes: tuple[LaneCounts, ...] = ()
+    sinks: tuple[SinkCounts, ...] = ()
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """Settled frames of all lanes by status."""
+        total: Counter[str] = Counter()
+        for lane in self.lanes:
+            total.update(lane.statuses)
+        return total
+
+    @property
+    def captured(self) -> int:
+        return sum(lane.captured for lane in self.lanes)
+
+    @property
+    def overtaken(self) -> int:
+        return sum(lane.overtaken for lane in self.lanes)
+
+    @property
+    def missed(self) -> int:
+        """Frames without a verdict in time: late or skipped."""
+        statuses = self.statuses
+        return statuses["late"] + statuses["skipped"]
+
+    @property
+    def miss_rate(self) -> float:
+        """Share of the captured frames that are `missed`; 0 for none."""
+        return self.missed / self.captured if self.captured else 0.0
+
+    @property
+    def adds_up(self) -> bool:
+        return all(lane.adds_up for lane in self.lanes) and all(sink.adds_up for sink in self.sinks)
+
+
+class Counters:
+    """Counts from all threads of a line, under one lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: list[tuple[str, Counter[str], Counter[str]]] = []  # name, statuses, the rest
+        self._sinks: list[tuple[str, Counter[str]]] = []
+
+    def add_lane(self, name: str) -> int:
+        """Returns: the number of the lane for the other methods."""
+        with self._lock:
+            self._lanes.append((name, Counter(), Counter()))
+            return len(self._lanes) - 1
+
+    def add_sink(self, name: str) -> int:
+        """Returns: the number of the sink for the other methods."""
+        with self._lock:
+            self._sinks.append((name, Counter()))
+            return len(self._sinks) - 1
+
+    def captured(self, lane: int) -> None:
+        with self._lock:
+            self._lanes[lane][2]["captured"] += 1
+
+    def settled(self, lane: int, verdict: Verdict) -> None:
+        with self._lock:
+            _, statuses, rest = self._lanes[lane]
+            statuses[verdict.status] += 1
+            rest["settled"] += 1
+            rest["overtaken"] += verdict.reason == OVERTAKEN
+
+    def no_frame(self, lane: int) -> int:
+        """Count a report of silence. Returns: how many there are for this lane."""
+        with self._lock:
+            rest = self._lanes[lane][2]
+            rest["no_frame"] += 1
+            return rest["no_frame"]
+
+    def sink(self, number: int, **changes: int) -> None:
+        """Add to counts of a sink, all at once, by the names of `SinkCounts`."""
+        with self._lock:
+            counts = self._sinks[number][1]
+            for name, change in changes.items():
+                counts[name] += change
+
+    def snapshot(self) -> Snapshot:
+        with self._lock:
+            lanes = tuple(
+                LaneCounts(
+                    name,
+                    rest["captured"],
+                    {status: count for status, count in statuses.items() if count},
+                    rest["captured"] - rest["settled"],
+                    rest["overtaken"],
+                    rest["no_frame"],
+                )
+                for name, statuses, rest in self._lanes
+            )
+            sinks = tuple(SinkCounts(name, **counts) for name, counts in self._sinks)
+        return Snapshot(lanes, sinks)

@@ -1,0 +1,305 @@
+"""Sinks, each behind a queue and a thread of its own, so that none can hold up the line or another one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edge_ad.errors import OutputError, one_line
+from edge_ad.frame import Frame
+from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.scheduling.ticket import Ticket
+from edge_ad.runtime.sinks import Sink
+from edge_ad.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+MAX_RECORDS = 10_000  # records without pictures that wait for one sink, about 2 KB each
+MAX_PICTURES = 8  # frames with pictures that wait for one sink, some megabytes each
+ROOM = 64  # records waiting for a sink from which on sources that can wait are not read
+POLL_S = 0.1  # how often a source that waits for the sinks looks whether it should stop
+RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What one sink is to write: a frame with its verdict, or an event (no frame)."""
+
+    entry: Mapping[str, Any]
+    frame: Frame | None = None
+    verdict: Verdict | None = None
+    may_lose: bool = True
+
+    @property
+    def has_picture(self) -> bool:
+        return self.frame is not None and self.frame.image_hwc is not None
+
+
+class SinkQueue:
+    """The queue in front of one sink.
+
+    A sink that sets `keeps_records` gets frames without pictures and verdicts without maps, so that many can wait for
+    it; a record that it fails to write is tried again. Others get everything, and are spared what they cannot keep up
+    with.
+
+    Args:
+        forgiving: a live line, which goes on when a sink fails.
+        failed: called with what a sink raised, when the line cannot go on.
+        say: receives what the user should know.
+        wrote: told the seconds of every write.
+        room: notified when the queue is no longer full.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        counters: Counters,
+        *,
+        forgiving: bool,
+        failed: Callable[[Exception], None],
+        say: Callable[[str], None],
+        wrote: Callable[[float], None],
+        room: threading.Condition,
+    ) -> None:
+        self.sink = sink
+        self.name = type(sink).__name__
+        self.keeps_records = bool(getattr(sink, "keeps_records", False))
+        self._take_event: Callable[[Mapping[str, Any]], None] | None = getattr(sink, "event", None)
+        self._number = counters.add_sink(self.name)
+        self._counters = counters
+        self._forgiving = forgiving
+        self._failed = failed
+        self._say = say
+        self._wrote = wrote
+        self._room = room
+        self._changed = threading.Condition()
+        self._items: deque[_Item] = deque()
+        self._pictures = 0
+        self._closing = False
+        self._broken = False
+        self._refused: str | None = None
+        self._missing = 0
+
+    def put(self, item: _Item) -> None:
+        """Queue an item, never waiting; the oldest that may be lost makes room."""
+        if item.frame is None and self._take_event is None:
+            return
+        with self._changed:
+            self._counters.sink(self._number, taken=1, waiting=1)
+            if self._broken:
+                self._give_up(1)
+                return
+            self._items.append(item)
+            self._pictures += item.has_picture
+            if self._pictures > MAX_PICTURES:
+                self._lose_oldest(lambda one: one.has_picture)
+            if len(self._items) > MAX_RECORDS:
+                self._lose_oldest(lambda one: True)
+            self._changed.notify()
+
+    def _lose_oldest(self, wanted: Callable[[_Item], bool]) -> None:
+        for index, item in enumerate(self._items):
+            if item.may_lose and wanted(item):
+                del self._items[index]
+                self._pictures -= item.has_picture
+                self._give_up(1)
+                return
+
+    def _give_up(self, count: int) -> None:
+        self._missing += count
+        self._counters.sink(self._number, waiting=-count, **{"lost" if self.keeps_records else "dropped": count})
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < ROOM and self._pictures < MAX_PICTURES
+
+    def close(self) -> None:
+        """Let `run` return when the queue is empty."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def abandon(self) -> int:
+        """Write nothing more. Returns: how many records are given up by that."""
+        with self._changed:
+            count = len(self._items)
+            self._broken = self._closing = True
+            self._items.clear()
+            self._pictures = 0
+            self._give_up(count)
+            self._changed.notify()
+            return count
+
+    def run(self) -> None:
+        """Write until the queue is closed and empty, or the line has failed."""
+        while self.step(None):
+            pass
+
+    def step(self, timeout_s: float | None) -> bool:
+        """Write the next item. Returns: False when there is none (any more, if nothing limits the wait)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closing, timeout_s)
+            if not self._items or self._broken:
+                return False
+            item = self._items.popleft()
+            self._pictures -= item.has_picture
+            was_full = len(self._items) >= ROOM - 1 or self._pictures >= MAX_PICTURES - 1
+        if was_full:
+            with self._room:
+                self._room.notify_all()
+        try:
+            self._write(item)
+        except Exception as exc:
+            self._refuse(item, exc)
+        else:
+            self._counters.sink(self._number, waiting=-1, delivered=1)
+            self._accept()
+        return True
+
+    def _write(self, item: _Item) -> None:
+        began = time.perf_counter()
+        if item.frame is None or item.verdict is None:
+            assert self._take_event is not None
+            self._take_event(item.entry)
+        else:
+            self.sink.write(item.frame, item.verdict, item.entry)
+        self._wrote(time.perf_counter() - began)
+
+    def _refuse(self, item: _Item, exc: Exception) -> None:
+        self._counters.sink(self._number, failures=1)
+        if not isinstance(exc, (OutputError, BrokenPipeError)):
+            log.error("sink %s", self.name, exc_info=exc)
+        if not self._forgiving or isinstance(exc, BrokenPipeError):
+            with self._changed:
+                self._give_up(1)
+            self.abandon()
+            self._failed(exc)
+            return
+        if self._refused is None:
+            self._refused = one_line(exc)
+            follows = "records wait for it" if self.keeps_records else "the run goes on without it"
+            self._say(f"warning: {self._refused}; {follows}")
+        with self._changed:
+            if not self.keeps_records or self._broken:
+                self._give_up(1)
+            elif len(self._items) >= MAX_RECORDS:
+                self._give_up(1)  # it is the oldest
+            else:
+                self._items.appendleft(item)
+                self._pictures += item.has_picture
+                if self._closing:
+                    self._broken = True  # it has had its last chance
+                    count = len(self._items)
+                    self._items.clear()
+                    self._give_up(count)
+                else:
+                    self._changed.wait_for(lambda: self._closing, RETRY_S)
+
+    def _accept(self) -> None:
+        if self._refused is not None:
+            self._refused = None
+            self._say(f"{self.name} writes again; {self._missing} of its records are lost")
+
+
+class Outputs:
+    """All sinks of a line, each with a thread, except for those that set `in_caller_thread` (a window).
+
+    Args:
+        forgiving: see `SinkQueue`.
+        wrote: told the seconds of every write.
+        wake: called when `work` has something to do.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        counters: Counters,
+        *,
+        forgiving: bool,
+        failed: Callable[[Exception], None],
+        say: Callable[[str], None],
+        wrote: Callable[[float], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._room = threading.Condition()
+        self._say = say
+        self._wake = wake
+        self._queues = [
+            SinkQueue(sink, counters, forgiving=forgiving, failed=failed, say=say, wrote=wrote, room=self._room)
+            for sink in sinks
+        ]
+        self._here = [queue for queue in self._queues if getattr(queue.sink, "in_caller_thread", False)]
+        self._threads = {
+            queue: threading.Thread(target=queue.run, name=f"edge-ad-{queue.name}", daemon=True)
+            for queue in self._queues
+            if queue not in self._here
+        }
+
+    def start(self) -> None:
+        for thread in self._threads.values():
+            thread.start()
+
+    def deliver(self, ticket: Ticket) -> None:
+        """Queue a settled frame for every sink."""
+        assert ticket.settled is not None
+        verdict, entry = ticket.settled
+        full = _Item(entry, ticket.frame, verdict, ticket.may_skip)
+        bare = _bare(full)
+        for queue in self._queues:
+            queue.put(bare if queue.keeps_records else full)
+        if self._here:
+            self._wake()
+
+    def event(self, entry: Mapping[str, Any]) -> None:
+        """Queue an event for the sinks that take events."""
+        for queue in self._queues:
+            queue.put(_Item(entry))
+
+    def wait_for_room(self, stop: threading.Event) -> bool:
+        """Wait until every sink has kept up. Returns: False when `stop` was set before."""
+        while not all(queue.has_room for queue in self._queues):
+            if stop.is_set():
+                return False
+            with self._room:
+                self._room.wait_for(lambda: all(queue.has_room for queue in self._queues), POLL_S)
+        return True
+
+    def work(self) -> None:
+        """Write what waits for the sinks of the caller's thread, up to `ROOM` records."""
+        for queue in self._here:
+            for _ in range(ROOM):
+                if not queue.step(0):
+                    break
+
+    def close(self, limit_s: float | None) -> tuple[Sink, ...]:
+        """Let every sink finish its queue, for `limit_s` seconds at most.
+
+        Returns: sinks in which a write still hangs; they cannot be closed.
+        """
+        until_s = None if limit_s is None else time.monotonic() + limit_s
+        for queue in self._queues:
+            queue.close()
+        for queue in self._here:
+            while (until_s is None or time.monotonic() < until_s) and queue.step(0):
+                pass
+        for thread in self._threads.values():
+            thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
+        for queue in self._queues:
+            count = queue.abandon()
+            if count and queue.keeps_records:
+                self._say(f"warning: {count} records could not be written any more ({queue.name})")
+        return tuple(queue.sink for queue, thread in self._threads.items() if thread.is_alive())
+
+
+def _bare(item: _Item) -> _Item:
+    """The same without picture and maps."""
+    if item.frame is None or item.verdict is None:
+        return item
+    frame = item.frame if item.frame.image_hwc is None else replace(item.frame, image_hwc=None)
+    verdict = item.verdict if item.verdict.maps is None else replace(item.verdict, maps=None)
+    return replace(item, frame=frame, verdict=verdict)

@@ -1,0 +1,62 @@
+"""How long the stages took of late, and so what the next frame will take."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+
+WINDOW = 100  # frames; a few seconds of a line: long enough for a quantile, short enough to follow a throttled clock
+
+QUANTILE = 0.9
+"""Of each stage. A verdict that comes late has cost engine time that the next frame needed, a skipped frame costs one
+frame, so the forecast leans to the slow side; a higher quantile of 100 would be ruled by single hiccups."""
+
+
+class Window:
+    """The last durations of one stage, nanoseconds."""
+
+    def __init__(self) -> None:
+        self._in_turn: deque[int] = deque()
+        self._sorted: list[int] = []
+
+    def add(self, duration_ns: int) -> None:
+        if len(self._in_turn) == WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._in_turn.popleft())]
+        self._in_turn.append(duration_ns)
+        insort(self._sorted, duration_ns)
+
+    @property
+    def high_ns(self) -> int:
+        """The quantile; 0 while nothing was measured, so that a line begins by trying."""
+        count = len(self._sorted)
+        return self._sorted[min(count - 1, int(QUANTILE * count))] if count else 0
+
+
+class ServiceTimes:
+    """Forecast of the three stages of judging. Not thread-safe; the schedule's owner locks."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, for when the past has turned out to be no guide."""
+        self.prepare = Window()
+        self.conclude = Window()
+        self._infer: dict[int, Window] = {}
+
+    def inferred(self, batch: int, duration_ns: int) -> None:
+        """Note one call of the engine with `batch` images."""
+        self._infer.setdefault(batch, Window()).add(duration_ns)
+
+    def infer_ns(self, batch: int) -> int:
+        """Forecast for a batch.
+
+        A size that was never measured takes as long as the next larger one, or in proportion to the largest: engines
+        are seldom slower than that.
+        """
+        known = self._infer.get(batch)
+        if known is None and self._infer:
+            larger = [size for size in self._infer if size > batch]
+            size = min(larger) if larger else max(self._infer)
+            return self._infer[size].high_ns * (1 if larger else batch) // (1 if larger else size)
+        return known.high_ns if known else 0

@@ -1,0 +1,344 @@
+"""The schedule on a simulated line with a clock of its own: what is judged is in time, and every lane has its turn."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ad.frame import Frame
+from edge_ad.runtime.scheduling.schedule import PROBE_NS, Room, Schedule
+from edge_ad.runtime.scheduling.service_times import ServiceTimes
+from edge_ad.runtime.scheduling.ticket import Ticket
+
+MS = 1_000_000
+MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass
+class Camera:
+    """When its frames arrive, and the rules for them."""
+
+    arrivals_ns: list[int]
+    budget_ns: int | None = None
+    room: Room = field(default_factory=lambda: Room(freshest=True))
+    live: bool = True
+
+    @classmethod
+    def regular(cls, fps: float, seconds: float, phase_ms: float = 0, **rules: object) -> Camera:
+        count = int(seconds * fps)
+        return cls([int((phase_ms + 1000 * number / fps) * MS) for number in range(count)], **rules)  # type: ignore[arg-type]
+
+
+@dataclass
+class Station:
+    """How long the stages really take."""
+
+    prepare_ns: Callable[[int], int]
+    infer_ns: Callable[[int, int], int]  # of the moment and the size of the batch
+    conclude_ns: int = 0
+    max_batch: int = 1
+
+    @classmethod
+    def steady(cls, prepare_ms: float, infer_ms: float, more_ms: float = 0, max_batch: int = 1) -> Station:
+        return cls(
+            lambda _: int(prepare_ms * MS),
+            lambda _, batch: int((infer_ms + more_ms * (batch - 1)) * MS),
+            int(infer_ms * MS) // 10,
+            max_batch,
+        )
+
+
+@dataclass
+class Fate:
+    """What became of one frame."""
+
+    ticket: Ticket
+    verdict_ns: int | None = None
+    reason: str | None = None
+    batch: int = 0
+
+    @property
+    def is_late(self) -> bool:
+        deadline_ns = self.ticket.deadline_ns
+        return self.verdict_ns is not None and deadline_ns is not None and self.verdict_ns > deadline_ns
+
+
+class Line:
+    """A line in which time passes by events: arrivals, and the ends of what one preparer and one engine do."""
+
+    def __init__(self, cameras: list[Camera], station: Station, times: ServiceTimes | None = None) -> None:
+        self.cameras, self.station = cameras, station
+        self.times = times or ServiceTimes()
+        self.schedule = Schedule([camera.room for camera in cameras], self.times, station.max_batch)
+        self.fates: list[Fate] = []
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self._preparing = False
+        self._by_ticket: dict[Ticket, Fate] = {}
+        self.now_ns = 0
+        self.most_waiting = 0
+
+    def run(self) -> list[Fate]:
+        for lane, camera in enumerate(self.cameras):
+            for number, arrival_ns in enumerate(camera.arrivals_ns):
+                self._at(arrival_ns, lambda lane=lane, number=number: self._arrive(lane, number))  # type: ignore[misc]
+        while self._events:
+            self.now_ns, _, happen = heapq.heappop(self._events)
+            happen()
+            self._go_on()
+            assert all(queue.in_hand >= 0 for queue in self.schedule._queues)
+        assert self.schedule.is_empty
+        assert all(queue.in_hand == 0 for queue in self.schedule._queues)
+        return self.fates
+
+    def _at(self, moment_ns: int, happen: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (moment_ns, self._count, happen))
+
+    def _arrive(self, lane: int, number: int) -> None:
+        camera = self.cameras[lane]
+        if not self.schedule.has_room(lane):  # the source waits
+            self._at(self.now_ns + MS, lambda: self._arrive(lane, number))
+            return
+        frame = Frame(number, str(lane), MOMENT, self.now_ns, None)
+        deadline_ns = None if camera.budget_ns is None else self.now_ns + camera.budget_ns
+        ticket = Ticket(lane, frame, deadline_ns, may_skip=camera.live)
+        self._by_ticket[ticket] = Fate(ticket)
+        for older in self.schedule.offer(ticket):
+            self._settle(older, reason="overtaken")
+
+    def _settle(self, ticket: Ticket, **fate: object) -> None:
+        end = self._by_ticket.pop(ticket)  # a second end of one frame is a KeyError
+        for name, value in fate.items():
+            setattr(end, name, value)
+        self.fates.append(end)
+
+    def _go_on(self) -> None:
+        if not self._preparing:
+            turn = self.schedule.to_prepare(self.now_ns)
+            for skip in turn.skips:
+                self._settle(skip.ticket, reason=skip.reason)
+            for ticket in turn.tickets:
+                self._preparing = True
+                took_ns = self.station.prepare_ns(self.now_ns)
+                self._at(self.now_ns + took_ns, partial(self._prepared, ticket, took_ns))
+            if turn.again_ns is not None:
+                assert turn.again_ns > self.now_ns
+                self._at(turn.again_ns, lambda: None)
+        turn = self.schedule.to_infer(self.now_ns)
+        for skip in turn.skips:
+            self._settle(skip.ticket, reason=skip.reason)
+        if turn.tickets:
+            assert len(turn.tickets) <= self.station.max_batch
+            took_ns = self.station.infer_ns(self.now_ns, len(turn.tickets))
+            self._at(self.now_ns + took_ns, lambda: self._inferred(turn.tickets, took_ns))
+        if turn:
+            self._go_on()
+
+    def _prepared(self, ticket: Ticket, took_ns: int) -> None:
+        self._preparing = False
+        self.times.prepare.add(took_ns)
+        self.schedule.prepared(ticket)
+
+    def _inferred(self, tickets: tuple[Ticket, ...], took_ns: int) -> None:
+        self.schedule.inferred()
+        self.times.inferred(len(tickets), took_ns)
+        for index, ticket in enumerate(tickets):
+            self.times.conclude.add(self.station.conclude_ns)
+            verdict_ns = self.now_ns + (index + 1) * self.station.conclude_ns
+            self.schedule.settled(ticket)
+            if ticket.is_probe and ticket.deadline_ns is not None and verdict_ns <= ticket.deadline_ns:
+                self.times.forget()
+            self._settle(ticket, verdict_ns=verdict_ns, batch=len(tickets))
+
+
+def _served(fates: list[Fate], lanes: int) -> list[int]:
+    counts = [0] * lanes
+    for fate in fates:
+        counts[fate.ticket.lane] += fate.verdict_ns is not None
+    return counts
+
+
+def _informed(station: Station) -> ServiceTimes:
+    """A forecast that has seen one frame go through."""
+    times = ServiceTimes()
+    times.prepare.add(station.prepare_ns(0))
+    times.inferred(1, station.infer_ns(0, 1))
+    times.conclude.add(station.conclude_ns)
+    return times
+
+
+CAMERAS = st.lists(
+    st.builds(
+        lambda gaps, budget_ms, room: Camera(
+            [sum(gaps[: end + 1]) * MS for end in range(len(gaps))], budget_ms and budget_ms * MS, room
+        ),
+        st.lists(st.integers(0, 80), max_size=25),
+        st.none() | st.integers(5, 300),
+        st.sampled_from([Room(freshest=True), Room(depth=4), Room(depth=2), Room(in_hand=1)]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+STATIONS = st.builds(
+    Station.steady, st.integers(0, 30), st.integers(1, 60), st.integers(0, 20), max_batch=st.integers(1, 4)
+)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(cameras=CAMERAS, station=STATIONS)
+def test_every_frame_has_one_end_and_what_is_judged_is_in_time(cameras: list[Camera], station: Station) -> None:
+    # A batch costs at most its size times one image, which the forecast assumes.
+    station.infer_ns = lambda _, batch, infer=station.infer_ns: min(infer(0, batch), batch * infer(0, 1))  # type: ignore[misc]
+    fates = Line(cameras, station, _informed(station)).run()
+    assert len(fates) == sum(len(camera.arrivals_ns) for camera in cameras)
+    for fate in fates:
+        assert (fate.verdict_ns is None) == (fate.reason is not None)
+        if not fate.ticket.is_probe:
+            assert not fate.is_late
+        if fate.reason == "overtaken":
+            assert cameras[fate.ticket.lane].room.freshest
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(cameras=CAMERAS, station=STATIONS)
+def test_nothing_is_left_out_of_sources_that_wait(cameras: list[Camera], station: Station) -> None:
+    for camera in cameras:
+        camera.live = False
+        camera.room = Room(depth=2)
+    fates = Line(cameras, station).run()
+    assert [fate.reason for fate in fates if fate.reason is not None] == []
+    assert len(fates) == sum(len(camera.arrivals_ns) for camera in cameras)
+
+
+def test_control_without_leaving_out_an_overloaded_line_is_late() -> None:
+    camera = Camera.regular(100, 2, budget_ns=40 * MS, room=Room(depth=8), live=False)
+    fates = Line([camera], Station.steady(2, 30)).run()
+    assert sum(fate.is_late for fate in fates) > 100
+    camera.live = True
+    fates = Line([camera], Station.steady(2, 30), _informed(Station.steady(2, 30))).run()
+    assert sum(fate.is_late for fate in fates) == 0
+    assert sum(fate.verdict_ns is not None for fate in fates) >= 60  # the engine is hardly ever idle
+
+
+def test_an_overloaded_camera_is_judged_on_its_newest_frames() -> None:
+    """Three times as many frames as the engine takes; a frame is prepared just before the engine is free."""
+    fates = Line([Camera.regular(100, 10)], Station.steady(5, 30)).run()
+    judged = [fate for fate in fates if fate.verdict_ns is not None]
+    assert len(judged) == pytest.approx(333, abs=5)  # the engine never waits for a preparation
+    ages_ms = [(fate.verdict_ns - fate.ticket.frame.captured_ns) / MS for fate in judged if fate.verdict_ns]
+    # From the third on, when all stages were measured: preparation, engine, conclusion, and one frame interval.
+    assert max(ages_ms[2:]) <= 5 + 30 + 3 + 10
+
+
+def test_a_frame_that_cannot_make_it_costs_nothing() -> None:
+    station = Station.steady(5, 60)
+    fates = Line([Camera.regular(10, 3, budget_ns=50 * MS)], station, _informed(station)).run()
+    judged = [fate for fate in fates if fate.verdict_ns is not None]
+    assert all(fate.ticket.is_probe for fate in judged)
+    gaps_ns = [b.ticket.frame.captured_ns - a.ticket.frame.captured_ns for a, b in pairwise(judged)]
+    assert gaps_ns == [PROBE_NS] * (len(judged) - 1)
+    reasons = [fate.reason for fate in fates if fate.reason]
+    assert len(reasons) == 30 - len(judged)
+    assert all("could not be judged in time (0 ms old, its verdict would take 71 ms more" in one for one in reasons)
+
+
+def test_a_line_that_was_slow_once_is_not_given_up() -> None:
+    """The engine hiccups for two seconds; one probe in time is enough to go on as before."""
+    station = Station(lambda _: MS, lambda now_ns, _: (200 if 2e9 < now_ns < 4e9 else 10) * MS)
+    fates = Line([Camera.regular(20, 10, budget_ns=50 * MS)], station).run()
+    after = [fate for fate in fates if fate.ticket.frame.captured_ns > 5.3e9]
+    assert all(fate.verdict_ns is not None and not fate.is_late for fate in after)
+    during = [fate for fate in fates if 2.5e9 < fate.ticket.frame.captured_ns < 4e9]
+    assert sum(fate.verdict_ns is not None for fate in during) <= 3
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+@pytest.mark.parametrize("load", [0.9, 1.2, 3.0])
+@pytest.mark.parametrize("budget_ms", [None, 150])
+def test_equal_cameras_are_served_equally(max_batch: int, load: float, budget_ms: int | None) -> None:
+    """Whatever their phases and jitter: with four cameras, max/min <= 1.1."""
+    rng = random.Random(max_batch + load)
+    infer_ms, more_ms = 20.0, 12.0
+    capacity = max_batch / (infer_ms + (max_batch - 1) * more_ms) * 1000
+    fps = load * capacity / 4
+    for _ in range(4):
+        cameras = []
+        for _ in range(4):
+            phase, jitter = rng.uniform(0, 1000 / fps), rng.choice([0, 2, 8])
+            moments = [int((phase + number * 1000 / fps + rng.uniform(0, jitter)) * MS) for number in range(600)]
+            cameras.append(Camera(sorted(moments), budget_ms and budget_ms * MS))
+        served = _served(Line(cameras, Station.steady(3, infer_ms, more_ms, max_batch)).run(), 4)
+        assert min(served) > 100
+        assert max(served) / min(served) <= 1.1, served
+
+
+@pytest.mark.parametrize("budget_ms", [42, 45, 50])
+def test_a_budget_that_leaves_no_slack_starves_no_camera(budget_ms: int) -> None:
+    """A frame has to find the engine free within some milliseconds; without waiting, phases decide who ever does."""
+    station = Station.steady(3, 33)
+    rng = random.Random(0)
+    for jitter_ms in (0, 8):
+        cameras = []
+        for _ in range(4):
+            phase_ms = rng.uniform(0, 22)
+            moments = [int((phase_ms + number * 1000 / 45 + rng.uniform(0, jitter_ms)) * MS) for number in range(900)]
+            cameras.append(Camera(sorted(moments), budget_ms * MS))
+        served = _served(Line(cameras, station, _informed(station)).run(), 4)
+        assert max(served) / min(served) <= 1.1, served
+        assert sum(served) >= 0.85 * 20 / 0.033  # what waiting for each other costs
+
+
+def test_a_slow_camera_is_not_pushed_aside_by_fast_ones() -> None:
+    """Two cameras of 60 fps want more than the engine has; one of 5 fps gets all it asks for."""
+    cameras = [Camera.regular(60, 20), Camera.regular(60, 20, 3), Camera.regular(5, 20, 7)]
+    served = _served(Line(cameras, Station.steady(3, 25)).run(), 3)
+    assert served[2] == 100
+    assert served[0] == pytest.approx(served[1], abs=3)
+    assert sum(served) == pytest.approx(800, abs=5)
+
+
+def test_a_camera_that_was_away_does_not_make_up_for_it() -> None:
+    """After ten seconds without frames, the second camera gets its half and no more."""
+    late = [moment for moment in Camera.regular(60, 20).arrivals_ns if moment > 10e9]
+    fates = Line([Camera.regular(60, 20), Camera(late)], Station.steady(3, 25)).run()
+    second_half = [fate for fate in fates if 10e9 < fate.ticket.frame.captured_ns < 20e9]
+    first, second = _served(second_half, 2)
+    assert first == pytest.approx(second, abs=4)
+
+
+def test_the_nearest_deadline_comes_first() -> None:
+    schedule = Schedule([Room(), Room()], ServiceTimes())
+    relaxed, urgent = (
+        Ticket(lane, Frame(0, str(lane), MOMENT, captured_ns, None), deadline_ns, may_skip=True)
+        for lane, captured_ns, deadline_ns in ((0, 0, 500), (1, 5, 100))
+    )
+    schedule.offer(relaxed)
+    schedule.offer(urgent)
+    assert schedule.to_prepare(10).tickets == (urgent,)
+
+
+def test_a_batch_is_never_longer_than_its_tightest_deadline() -> None:
+    times = ServiceTimes()
+    schedule = Schedule([Room() for _ in range(4)], times, max_batch=4)
+    tickets = [Ticket(lane, Frame(0, str(lane), MOMENT, 0, None), 210, may_skip=True) for lane in range(4)]
+    for ticket in tickets:
+        schedule.offer(ticket)
+        (taken,) = schedule.to_prepare(0).tickets
+        schedule.prepared(taken)
+    for size, took_ns in ((1, 100), (2, 150), (3, 200), (4, 250)):
+        times.inferred(size, took_ns)
+    turn = schedule.to_infer(0)
+    assert len(turn.tickets) == 3
+    schedule.inferred()
+    turn = schedule.to_infer(200)
+    assert (turn.tickets, [skip.ticket for skip in turn.skips]) == ((), tickets[3:])
