@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_EXPORT = {"backbone": "resnet18", "layers": "layer1,layer2", "imgsz": 64, "pretrain_embed_dim": 48}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    spec = importlib.util.spec_from_file_location("edge_ad_tests_ladder", ROOT / "tests" / "support" / "ladder.py")
+    assert spec is not None and spec.loader is not None
+    ladder = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = ladder  # before it runs: its dataclass looks itself up there
+    spec.loader.exec_module(ladder)
+    config.pluginmanager.register(ladder)
 
 
 @pytest.fixture(scope="session")

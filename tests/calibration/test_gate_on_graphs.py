@@ -31,6 +31,8 @@ from edge_ad.errors import ExportError
 from edge_ad.runtime.detector import open_detector, open_graph
 from edge_ad.specs import Precision
 
+pytestmark = pytest.mark.rung(1)
+
 ANY_LABEL = {"flips": 1.0, "auroc_drop": 1.0}
 FIRST, SECOND, HEAD = "trunk/conv1/Conv", "trunk/conv1_1/Conv", "heads.0.1/Conv"
 TIGHT = Tolerances(map_correlation=0.999)

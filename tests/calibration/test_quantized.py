@@ -28,6 +28,8 @@ from edge_ad.runtime.detector import Detector, open_detector, open_graph
 from edge_ad.specs import ThresholdOrigin, Thresholds
 from edge_ad.verdict import Verdict
 
+pytestmark = pytest.mark.rung(1)
+
 FLOAT_MS, LOWER_MS = 8.0, 2.0
 
 

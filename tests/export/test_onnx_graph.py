@@ -20,6 +20,8 @@ from edge_ad.models import model_family
 from edge_ad.models.family import NetworkOptions
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
+pytestmark = pytest.mark.rung(1)
+
 SIZE_HW = (64, 80)
 PATCH_HW = (16, 20)
 # A batch changes how the matrix products are blocked, so float32 sums differ in their last digits.

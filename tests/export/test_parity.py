@@ -21,6 +21,8 @@ from edge_ad.export.parity import TOLERANCE, probe_images
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.glass.family import GlassFamily
 
+pytestmark = pytest.mark.rung(1)
+
 Values = dict[str, Any]
 
 

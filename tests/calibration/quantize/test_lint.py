@@ -13,6 +13,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
 from edge_ad.errors import ExportError
 
+pytestmark = pytest.mark.rung(2)
+
 SIZE_HW = (64, 64)
 
 

@@ -17,6 +17,8 @@ import pytest
 from edge_ad.calibration.quantize.lint import qdq_faults
 from edge_ad.export.parity import probe_images
 
+pytestmark = pytest.mark.rung(2)
+
 SIZE_HW = (64, 64)
 Quantizer = Callable[[bytes, tuple[int, int]], bytes]
 Polygraphy = Callable[..., "subprocess.CompletedProcess[str]"]

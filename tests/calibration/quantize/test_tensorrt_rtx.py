@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
+pytestmark = pytest.mark.rung(3)
+
 Bytes = Callable[..., bytes]
 Plans = Callable[..., dict[str, Any]]
 TARGETS = ("SM86", "SM89")

@@ -15,6 +15,8 @@ import pytest
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
 
+pytestmark = pytest.mark.rung(3)
+
 ELEMENT = {"fp32": "float", "fp16": "half", "int8": "int8"}
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 FIXED = 2

@@ -18,6 +18,8 @@ from edge_ad.errors import EngineError
 from edge_ad.runtime.kernels import compile as compile_module
 from edge_ad.runtime.kernels.compile import Compiler, Nvcc, Nvrtc, compiled, compilers
 
+pytestmark = pytest.mark.rung(5)
+
 ELF = b"\x7fELF"
 
 

@@ -17,6 +17,8 @@ from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
+pytestmark = pytest.mark.rung(6)
+
 Smoothing = Callable[..., Any]
 
 

@@ -14,6 +14,8 @@ from edge_ad.errors import EngineError
 from edge_ad.runtime.kernels.compile import Nvrtc, compilers
 from edge_ad.runtime.kernels.launch import source
 
+pytestmark = pytest.mark.rung(5)
+
 TARGETS = {
     75: "Turing",
     80: "A100",

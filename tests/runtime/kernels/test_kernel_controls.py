@@ -21,6 +21,8 @@ from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.postprocess import frame_score, without_padding
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
+pytestmark = pytest.mark.rung(6)
+
 Name = Literal["resize_smooth", "preprocess"]
 Examination = Callable[[Name, Any], None]
 NAMES: tuple[Name, ...] = ("resize_smooth", "preprocess")

@@ -17,6 +17,8 @@ from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.preprocess import FORMAT, FrameFormat, PreprocessBuffers, PreprocessPlan
 from edge_ad.specs import PreprocessSpec, ResizeMode
 
+pytestmark = pytest.mark.rung(6)
+
 Preparation = Callable[..., int]
 PAD = (11, 22, 33)
 STRAYS = 1e-3  # share of values that may be one grey level off: Pillow's edges are in single precision

@@ -18,6 +18,8 @@ from edge_ad.runtime.kernels.resize_smooth import FORMAT, PatchType, ResizeSmoot
 from edge_ad.runtime.postprocess import frame_score, without_padding
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 
+pytestmark = pytest.mark.rung(6)
+
 Smoothing = Callable[..., Any]
 TOLERANCE = 5e-7  # of values up to 1: float32 weights, and about a dozen roundings
 SIZES = [

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.rung(4)
+
 ROOT = Path(__file__).resolve().parents[3]
 SUPPORT = ROOT / "tests" / "support"
 WHEELS = Path(os.environ.get("EDGE_AD_TENSORRT_BINDINGS", ROOT / "build" / "tensorrt_bindings"))

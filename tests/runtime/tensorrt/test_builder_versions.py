@@ -17,6 +17,8 @@ from edge_ad.runtime.tensorrt.builder import build_plan, foresee
 from edge_ad.runtime.tensorrt.messages import MAX_CHARACTERS, plain
 from edge_ad.runtime.tensorrt.request import BatchRange, EngineRequest
 
+pytestmark = pytest.mark.rung(4)
+
 FLAGS = {
     "8.6.2": ("FP16", "GPU_FALLBACK", "INT8", "TF32", "VERSION_COMPATIBLE"),
     "10.3.0": ("FP16", "GPU_FALLBACK", "INT8", "TF32", "VERSION_COMPATIBLE"),

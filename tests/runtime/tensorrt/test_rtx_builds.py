@@ -17,6 +17,8 @@ import pytest
 from edge_ad.bundle import Bundle, write_changed
 from edge_ad.runtime.tensorrt.payload import describe_payload, plan_payload
 
+pytestmark = pytest.mark.rung(3)
+
 Builds = Callable[..., list[dict[str, Any]]]
 PRECISIONS = ("fp32", "fp16", "int8")
 ELEMENT = {"fp32": "float", "fp16": "half", "int8": "int8"}

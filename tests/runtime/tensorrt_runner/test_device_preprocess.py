@@ -14,6 +14,8 @@ from edge_ad.bundle import Bundle
 from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
 
+pytestmark = pytest.mark.rung(7)
+
 Scenario = Callable[..., dict[str, Any]]
 
 STRAYS = 1e-3  # share of values that may be one grey level off: Pillow's edges are in single precision

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.rung(7)
+
 Scenario = Callable[..., dict[str, Any]]
 
 # float32 sums of a few taps, in another order than NumPy's.

@@ -33,6 +33,8 @@ from edge_ad.runtime.tensorrt.flavour import Flavour
 from edge_ad.runtime.tensorrt.gpu import Gpu
 from edge_ad.specs import PreprocessSpec
 
+pytestmark = pytest.mark.rung(7)  # those marked `gpu` are the last one
+
 MakeEngine = Callable[..., Engine]
 
 # Probabilities of a float32 graph without TF32; a GPU adds up in another order and has its own exponential.

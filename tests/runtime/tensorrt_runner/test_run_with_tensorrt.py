@@ -13,6 +13,8 @@ import pytest
 from edge_ad.cli.main import main
 from edge_ad.runtime.tensorrt.gpu import find_gpus
 
+pytestmark = pytest.mark.rung(7)
+
 # The graph is computed by ONNX Runtime here and by OpenVINO there: float32, sums in another order, about 1e-6 in these
 # probabilities. 2e-4 is what a GPU may differ by, which adds up in yet another order and has its own exponential.
 SCORE_ATOL = 2e-4

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.rung(7)
+
 Scenario = Callable[..., dict[str, Any]]
 
 # Both sides are ONNX Runtime on this CPU. It may add up batches of another size in another order; 0 in practice.
