@@ -24,6 +24,7 @@ from edge_ad.storage import write_atomically
 
 Result = TypeVar("Result")
 MEBIBYTE = 1 << 20
+NO_FLOAT32_GEMM = 75  # Turing, in TensorRT-RTX
 
 
 class Progress(Protocol):
@@ -140,8 +141,7 @@ def _on_gpu(request: EngineRequest, work: Callable[[], Result], cancelled: Event
 
 
 def _build(model: bytes, request: EngineRequest, progress: Progress, cancelled: Event) -> Plan:
-    messages = Messages()
-    session = _session(model, request, messages)
+    session = _session(model, request, Messages())
     monitor = _monitor(session.trt, progress, cancelled)
     if monitor is not None:
         session.config.progress_monitor = monitor
@@ -149,18 +149,17 @@ def _build(model: bytes, request: EngineRequest, progress: Progress, cancelled: 
     if serialized is None and cancelled.is_set():
         raise EngineError("the build was interrupted")
     if serialized is None:
-        raise EngineError(f"{session.title} cannot build {request.precision} for {request.target}: {messages.cause}")
+        raise _cannot_build(session)
     data = bytes(serialized)
     _keep_timing_cache(session)
     return Plan(data, session.all_notes)
 
 
 def _outlook(model: bytes, request: EngineRequest) -> Outlook:
-    messages = Messages()
-    session = _session(model, request, messages)
+    session = _session(model, request, Messages())
     network = session.parsed.network
     if not session.builder.is_network_supported(network, session.config):
-        raise EngineError(f"{session.title} cannot build {request.precision} for {request.target}: {messages.cause}")
+        raise _cannot_build(session)
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
     return Outlook(
@@ -220,6 +219,15 @@ def _set_compute_capabilities(session: _Session) -> None:
         target = optional(known, f"SM{sm}")
         if target is None or not config.set_compute_capability(target, index):
             raise EngineError(f"{session.title} does not build for SM{sm}: {session.messages.cause}")
+
+
+def _cannot_build(session: _Session) -> EngineError:
+    request = session.request
+    remedy = ""
+    if request.flavour == "rtx" and NO_FLOAT32_GEMM in request.sm and request.tail == "graph":
+        remedy = "; --tail kernel leaves what resizes and smooths to a kernel of ours"
+    cause = session.messages.cause.rstrip(".") if remedy else session.messages.cause
+    return EngineError(f"{session.title} cannot build {request.precision} for {request.target}: {cause}{remedy}")
 
 
 def _choose_dla(session: _Session) -> None:
