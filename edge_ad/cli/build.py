@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_ad.runtime.tensorrt.build import Job
-    from edge_ad.runtime.tensorrt.builder import Progress
     from edge_ad.runtime.tensorrt.options import BuildOptions
+    from edge_ad.runtime.tensorrt.progress import Progress
 
 
 @click.command(name="build", short_help="Build a TensorRT engine from a bundle.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, EngineError, OutputError
-from edge_ad.runtime.tensorrt.builder import Outlook, Progress, build_plan, foresee
+from edge_ad.runtime.tensorrt.builder import Outlook, build_plan, foresee
 from edge_ad.runtime.tensorrt.fingerprint import Fingerprint, this_platform
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, RTX_SM
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
@@ -18,6 +18,7 @@ from edge_ad.runtime.tensorrt.lock import locked
 from edge_ad.runtime.tensorrt.options import BuildOptions
 from edge_ad.runtime.tensorrt.payload import plan_payload
 from edge_ad.runtime.tensorrt.plans import SUFFIX, PlanFile
+from edge_ad.runtime.tensorrt.progress import Progress
 from edge_ad.runtime.tensorrt.request import BatchRange, EngineRequest
 from edge_ad.specs import Precision
 

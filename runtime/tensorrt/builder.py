@@ -9,45 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from edge_ad.errors import EngineError, OutputError, os_reason
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, optional
 from edge_ad.runtime.tensorrt.gpu import current_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.network import ParsedNetwork, is_strongly_typed, parsed_network
+from edge_ad.runtime.tensorrt.progress import NoProgress, Progress, progress_monitor
 from edge_ad.runtime.tensorrt.request import EngineRequest
 from edge_ad.storage import write_atomically
 
 Result = TypeVar("Result")
 MEBIBYTE = 1 << 20
 NO_FLOAT32_GEMM = 75  # Turing, in TensorRT-RTX
-
-
-class Progress(Protocol):
-    """Told how far a build is, from the builder's own threads. Phases lie in one another."""
-
-    def begin(self, phase: str, parent: str | None, steps: int) -> None: ...
-
-    def step(self, phase: str, step: int) -> None: ...
-
-    def end(self, phase: str) -> None: ...
-
-
-class NoProgress:
-    """For those who do not watch."""
-
-    def begin(self, phase: str, parent: str | None, steps: int) -> None:
-        pass
-
-    def step(self, phase: str, step: int) -> None:
-        pass
-
-    def end(self, phase: str) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -142,7 +120,7 @@ def _on_gpu(request: EngineRequest, work: Callable[[], Result], cancelled: Event
 
 def _build(model: bytes, request: EngineRequest, progress: Progress, cancelled: Event) -> Plan:
     session = _session(model, request, Messages())
-    monitor = _monitor(session.trt, progress, cancelled)
+    monitor = progress_monitor(session.trt, progress, cancelled)
     if monitor is not None:
         session.config.progress_monitor = monitor
     serialized = session.builder.build_serialized_network(session.parsed.network, session.config)
@@ -286,35 +264,6 @@ def _needed(session: _Session, owner: Any, name: str, what: str) -> Any:
     if found is None:
         raise EngineError(f"{session.title} has no {what}; leave it out, or take another version of TensorRT")
     return found
-
-
-def _monitor(trt: Any, progress: Progress, cancelled: Event) -> Any:
-    """An `IProgressMonitor`; None where TensorRT has none. Nothing may be raised through its callbacks."""
-    base: Any = optional(trt, "IProgressMonitor")
-    if base is None:
-        return None
-
-    class Monitor(base):  # type: ignore[misc]  # the class comes with the module
-        def __init__(self) -> None:
-            base.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            _quietly(lambda: progress.begin(phase_name, parent_phase, num_steps))
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            _quietly(lambda: progress.step(phase_name, step))
-            return not cancelled.is_set()
-
-        def phase_finish(self, phase_name: str) -> None:
-            _quietly(lambda: progress.end(phase_name))
-
-    return Monitor()
-
-
-def _quietly(call: Callable[[], None]) -> None:
-    """An exception would end the process inside of TensorRT, and a display that fails is no reason to end a build."""
-    with suppress(Exception):
-        call()
 
 
 def _settings(session: _Session) -> list[str]:

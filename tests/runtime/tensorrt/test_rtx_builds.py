@@ -148,7 +148,12 @@ def test_refusals_name_the_reason(three_precisions: Path, build_engines: Builds,
         {"bundle": three_precisions, "sm": "86", "workspace": 1, **common},
         {"bundle": three_precisions, "sm": "86", **common, "precision": "int8", "batch": 4},  # one that is taken
     )
-    words = ("cannot build fp32 for SM75: .*FP32 GEMM.*; --tail kernel leaves", "Failed to parse", repr(node.name), "workspace limit")
+    words = (
+        "cannot build fp32 for SM75: .*FP32 GEMM.*; --tail kernel leaves",
+        "Failed to parse",
+        repr(node.name),
+        "workspace limit",
+    )
     for result, pattern in zip(refused, words, strict=False):
         assert result["kind"] == "EngineError"
         assert re.search(pattern, result["error"]), result["error"]
