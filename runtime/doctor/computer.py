@@ -68,7 +68,7 @@ def _processor(machine: Machine) -> Check:
     flags = set(listed[1].split()) if listed else set()
     count = len(re.findall(r"^processor\s*:", text, re.MULTILINE))
     vectors = [title for flag, title in VECTORS.items() if flag in flags]
-    found = ", ".join([_model(text) or machine.processor, f"{count} threads", *vectors])
+    found = ", ".join([_model(text) or machine.processor, f"{count} thread{'' if count == 1 else 's'}", *vectors])
     if not flags & set(INT8_DOT_PRODUCTS):
         return Check("processor", "note", f"{found}; no int8 dot products: int8 gains little here")
     return Check("processor", "ok", found)

@@ -164,9 +164,9 @@ def _pycuda(machine: Machine, driver: Driver) -> Check:
     made = answer.value["cuda"]
     found = f"{answer.value['version']}, made with CUDA {made[0]}.{made[1]}"
     if not driver.runs(made[0]):
-        return Check(
-            "pycuda", "broken", f"{found}; the driver runs {driver.cuda_text}", driver_remedy(machine, made[0])
-        )
+        # On Jetson the driver comes with JetPack, so it is pycuda that has to follow.
+        remedy = _pycuda_remedy(machine, again=True) if machine.is_jetson else driver_remedy(machine, made[0])
+        return Check("pycuda", "broken", f"{found}; the driver runs {driver.cuda_text}", remedy)
     return Check("pycuda", "ok", found)
 
 
@@ -232,7 +232,9 @@ def _pycuda_remedy(machine: Machine, *, again: bool = False) -> str:
 
 def _kernel_driver(machine: Machine) -> str | None:
     """Version of the driver in the kernel, such as `580.65.06`; of JetPack's, which counts otherwise, too."""
-    text = machine.read("/proc/driver/nvidia/version") or machine.read("/sys/module/nvidia/version") or ""
+    text = machine.read("/proc/driver/nvidia/version") or machine.read("/sys/module/nvidia/version")
+    if text is None:  # in WSL it is Windows that has it
+        text = machine.run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").out
     found = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", text)
     return found[1] if found else None
 

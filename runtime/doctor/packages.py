@@ -22,7 +22,11 @@ def names_of_packages(machine: Machine) -> tuple[str, ...]:
 
 
 def check_packages(machine: Machine) -> list[Check]:
-    requirements = _parsed(machine)
+    try:
+        requirements = _parsed(machine)
+    except ImportError:
+        found = "edge-ad lacks packaging, which reads what else it needs"
+        return [Check(BASE, "broken", found, machine.pip("packaging"))]
     lacking = list(_lacking(machine, requirements, ""))
     if lacking:
         wanted = [requirement for requirement, _ in lacking]

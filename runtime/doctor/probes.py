@@ -1,4 +1,4 @@
-"""What is only found out by loading a library: `python -m edge_ad.runtime.doctor.probes NAME` prints one line of JSON.
+"""What is only found out by loading a library; `main` prints it as one line of JSON, in a process of its own.
 
 A library may write whatever it likes, hang, or end the process; `processes` makes an answer of that too.
 """
@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -161,6 +160,7 @@ def _short(version: str) -> str:
 
 
 def main(name: str) -> None:
+    """Ask the probe of a name, and print what came of it."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     value: Found = {}
@@ -173,7 +173,3 @@ def main(name: str) -> None:
         failure = one_line(exc) if isinstance(exc, EdgeAdError) else f"{type(exc).__name__}: {one_line(exc)}"
     with answer:
         answer.write(json.dumps({"value": value, "failure": failure, "absent": absent}) + "\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

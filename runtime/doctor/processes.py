@@ -19,7 +19,14 @@ PROBE_S = 40.0  # the first import of a large library from a slow card takes a J
 COMMAND_S = 10.0
 LAST_WORDS_S = 2.0
 KILLED = -9
-PROBES = "edge_ad.runtime.doctor.probes"
+START = """
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+from edge_ad.runtime.doctor.probes import main
+main(sys.argv[1])
+"""
+"""What lies in the working folder is none of this machine's packages, so a probe does not look there."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,7 @@ class Processes:
     def __init__(
         self, environment: Mapping[str, str], *, probe_s: float = PROBE_S, command_s: float = COMMAND_S
     ) -> None:
-        # What lies in the working folder is none of this machine's packages.
-        self._environment = {**environment, "PYTHONSAFEPATH": "1"}
+        self._environment = dict(environment)
         self._probe_s, self._command_s = probe_s, command_s
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
@@ -77,7 +83,7 @@ class Processes:
 
     def probe(self, name: str) -> Answer:
         """Ask a function of `probes`."""
-        ran = self._run((sys.executable, "-W", "ignore", "-m", PROBES, name), self._probe_s)
+        ran = self._run((sys.executable, "-W", "ignore", "-c", START, name), self._probe_s)
         try:
             said = json.loads(ran.out.splitlines()[-1])
             value, failure, absent = dict(said["value"]), said["failure"], bool(said["absent"])

@@ -119,7 +119,7 @@ def _engine_file(machine: Machine, driver: Driver, path: Path, models: dict[str,
         return None
     target = ", ".join(f"SM{sm}" for sm in built.sm) + ("" if built.dla is None else f" DLA core {built.dla}")
     what = f"{short}, {built.precision}, {FLAVOURS[built.flavour].title} {built.version}, {target}"
-    what = f"{what}, {batches(built.batch_min, built.batch_max)}"
+    what = ", ".join([what, batches(built.batch_min, built.batch_max), *built.flags])
     if file.read() is None:
         return _Found(f"{what}: damaged", False)
     reasons = list(_reasons(machine, driver, built))

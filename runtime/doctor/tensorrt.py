@@ -75,7 +75,8 @@ def _rtx(machine: Machine, driver: Driver) -> Check:
 def _fits_driver(machine: Machine, driver: Driver, name: str, title: str, made_for: int | None) -> Check:
     found = f"{title}, for CUDA {made_for}" if made_for else title
     if not driver.runs(made_for):
-        return Check(name, "broken", f"{found}; the driver runs {driver.cuda_text}", driver_remedy(machine, made_for))
+        remedy = _how_to_install(machine) if machine.is_jetson else driver_remedy(machine, made_for)
+        return Check(name, "broken", f"{found}; the driver runs {driver.cuda_text}", remedy)
     return Check(name, "ok", found)
 
 
