@@ -145,7 +145,7 @@ def _compiler(machine: Machine, driver: Driver) -> Check:
             return Check("cuda-compiler", "note", "none, and without a GPU none is needed")
         return Check("cuda-compiler", "missing", "neither NVRTC nor nvcc", _compiler_remedy(machine, driver))
     if not any(driver.runs(compiler["cuda"][0]) for compiler in compilers):
-        too_new = f"{found}; what they make does not load in a driver of {driver.cuda_text}"
+        too_new = f"{found}; its code does not load in a driver of {driver.cuda_text}"
         return Check("cuda-compiler", "broken", too_new, _compiler_remedy(machine, driver))
     return Check("cuda-compiler", "ok", found)
 

@@ -77,7 +77,8 @@ def test_the_reason_that_a_library_gives_is_kept(plant: Plant) -> None:
 
 def test_what_a_library_prints_is_no_answer(plant: Plant) -> None:
     source = """
-import os
+import atexit, os
+atexit.register(os.write, 1, b"goodbye\\n")
 os.write(1, b'{"value": {}, "failure": "a lie", "absent": false}\\n')
 print("hello")
 __version__ = "1.0"
