@@ -24,6 +24,7 @@ COMMANDS = {
     "threshold": "Choose a bundle's threshold on images or scores.",
     "compare": "Say how far two models agree.",
     "info": "Say what is in a bundle.",
+    "doctor": "Say what this machine has and what is missing.",
     "demo": "Show the whole chain on a simulated line.",
 }
 EXIT_INTERNAL = 70  # BSD's EX_SOFTWARE

@@ -1,0 +1,39 @@
+"""The engines that run on the processor."""
+
+from __future__ import annotations
+
+from edge_ad.runtime.doctor.check import Check
+from edge_ad.runtime.doctor.machine import Machine
+
+NAMES = ("openvino", "onnxruntime")
+
+
+def check_engines(machine: Machine) -> list[Check]:
+    return [_openvino(machine), _onnxruntime(machine)]
+
+
+def _openvino(machine: Machine) -> Check:
+    answer = machine.probe("openvino")
+    install = machine.pip("--upgrade", "openvino")
+    if answer.absent:
+        return Check("openvino", "missing", "not installed; it is the engine that edge-ad takes by default", install)
+    if answer.failure is not None:
+        return Check("openvino", "broken", answer.failure, machine.pip("--force-reinstall", "openvino"))
+    devices = answer.value["devices"]
+    if "CPU" not in devices:
+        found = f"{answer.value['version']} lists no CPU, only {', '.join(devices) or 'nothing'}"
+        return Check("openvino", "broken", found, machine.pip("--force-reinstall", "openvino"))
+    types = [name for name in ("BF16", "FP16", "INT8") if name in answer.value["capabilities"]]
+    found = f"{answer.value['version']}, devices {', '.join(devices)}; on the CPU FP32 {' '.join(types)}".rstrip()
+    return Check("openvino", "ok", found)
+
+
+def _onnxruntime(machine: Machine) -> Check:
+    answer = machine.probe("onnxruntime")
+    install = machine.pip("edge-ad[onnxruntime]")
+    if answer.absent:
+        return Check("onnxruntime", "missing", "not installed; optional", install)
+    if answer.failure is not None:
+        return Check("onnxruntime", "broken", answer.failure, machine.pip("--force-reinstall", "onnxruntime"))
+    providers = [name.removesuffix("ExecutionProvider") for name in answer.value["providers"]]
+    return Check("onnxruntime", "ok", f"{answer.value['version']}, providers {', '.join(providers)}")
