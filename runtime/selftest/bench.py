@@ -46,7 +46,7 @@ VARIANTS = tuple(
 
 
 @dataclass(frozen=True)
-class Tested:
+class Subject:
     """A loaded engine that is compared with the reference.
 
     Attributes:
@@ -91,7 +91,7 @@ class Bench:
         lost: why nothing more can be done; None while all is well.
     """
 
-    engines: Mapping[str, Tested]
+    engines: Mapping[str, Subject]
     preprocessors: Mapping[str, Preprocessor]
     ways: tuple[Way, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def cpu_bench(bundle: Bundle, spec: EngineSpec, name: str, missing: Mapping[str,
         stack.callback(preprocess.close)
         batches = (1, CPU_BATCH) if spec.batch is None else (spec.batch,)
         yield Bench(
-            engines={name: Tested(engine, batches)},
+            engines={name: Subject(engine, batches)},
             preprocessors={"cpu": preprocess},
             ways=(Way(name, Choices(), name),),
             missing=missing,

@@ -19,7 +19,7 @@ from edge_ad.runtime.selftest.agreement import (
     infer_in_batches,
     judged,
 )
-from edge_ad.runtime.selftest.bench import Bench, Tested, Way
+from edge_ad.runtime.selftest.bench import Bench, Subject, Way
 from edge_ad.runtime.selftest.kernels import operator_difference, preprocess_difference
 from edge_ad.runtime.selftest.latency import Call, Percentiles, Times, fastest, interleave
 from edge_ad.runtime.selftest.memory import MemoryWatch
@@ -73,7 +73,7 @@ def examine_engines(bench: Bench, reference: Reference, found: Findings, watch: 
         _examine_maps(name, tested, answer, reference, found)
 
 
-def _examine_maps(name: str, tested: Tested, answer: Judged, reference: Reference, found: Findings) -> None:
+def _examine_maps(name: str, tested: Subject, answer: Judged, reference: Reference, found: Findings) -> None:
     """Maps against the operator; of several batches only the first is listed, unless another is wrong."""
     off = operator_difference(answer.outputs, reference.postprocess)
     faults = tuple(off.faults(reference.scale)) if tested.makes_maps else ()
@@ -149,11 +149,11 @@ def fastest_way(bench: Bench, times: dict[str, Times], found: Findings) -> Way |
     return ways[fastest({name: times[name].total_ms for name in ways}, list(ways))]
 
 
-def limits_of(tested: Tested) -> Limits:
+def limits_of(tested: Subject) -> Limits:
     return LIMITS.get(tested.engine.effective_precision, LIMITS["int8"])
 
 
-def _answer(tested: Tested, reference: Reference, batch: int) -> Judged:
+def _answer(tested: Subject, reference: Reference, batch: int) -> Judged:
     images = [made.image_hwc for made in reference.inputs]
     outputs = infer_in_batches(tested.engine, images, batch)
     return judged(outputs, [made.geometry for made in reference.inputs], reference.postprocess)

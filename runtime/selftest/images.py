@@ -14,7 +14,7 @@ from edge_ad.pictures import read_picture
 from edge_ad.runtime.sources.listing import pictures_in_folder
 
 MOST_PICTURES = 48  # of the user's: enough for every figure here, and they are held in memory
-CAMERA_HW = (1080, 1920)
+QUARTER_HW = (270, 480)  # of 1080 x 1920, as cameras give it
 TIMED_PICTURES = 4
 
 
@@ -76,7 +76,8 @@ def made_up_frames(size_hw: tuple[int, int], seed: int) -> FrameSet:
     for number, frame_hw in enumerate(sizes):
         judged.append(_texture(rng, frame_hw, contrast=(60, 6, 110)[number % 3]))
         judged.append(_part(rng, frame_hw, faint=number % 2 == 1))
-    timed = tuple(_part(rng, CAMERA_HW, faint=number % 2 == 1) for number in range(TIMED_PICTURES))
+    quarters = (_part(rng, QUARTER_HW, faint=number % 2 == 1) for number in range(TIMED_PICTURES))
+    timed = tuple(quarter.repeat(4, axis=0).repeat(4, axis=1) for quarter in quarters)
     return FrameSet(f"{len(judged)} made-up pictures, seed {seed}", tuple(judged), timed)
 
 

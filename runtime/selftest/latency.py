@@ -14,8 +14,8 @@ CHANCE = 1e-3  # of a two-sided sign test over the rounds, above which a differe
 GAIN = 0.02  # of the slower one's median, below which nobody would notice
 WARM_UP_ROUNDS = 10
 RULE = (
-    f"of two ways the one that needs less is taken, unless the other wins so many rounds that chance does it in less than"
-    f" 1 of {1 / CHANCE:.0f} (sign test) and by {GAIN:.0%} in the median"
+    "of two ways the one that needs less is taken, unless the other wins so many rounds that chance does it in less"
+    f" than 1 of {1 / CHANCE:.0f} (sign test) and by {GAIN:.0%} in the median"
 )
 
 FloatArray = NDArray[np.float64]

@@ -56,6 +56,10 @@ def _lines(report: Report) -> Iterator[str]:
     if report.notes:
         yield ""
         yield from (f"Note: {note}" for note in report.notes)
+    if report.failures:
+        yield ""
+        yield "Wrong"
+        yield from (f"  {failure}" for failure in report.failures)
     yield ""
     yield report.verdict
 

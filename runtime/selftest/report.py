@@ -107,10 +107,11 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """`PASSED`, with what was not checked; or `FAILED: ` and with what."""
+        """`PASSED`, with what was not checked; or `FAILED: ` and what, with the first fault of each."""
         failures = [*self.failures, *filter(None, (self.over_budget,))]
         if failures:
-            return f"FAILED: {'; '.join(failures)}"
+            first = {failure.split(": ")[0]: failure for failure in reversed(failures)}
+            return f"FAILED: {'; '.join(reversed(first.values()))}"
         return "PASSED" + (f"; not checked: {', '.join(self.missing)}" if self.missing else "")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
 
 from edge_ad.bundle import Bundle
 from edge_ad.engine import EngineSpec
@@ -15,8 +15,8 @@ from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import CudaDevice, open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
-from edge_ad.runtime.engines.tensorrt import TensorRtEngine, plan_need
-from edge_ad.runtime.selftest.bench import VARIANTS, Bench, Tested, Way
+from edge_ad.runtime.engines.tensorrt import PREFIX, TensorRtEngine, plan_need
+from edge_ad.runtime.selftest.bench import VARIANTS, Bench, Subject, Way
 from edge_ad.runtime.selftest.options import SelftestOptions
 from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.tensorrt.build import build_job, graph_of, plan_job
@@ -28,7 +28,8 @@ from edge_ad.runtime.tensorrt.options import BuildOptions
 from edge_ad.runtime.tensorrt.plans import find_plan
 
 TAILS: tuple[Tail, ...] = ("graph", "kernel")
-REPLAYS = "uses_cuda_graph"  # attribute of engines that can record their launches
+GRAPHS = "edge_ad.runtime.engines.cuda_graph"
+"""The module that records launches and replays them."""
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def tensorrt_bench(
             missing["device preprocessing"] = str(exc)
         yield Bench(
             engines={
-                name: Tested(engine, _batches(engine), tail == "kernel") for (name, tail), engine in engines.items()
+                name: Subject(engine, _batches(engine), tail == "kernel") for (name, tail), engine in engines.items()
             },
             preprocessors=preprocessors,
             ways=tuple(
@@ -109,7 +110,7 @@ class _Plans:
         reasons: list[str] = []
         if find_plan(self.folder, replace(self.need, tail=tail), reasons.append) is not None:
             return None
-        why = f"{reasons[0]}; " if reasons else ""
+        why = f"{reasons[0].removeprefix(PREFIX)}; " if reasons else ""
         return f"{why}build the engine: {self.command(tail)}"
 
     def command(self, tail: Tail) -> str:
@@ -160,34 +161,53 @@ def _engines(
     """Those that can be loaded, by name and tail, and why the others cannot."""
     engines: dict[tuple[str, Tail], TensorRtEngine] = {}
     missing: dict[str, str] = {}
-    no_graph = _no_cuda_graph()
-    if no_graph is not None:
-        missing["CUDA graph"] = no_graph
+    no_graph = None if find_spec(GRAPHS) else "this edge-ad puts every launch onto its stream by itself"
     for tail in TAILS:
         absent = plans.missing(tail)
         if absent is not None:
             missing[f"{tail} tail"] = absent
             continue
-        for cuda_graph in (False, True) if no_graph is None else (False,):
+        for cuda_graph in (False, True):
+            if cuda_graph and no_graph is not None:
+                continue
             choices = Choices(tail=tail, cuda_graph=cuda_graph)
             try:
-                engine: Any = stack.enter_context(TensorRtEngine(read, spec, choices))
+                engine, refusal = _loaded(TensorRtEngine(read, spec, choices), stack)
             except MissingExtraError:
                 raise
             except EdgeAdError as exc:
                 missing[_engine_name(choices)] = str(exc)
-            else:
+                continue
+            if refusal is None:
                 engines[_engine_name(choices), tail] = engine
+            elif cuda_graph:
+                no_graph = refusal
+    if no_graph is not None:
+        missing["CUDA graph"] = no_graph
     return engines, missing
 
 
-def _no_cuda_graph() -> str | None:
-    """Why launches cannot be recorded here; None where they can."""
-    if not hasattr(TensorRtEngine, REPLAYS):
-        return "this edge-ad puts every launch onto its stream by itself"
-    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
-        return "no module 'cuda.bindings': pip install cuda-python"
-    return None
+def _loaded(engine: TensorRtEngine, stack: ExitStack) -> tuple[TensorRtEngine, str | None]:
+    """A loaded engine, and why it does not replay its launches: it goes on without that, and says so in the log."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener, log = Listener(), logging.getLogger(GRAPHS)
+    log.addHandler(listener)
+    spread, log.propagate = log.propagate, False
+    try:
+        engine.__enter__()
+    finally:
+        log.propagate = spread
+        log.removeHandler(listener)
+    if said:
+        engine.__exit__(None, None, None)
+        return engine, said[0]
+    stack.push(engine)
+    return engine, None
 
 
 def _engine_name(choices: Choices) -> str:
