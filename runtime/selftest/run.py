@@ -33,7 +33,7 @@ from edge_ad.runtime.selftest.report import Report
 from edge_ad.runtime.tensorrt.gpu import find_gpus
 from edge_ad.specs import Precision
 
-PACKAGES = ("numpy", "openvino", "onnxruntime", "pycuda", "cuda-python")
+PACKAGES = ("numpy", "openvino", "onnxruntime", "pycuda", "cuda-bindings")
 NEEDS_GPU = ("TensorRT engine", "kernel tail", "device preprocessing", "CUDA graph")
 ENGINE_FOLDER = "engines"
 Say = Callable[[str], None]

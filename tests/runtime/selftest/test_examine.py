@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_ad.engine import Outputs
@@ -23,8 +24,12 @@ from edge_ad.runtime.selftest.examine import (
     latency_rows,
     time_ways,
 )
+from edge_ad.runtime.selftest.images import FrameSet
+from edge_ad.runtime.selftest.memory import MemoryFigures
+from edge_ad.runtime.selftest.page import page
 from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.selftest.reference import Reference
+from edge_ad.runtime.selftest.report import Report
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
@@ -268,3 +273,41 @@ def test_a_budget(make_engine: Any, clock: Clock, reference: Reference, frames: 
     assert conclusions.over_budget(1e6, way, rows) is None
     assert "the budget is 1e-06 ms" in str(conclusions.over_budget(1e-6, way, rows))
     assert conclusions.over_budget(1e-6, None, rows) is None  # what failed is said already
+
+
+def test_pictures_on_which_the_reference_sees_nothing_are_said(reference: Reference) -> None:
+    frames = FrameSet("some", (), (), ("a.png: no picture",))
+    said = conclusions.notes(frames, reference, own_pictures=True)
+    assert said == ("not read: a.png: no picture",)
+    flat = replace(reference, judged=replace(reference.judged, maps=np.full((2, SIZE, SIZE), 0.25, np.float32)))
+    assert "prove little" in conclusions.notes(frames, flat, own_pictures=True)[-1]
+
+
+def test_a_page_says_what_is_wrong_once_and_all_of_it_above(make_engine: Any, reference: Reference) -> None:
+    found = Findings()
+    found.fail("kernel tail", ["batch 1: off", "batch 4: off"])
+    found.fail("device preprocessing", ["off: by 3"])
+    report = Report(
+        about={"edge-ad": "0"},
+        engine="tensorrt",
+        reference="onnxruntime",
+        images="some",
+        threshold=0.5,
+        threshold_of="given",
+        engines=(),
+        operators=(),
+        preprocess=None,
+        against_fp32=None,
+        against_fp32_faults=(),
+        latency=(),
+        frames=1,
+        clocks=("1 of 2 MHz",),
+        fastest=None,
+        recorded="nothing",
+        memory=MemoryFigures(),
+        failures=found.listed(),
+    )
+    lines = page(report).splitlines()
+    assert lines[-1] == "FAILED: kernel tail: batch 1: off; device preprocessing: off: by 3"
+    assert lines[lines.index("Wrong") + 1 :][:3] == [f"  {failure}" for failure in report.failures]
+    assert "  clocks before: 1 of 2 MHz" in lines

@@ -59,6 +59,14 @@ def edge_ad(emulated: Callable[..., Any], cpu_kernels: Path, tiny_bundle: Path, 
     return run
 
 
+WITHOUT_CUDA_GRAPHS = """
+import sys
+sys.modules.update({"cuda.bindings.driver": None, "cuda.cuda": None})
+from edge_ad.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where engines are kept from one test to the next."""
@@ -220,6 +228,20 @@ def test_without_engines_the_commands_that_build_them_are_said(
     (line,) = (line for line in done.out.splitlines() if line.startswith("  kernel tail: "))
     assert line.endswith(f"wanted kernel; build the engine: {command} --tail kernel --engine-cache {engines}")
     assert done.out.splitlines()[-1].startswith("PASSED; not checked: kernel tail")
+
+
+@pytest.mark.usefixtures("with_both_tails")
+def test_what_is_not_installed_is_listed_and_the_rest_examined(
+    emulated: Callable[..., Any], cpu_kernels: Path, tiny_bundle: Path, engines: Path, pictures: Path
+) -> None:
+    command = ("selftest", str(tiny_bundle), "--engine-cache", str(engines), "--images", str(pictures))
+    settings = {"EMULATED_CUDA_KERNELS": str(cpu_kernels)}
+    done = emulated("-W", "error", "-c", WITHOUT_CUDA_GRAPHS, *command, "--frames", "1", **settings)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "PASSED; not checked: CUDA graph"
+    assert any(line.startswith("  CUDA graph: ") for line in done.out.splitlines())
+    assert " + CUDA graph" not in done.out
+    assert done.report["faults"] == []
 
 
 @pytest.mark.usefixtures("with_both_tails")
