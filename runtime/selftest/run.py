@@ -65,7 +65,7 @@ def selftest(
     with _bench(engine, bundle, spec, options, no_gpu, say) as bench:
         free_loaded = bench.free_bytes() if bench.free_bytes is not None else None
         reference = make_reference(engine, bundle, spec, frames)
-        times, watched, clocks = _examine(bench, frames, reference, options, found, watch)
+        times, watched, clocks = examine(bench, frames, reference, options, found, watch)
         way = fastest_way(bench, times, found)
         if options.record:
             recorded, record_error = conclusions.keep(bench, way, times)
@@ -139,7 +139,7 @@ def _bench(
     return cpu_bench(bundle, spec, engine, dict.fromkeys(NEEDS_GPU, why))
 
 
-def _examine(
+def examine(
     bench: Bench,
     frames: FrameSet,
     reference: Reference,
@@ -147,7 +147,15 @@ def _examine(
     found: Findings,
     watch: Watch,
 ) -> tuple[dict[str, Times], MemoryWatch, tuple[str, ...]]:
-    """Everything there is to find; meanwhile nobody is to rely on what was recorded before."""
+    """Look at everything that is loaded; meanwhile nobody is to rely on what was recorded before.
+
+    Args:
+        found: receives what is wrong.
+
+    Returns: the times of the ways that passed, memory meanwhile, and clocks before and after.
+
+    Raises: EngineError when the device is lost; then the defaults are recorded. OutputError when they cannot be.
+    """
     record = bench.record if options.record else None
     if record is not None:
         record.suspend()

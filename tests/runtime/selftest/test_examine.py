@@ -13,7 +13,7 @@ import pytest
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
 from edge_ad.preprocess import ModelInput, Preprocessor
-from edge_ad.runtime.selftest import conclusions, examine
+from edge_ad.runtime.selftest import conclusions, examine, run
 from edge_ad.runtime.selftest.agreement import infer_in_batches, judged
 from edge_ad.runtime.selftest.bench import SWITCHES, VARIANTS, Bench, Subject, Way
 from edge_ad.runtime.selftest.examine import (
@@ -26,6 +26,7 @@ from edge_ad.runtime.selftest.examine import (
 )
 from edge_ad.runtime.selftest.images import FrameSet
 from edge_ad.runtime.selftest.memory import MemoryFigures
+from edge_ad.runtime.selftest.options import SelftestOptions
 from edge_ad.runtime.selftest.page import page
 from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.selftest.reference import Reference
@@ -246,6 +247,31 @@ def test_what_is_recorded(
     kept = read_choices(tmp_path, NEED)
     assert kept is not None and kept.tail == "kernel"
     assert kept.medians_ms == {"defaults": 12.0, "kernel tail": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "left"), [(KeyboardInterrupt(), KERNEL), (EngineError("the GPU is lost"), Choices())]
+)
+def test_a_test_that_the_user_ends_leaves_the_record_and_one_that_breaks_off_the_defaults(
+    make_engine: Any, reference: Reference, frames: Any, tmp_path: Path, ends_with: BaseException, left: Choices
+) -> None:
+    write_choices(tmp_path, NEED, KERNEL)
+    bench = _bench(make_engine(), make_engine(), record=Record(tmp_path, NEED))
+    seen = []
+
+    def watch(things: Iterable[Any], what: str, _: int) -> Iterable[Any]:
+        seen.append(read_choices(tmp_path, NEED))
+        if what == "timing":
+            raise ends_with
+        return things
+
+    for subject in bench.engines.values():
+        subject.engine.__enter__()
+    options = SelftestOptions(Path("bundle"))
+    with pytest.raises(type(ends_with)):
+        run.examine(bench, FrameSet("some", frames, frames), reference, options, Findings(), watch)
+    assert set(map(repr, seen)) == {repr(Choices())}
+    assert read_choices(tmp_path, NEED) == left
 
 
 def test_a_record_that_says_the_defaults_is_left_alone(tmp_path: Path) -> None:

@@ -197,7 +197,6 @@ def test_wrong_kernels_fail_and_are_not_run_any_more(
 ) -> None:
     write_choices(engines, need, Choices(tail="kernel", preprocess="device"))
     settings = {"EMULATED_CUDA_KERNELS": str(wrong_kernels)}
-    assert _launches_of_a_run(edge_ad, **settings) == 2 * (RUN_FRAMES + 1)
     done = selftest("--json", **settings)
     assert done.code == GATE
     report = json.loads(done.out)
@@ -212,10 +211,11 @@ def test_wrong_kernels_fail_and_are_not_run_any_more(
     assert _launches_of_a_run(edge_ad, **settings) == 0
 
 
-def test_without_engines_the_commands_that_build_them_are_said(
-    edge_ad: Callable[..., Any], selftest: Callable[..., Any], tiny_bundle: Path, engines: Path
+def test_what_is_not_there_is_said_and_the_rest_examined(
+    edge_ad: Callable[..., Any], emulated: Callable[..., Any], tiny_bundle: Path, engines: Path, pictures: Path
 ) -> None:
-    done = selftest()
+    options = (str(tiny_bundle), "--engine-cache", str(engines), "--images", str(pictures), "--frames", "1")
+    done = emulated(*COMMAND, "selftest", *options)
     assert done.code == ENGINE
     assert done.out == ""
     (line,) = done.err.splitlines()
@@ -223,24 +223,15 @@ def test_without_engines_the_commands_that_build_them_are_said(
     assert f"no TensorRT engine can be tested: build the engine: {command} --engine-cache {engines}; " in line
     assert f"build the engine: {command} --tail kernel --engine-cache {engines}" in line
     assert edge_ad("build").code == 0
-    done = selftest()
-    assert done.code == 0, done.err
-    (line,) = (line for line in done.out.splitlines() if line.startswith("  kernel tail: "))
-    assert line.endswith(f"wanted kernel; build the engine: {command} --tail kernel --engine-cache {engines}")
-    assert done.out.splitlines()[-1].startswith("PASSED; not checked: kernel tail")
-
-
-@pytest.mark.usefixtures("with_both_tails")
-def test_what_is_not_installed_is_listed_and_the_rest_examined(
-    emulated: Callable[..., Any], cpu_kernels: Path, tiny_bundle: Path, engines: Path, pictures: Path
-) -> None:
-    command = ("selftest", str(tiny_bundle), "--engine-cache", str(engines), "--images", str(pictures))
-    settings = {"EMULATED_CUDA_KERNELS": str(cpu_kernels)}
-    done = emulated("-W", "error", "-c", WITHOUT_CUDA_GRAPHS, *command, "--frames", "1", **settings)
+    done = emulated("-W", "error", "-c", WITHOUT_CUDA_GRAPHS, "selftest", *options)
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[-1] == "PASSED; not checked: CUDA graph"
-    assert any(line.startswith("  CUDA graph: ") for line in done.out.splitlines())
-    assert " + CUDA graph" not in done.out
+    lines = done.out.splitlines()
+    assert lines[-1] == "PASSED; not checked: kernel tail, CUDA graph, device preprocessing"
+    missing = {line.split(": ")[0].strip(): line for line in lines[lines.index("Not checked") + 1 :]}
+    tail = f"wanted kernel; build the engine: {command} --tail kernel --engine-cache {engines}"
+    assert missing["kernel tail"].endswith(tail)
+    assert "the GPU failed to load the kernel for frames" in missing["device preprocessing"]
+    assert not any(" + CUDA graph" in line for line in lines)
     assert done.report["faults"] == []
 
 
