@@ -55,11 +55,11 @@ class Findings:
 
 def examine_engines(bench: Bench, reference: Reference, found: Findings, watch: Watch) -> None:
     """Every engine at every batch. Raises: EngineError when the device is lost."""
-    jobs = [(name, tested, batch) for name, tested in bench.engines.items() for batch in tested.batches]
-    for name, tested, batch in watch(jobs, "comparing", len(jobs)):
-        limits = limits_of(tested)
+    jobs = [(name, subject, batch) for name, subject in bench.engines.items() for batch in subject.batches]
+    for name, subject, batch in watch(jobs, "comparing", len(jobs)):
+        limits = limits_of(subject)
         try:
-            answer = _answer(tested, reference, batch)
+            answer = _answer(subject, reference, batch)
             off = difference(reference.judged, answer, reference.threshold, limits)
         except EdgeAdError as exc:
             _check_alive(bench)
@@ -70,15 +70,15 @@ def examine_engines(bench: Bench, reference: Reference, found: Findings, watch: 
         found.engines.append(EngineRow(name, batch, limits, off, faults))
         found.fail(name, (f"batch {batch}: {fault}" for fault in faults))
         found.answers.setdefault(name, answer)
-        _examine_maps(name, tested, answer, reference, found)
+        _examine_maps(name, subject, answer, reference, found)
 
 
-def _examine_maps(name: str, tested: Subject, answer: Judged, reference: Reference, found: Findings) -> None:
+def _examine_maps(name: str, subject: Subject, answer: Judged, reference: Reference, found: Findings) -> None:
     """Maps against the operator; of several batches only the first is listed, unless another is wrong."""
     off = operator_difference(answer.outputs, reference.postprocess)
-    faults = tuple(off.faults(reference.scale)) if tested.makes_maps else ()
+    faults = tuple(off.faults(reference.scale)) if subject.makes_maps else ()
     if faults or name not in {row.engine for row in found.operators}:
-        found.operators.append(OperatorRow(name, off, tested.makes_maps, faults))
+        found.operators.append(OperatorRow(name, off, subject.makes_maps, faults))
         found.fail(name, faults)
 
 
@@ -149,21 +149,21 @@ def fastest_way(bench: Bench, times: dict[str, Times], found: Findings) -> Way |
     return ways[fastest({name: times[name].total_ms for name in ways}, list(ways))]
 
 
-def limits_of(tested: Subject) -> Limits:
-    return LIMITS.get(tested.engine.effective_precision, LIMITS["int8"])
+def limits_of(subject: Subject) -> Limits:
+    return LIMITS.get(subject.engine.effective_precision, LIMITS["int8"])
 
 
-def _answer(tested: Subject, reference: Reference, batch: int) -> Judged:
+def _answer(subject: Subject, reference: Reference, batch: int) -> Judged:
     images = [made.image_hwc for made in reference.inputs]
-    outputs = infer_in_batches(tested.engine, images, batch)
+    outputs = infer_in_batches(subject.engine, images, batch)
     return judged(outputs, [made.geometry for made in reference.inputs], reference.postprocess)
 
 
 def _call(bench: Bench, way: Way, frames: Sequence[ImageArray], scale: float) -> Call:
     """Judges one frame; it has to say of the same frame the same every time."""
-    tested, preprocess = bench.engines[way.engine], bench.preprocessors[way.preprocess]
-    copies = tested.engine.spec.batch or 1
-    allowed = limits_of(tested).values * scale
+    subject, preprocess = bench.engines[way.engine], bench.preprocessors[way.preprocess]
+    copies = subject.engine.spec.batch or 1
+    allowed = limits_of(subject).values * scale
     first: dict[int, float] = {}
 
     def call(number: int) -> tuple[float, float]:
@@ -171,7 +171,7 @@ def _call(bench: Bench, way: Way, frames: Sequence[ImageArray], scale: float) ->
         began = time.perf_counter()
         image = preprocess(frames[place]).image_hwc
         prepared = time.perf_counter()
-        outputs = tested.engine.infer(image[None] if copies == 1 else np.repeat(image[None], copies, axis=0))
+        outputs = subject.engine.infer(image[None] if copies == 1 else np.repeat(image[None], copies, axis=0))
         ended = time.perf_counter()
         score = float(outputs.pred_score[0])
         if not abs(score - first.setdefault(place, score)) <= allowed:
