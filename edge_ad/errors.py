@@ -13,8 +13,8 @@
     ├── MissingExtraError       10   an optional dependency is not installed
     ├── OutputError             11   a result cannot be written
     ├── TrainingError           12   training cannot go on
-    ├── GateError               13   a quantized or compared model is outside of its tolerances
-    └── DeadlineError           14   a run missed more deadlines than it may
+    ├── GateError               13   a quantized, compared or self-tested model is outside of its tolerances
+    └── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one

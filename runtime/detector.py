@@ -209,7 +209,7 @@ def open_detector(
     chosen = opened.precision(precision)
     file = opened.model_file(chosen)
     cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir("engines")
-    spec = replace(_engine_spec(opened, chosen, opened.manifest.files[file], cache_dir), device=device, dla=dla)
+    spec = replace(engine_spec(opened, chosen, opened.manifest.files[file], cache_dir), device=device, dla=dla)
     fixed = opened.manifest.input.shape[0]
     if fixed is None and batch > 1:
         spec = replace(spec, batch=None)  # any number of frames, as they come
@@ -244,11 +244,11 @@ def open_graph(
     Raises: BundleError, ConfigError, MissingExtraError.
     """
     cache_dir = Path(engine_cache) if engine_cache is not None else None
-    spec = _engine_spec(bundle, precision, hashlib.sha256(graph).hexdigest(), cache_dir)
+    spec = engine_spec(bundle, precision, hashlib.sha256(graph).hexdigest(), cache_dir)
     return Detector(bundle, make_engine(engine, lambda: graph, spec), bundle.thresholds(precision))
 
 
-def _engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:
+def engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:
     """What the engine is to compute. Raises: BundleError for a bundle that no engine here can be fed for."""
     manifest = bundle.manifest
     if manifest.input.dtype != "uint8":

@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "Turn a trained checkpoint into a bundle.",
     "calibrate": "Give a bundle an int8 or fp16 model that is proven on images.",
     "build": "Build a TensorRT engine from a bundle.",
+    "selftest": "Prove an engine on this machine, and find what is fastest on it.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",

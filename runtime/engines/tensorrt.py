@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
@@ -17,7 +18,7 @@ from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 from edge_ad.runtime.engines.cuda_tail import KernelTail
 from edge_ad.runtime.engines.successor import Successor
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices
-from edge_ad.runtime.tensorrt.fingerprint import TF32, PlanNeed, this_platform
+from edge_ad.runtime.tensorrt.fingerprint import TF32, Fingerprint, PlanNeed, this_platform
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
@@ -35,15 +36,34 @@ class TensorRtEngine(Engine):
     """Runs a plan from the engine cache. It never builds one: that takes minutes, and a line would stand still.
 
     When the GPU is lost to this process, a fresh one takes over; until it is ready, every batch is an EngineError.
+
+    Args:
+        read_model, spec: as for `Engine`.
+        choices: what to run, whatever was found to be fastest; a plan with the other tail is then not taken.
+
+    Attributes:
+        fingerprint, plan_path: of the plan; known after `__enter__`.
     """
 
     name = "tensorrt"
+    fingerprint: Fingerprint
+    plan_path: Path
     _successor: Successor | None = None
+
+    def __init__(self, read_model: Callable[[], bytes], spec: EngineSpec, choices: Choices | None = None) -> None:
+        super().__init__(read_model, spec)
+        self._wanted = choices
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Fewest and most images that the loaded plan takes at once."""
+        return self._graph.fewest, self._graph.largest
 
     def load_impl(self) -> None:
         self._successor = None
         gpu = find_gpu(self.spec.device)
-        flavour, plan, self._choices = _plan_for(self.spec, gpu)
+        flavour, plan, self._choices = _plan_for(self.spec, gpu, self._wanted)
+        self.fingerprint, self.plan_path = plan.fingerprint, plan.path
         self._sm = gpu.sm
         self._device = open_device(self.spec.device)
         with self._device.use("load the engine"), ExitStack() as stack:
@@ -232,11 +252,11 @@ def plan_need(spec: EngineSpec, gpu: Gpu, flavour: FlavourName, version: str) ->
     )
 
 
-def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan, Choices]:
+def _plan_for(spec: EngineSpec, gpu: Gpu, wanted: Choices | None) -> tuple[Flavour, FoundPlan, Choices]:
     """A plan for this machine, what loads it, and what else was found to be faster here.
 
-    Of the two tails it is the one that was found to be faster here, or the graph's; where that was not built, the
-    other.
+    Of the two tails it is the wanted one. Where none is wanted, it is the one that was found to be faster here, or the
+    graph's; where that was not built, the other.
 
     Raises: EngineError with what is missing or does not fit.
     """
@@ -254,7 +274,9 @@ def _plan_for(spec: EngineSpec, gpu: Gpu) -> tuple[Flavour, FoundPlan, Choices]:
     unfit: list[str] = []
     for name, version in versions.items():
         need = plan_need(spec, gpu, name, version)
-        choices = read_choices(spec.cache_dir, need) or Choices()
+        if wanted is not None:
+            need = replace(need, tail=wanted.tail)
+        choices = wanted or read_choices(spec.cache_dir, need) or Choices()
         tail = need.tail or choices.tail
         plan = find_plan(spec.cache_dir, replace(need, tail=tail)) or find_plan(spec.cache_dir, need, unfit.append)
         if plan is not None:

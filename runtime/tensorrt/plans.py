@@ -95,10 +95,11 @@ class PlanFile:
 
 @dataclass(frozen=True)
 class FoundPlan:
-    """A plan, and what it was built for."""
+    """A plan, what it was built for, and its file."""
 
     data: bytes
     fingerprint: Fingerprint
+    path: Path
 
 
 def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda _: None) -> FoundPlan | None:
@@ -124,7 +125,7 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
     for _, file, fingerprint in sorted(fitting, key=lambda entry: entry[0]):
         plan = file.read()
         if plan is not None:
-            return FoundPlan(plan, fingerprint)
+            return FoundPlan(plan, fingerprint, file.path)
         reasons.insert(0, f"{file.path} is damaged")
     if reasons:
         say(f"no engine fits: {'; '.join(reasons)}")

@@ -126,11 +126,15 @@ class Compiler:
         _link(variant, objects, path)
         return Program(path, folder)
 
-    def library(self, path: Path) -> None:
-        """A shared library with the kernels and the functions of cuda_on_cpu.h, for an emulated driver."""
+    def library(self, path: Path, sources: Path = KERNELS) -> None:
+        """A shared library with the kernels and the functions of cuda_on_cpu.h, for an emulated driver.
+
+        Args:
+            sources: folder of the .cu files.
+        """
         folder = self._new_folder()
         objects = [self._support("plain", name) for name in ("launch", "fibers")]
-        objects += [_compile("plain", unit, KERNELS, folder) for unit in UNITS]
+        objects += [_compile("plain", unit, sources, folder) for unit in UNITS]
         _link("plain", objects, path, "-shared")
 
     def _new_folder(self) -> Path:
