@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import capture_rules
 import controls
+import cuda_graphs
 import device_preprocess
 import numpy as np
 from station import (
@@ -58,6 +60,7 @@ def batches(station: Station, emulator: Emulator) -> dict[str, Any]:
         engine.infer(station.images(2, 1))
         own = all(np.array_equal(getattr(first, name), kept[name]) for name in OUTPUTS)
         contrast = difference(engine.infer(station.images(1, 8)), engine.infer(station.images(1, 9)))
+        used = emulator.report()
     report = emulator.report()
     return {
         "differences": differences,
@@ -67,7 +70,9 @@ def batches(station: Station, emulator: Emulator) -> dict[str, Any]:
         "copies": report["copies"],
         "pageable_copies": report["pageable_copies"],
         "launches": report["launches"],
+        "graph_launches": report["graph_launches"],
         "loaded": {name: loaded[name] for name in HELD},
+        "used": {name: used[name] for name in HELD},
         "held": emulator.held(),
         "faults": report["faults"],
         "precision": engine.effective_precision,
@@ -310,6 +315,11 @@ SCENARIOS = {
         controls.leaking,
         controls.emulator_checks,
         controls.kernel,
+        cuda_graphs.graphs_of_all_kinds,
+        cuda_graphs.graphs_that_are_refused,
+        cuda_graphs.recording_beside_other_threads,
+        cuda_graphs.wrong_graphs,
+        capture_rules.rules_of_capturing,
         device_preprocess.frames_on_device,
         device_preprocess.changing_frames,
         device_preprocess.prepare_in_threads,

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-UNITS = ("device", "memory", "streams", "modules")
+UNITS = ("device", "memory", "streams", "modules", "graphs")
 OPTIONS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 STAND_IN = HERE.parent / "tensorrt_stand_in"
 LIBRARY = "libcuda.so.1"
