@@ -111,8 +111,12 @@ class _Rules:
 
     def elsewhere(self, call: Callable[[], Any]) -> Callable[[], Any]:
         def work() -> None:
-            with self.device.use("test in another thread"):
+            context = self.device._context  # and no `use`, which would wait for the whole device after an error
+            context.push()
+            try:
                 call()
+            finally:
+                context.pop()
 
         def body() -> None:
             with ThreadPoolExecutor(1) as pool:

@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 from controls import mutated
-from station import INVALID, OUTPUTS, Emulator, Station, difference, error_of
+from station import ILLEGAL_ADDRESS, INVALID, OUTPUTS, Emulator, Station, difference, error_of
 
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines import cuda_graph, cuda_pipeline
@@ -103,25 +103,34 @@ def recording_beside_other_threads(station: Station, emulator: Emulator) -> dict
     return {"apart": apart, "said": said, "waited": waited, "replays": replays, "faults": emulator.report()["faults"]}
 
 
+def lost_in_a_replay(station: Station, emulator: Emulator) -> dict[str, Any]:
+    """The device is lost when a graph is launched: what is said, and what the log says of the graph."""
+    station.put((1, 1, 1))
+    with _logged() as lines, station.engine(batch=1) as engine:
+        engine.infer(station.images(1))
+        emulator.fail("cuGraphLaunch", 1, ILLEGAL_ADDRESS, for_good=True)
+        said = error_of(partial(engine.infer, station.images(1)))
+    return {"said": said, "log": lines}
+
+
 def wrong_graphs(station: Station, emulator: Emulator) -> dict[str, Any]:
     """Controls: what is seen where the source has a fault."""
     seen: dict[str, Any] = {}
     logging.getLogger(cuda_graph.__name__).setLevel(logging.ERROR)
     for name, (module, used, right, wrong, head) in MUTATIONS.items():
         faults, replays = len(emulator.report()["faults"]), emulator.report()["graph_launches"]
+        held = emulator.held()
         apart: list[float] = []
-        with mutated(module, used, right, wrong), _pair(station, head) as (reference, engine):
+        with mutated(module, used, right, wrong), suppress(EngineError), _pair(station, head) as (reference, engine):
             for size in (1, 2, 5, 2):
-                try:
-                    apart.append(_apart(reference, engine, station.images(size, size)))
-                except EngineError:
-                    apart.append(float("inf"))
+                apart.append(float("inf"))  # where it fails
+                apart[-1] = _apart(reference, engine, station.images(size, size))
         report = emulator.report()
         seen[name] = {
-            "off": bool(max(apart) > 1e-3),
+            "off": bool(max(apart, default=float("inf")) > 1e-3),
             "faults": sorted({fault.split(":")[0] for fault in report["faults"][faults:]}),
             "replays": report["graph_launches"] > replays,
-            "held": sorted(emulator.held()),
+            "held": sorted(name for name, count in emulator.held().items() if count > held.get(name, 0)),
         }
     return {"seen": seen}
 
