@@ -54,9 +54,9 @@ class Executions:
         Raises: as `first`; errors of CUDA when there is no memory.
         """
         strategy = optional(self._trt, "ExecutionContextAllocationStrategy")
-        if strategy is None:
+        size_bytes = optional(self._engine, "device_memory_size_v2")
+        if strategy is None or size_bytes is None:
             return self._make().enqueue
-        size_bytes = int(self._engine.device_memory_size_v2)
         if self._memory is None:
             self._memory = driver.mem_alloc(max(size_bytes, 1))
         execution = self._make(strategy.USER_MANAGED)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 SCENARIOS = Path(__file__).with_name("scenarios.py")
+BINDINGS = Path(os.environ.get("EDGE_AD_TENSORRT_BINDINGS", SUPPORT.parents[1] / "build" / "tensorrt_bindings"))
 PROCESS_SECONDS = 120
 
 
@@ -85,6 +87,19 @@ def cuda_graph() -> dict[str, str]:
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         _absent("no cuda-bindings: pip install 'edge-ad[tensorrt]'")
     return {"EDGE_AD_TEST_CUDA_GRAPH": "1"}
+
+
+@pytest.fixture(scope="session")
+def old_cuda_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cuda-python as it was for CUDA 11."""
+    wheels = sorted(BINDINGS.glob("cuda_bindings-11.*.whl"))
+    if not wheels:
+        command = f"python -m pip download --no-deps -r tests/support/tensorrt_bindings.txt -d {BINDINGS}"
+        _absent(f"no cuda-bindings 11 in {BINDINGS}: {command}")
+    folder = tmp_path_factory.mktemp("old_cuda_python")
+    with zipfile.ZipFile(wheels[-1]) as wheel:
+        wheel.extractall(folder)
+    return folder
 
 
 @pytest.fixture

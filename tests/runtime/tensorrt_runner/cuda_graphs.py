@@ -19,7 +19,7 @@ from edge_ad.errors import EngineError
 from edge_ad.runtime.engines import cuda_graph, cuda_pipeline
 from edge_ad.runtime.engines.cuda_device import open_device
 
-KINDS: dict[str, dict[str, Any]] = {"one stream": {}, "two streams": {"auxiliary": "joined"}}
+KINDS: dict[str, dict[str, Any]] = {"one stream": {}, "two streams": {"auxiliary": "joined"}, "TensorRT 8": {}}
 REFUSED: dict[str, dict[str, Any]] = {
     "layers that cannot be recorded": {"uncapturable": True},
     "a stream that does not join": {"auxiliary": "unjoined"},
@@ -29,8 +29,12 @@ CALLS = ("cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "cu
 
 def graphs_of_all_kinds(station: Station, emulator: Emulator) -> dict[str, Any]:
     """Batches whose size changes, on engines with one stream and with two."""
+    import tensorrt
+
     found: dict[str, Any] = {}
     for name, head in KINDS.items():
+        if name == "TensorRT 8":
+            del tensorrt.ExecutionContextAllocationStrategy
         with _pair(station, head) as (reference, engine):
             before = emulator.report()["graph_launches"]
             sizes = [1, 2, 3, 1, 1, 7, 2, 5, 3, 8]
@@ -38,8 +42,10 @@ def graphs_of_all_kinds(station: Station, emulator: Emulator) -> dict[str, Any]:
                 "differences": [_apart(reference, engine, station.images(size, size)) for size in sizes],
                 "replays": emulator.report()["graph_launches"] - before,
                 "graphs": emulator.report()["graph_execs"],
+                "device_allocations": emulator.report()["device_allocations"],
             }
-    return {**found, "held": emulator.held(), "faults": emulator.report()["faults"]}
+    package = cuda_graph.loaded_driver().__file__
+    return {**found, "package": package, "held": emulator.held(), "faults": emulator.report()["faults"]}
 
 
 def graphs_that_are_refused(station: Station, emulator: Emulator) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import controls
 import cuda_graphs
 import device_preprocess
 import numpy as np
+import overlap
 from station import (
     GRAPH_VARIABLE,
     HELD,
@@ -324,6 +325,8 @@ SCENARIOS = {
         cuda_graphs.lost_in_a_replay,
         cuda_graphs.wrong_graphs,
         capture_rules.rules_of_capturing,
+        overlap.copies_beside_computing,
+        overlap.resizing_beside_computing,
         device_preprocess.frames_on_device,
         device_preprocess.changing_frames,
         device_preprocess.prepare_in_threads,

@@ -219,10 +219,10 @@ class Engine:
         return SCRATCH_BYTES
 
     def create_execution_context(
-        self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+        self, strategy: ExecutionContextAllocationStrategy | None = None
     ) -> ExecutionContext | None:
         try:
-            return ExecutionContext(self, strategy)
+            return ExecutionContext(self, is_given_memory=strategy is not None and strategy.name == "USER_MANAGED")
         except MemoryError:
             self.logger.log(Severity.ERROR, "ICudaEngine: Error Code 2: OutOfMemory (Requested size was 4096 bytes.)")
             return None
@@ -233,12 +233,12 @@ class ExecutionContext:
     one, nor after that; and contexts that share memory do not compute at the same time.
     """
 
-    def __init__(self, engine: Engine, strategy: ExecutionContextAllocationStrategy) -> None:
+    def __init__(self, engine: Engine, is_given_memory: bool) -> None:
         self._engine = engine
         self._auxiliary = _AuxiliaryStream() if engine.head.get("auxiliary") else None
         self._scratch: _DeviceMemory | None = None
         self._scratch_address = 0
-        if strategy is not ExecutionContextAllocationStrategy.USER_MANAGED:
+        if not is_given_memory:
             self._scratch = _DeviceMemory("scratch")
             self._scratch_address = self._scratch.address
         self._addresses: dict[str, int] = {}
