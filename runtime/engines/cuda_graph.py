@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from edge_ad.errors import EngineError, MissingExtraError, one_line
 from edge_ad.runtime.engines.cuda_device import CudaDevice
 from edge_ad.runtime.engines.cuda_pipeline import SLOTS, Enqueue, Streams
+from edge_ad.runtime.engines.tensorrt_execution import REMEDY
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class ReplayedLaunches:
 
     def _refuse(self, why: Exception) -> None:
         self._refused = True
-        log.warning("no CUDA graph of a batch: %s; %s", one_line(why), ONE_BY_ONE)
+        log.warning("no CUDA graph of a batch: %s; %s", one_line(why).removesuffix(REMEDY), ONE_BY_ONE)
 
     def _free(self) -> None:
         """Nothing is said of what fails: it can only be that the device is lost, and others say that."""

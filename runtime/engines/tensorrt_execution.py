@@ -11,6 +11,8 @@ from edge_ad.runtime.tensorrt.flavour import optional
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.specs import TensorSpec
 
+REMEDY = "; if it does so again, build the engine anew with 'edge-ad build', with --force"
+
 
 class Executions:
     """All that are made of one engine. Made, used and closed while the device is current.
@@ -100,7 +102,7 @@ class _Execution:
         if not (self._set(images, addresses) and self._context.execute_async_v3(int(streams.compute.handle))):
             reason = self._messages.cause
             self._messages.errors.clear()
-            raise EngineError(f"{self._title} failed on a batch: {reason}")
+            raise EngineError(f"{self._title} failed on a batch: {reason}{REMEDY}")
 
     def _set(self, images: int, addresses: Mapping[str, int]) -> bool:
         """Set what is other than before: whatever is set, TensorRT has more to do the next time."""
