@@ -93,13 +93,14 @@ class ReplayedLaunches:
             self._plain(images, addresses, streams)
         elif key in self._graphs:
             self._replay(key, images, addresses, streams)
-        elif len(self._graphs) < MAX_GRAPHS and self._device.alone.acquire(blocking=False):
-            try:
-                self._launch_and_record(key, images, addresses, streams)
-            finally:
-                self._device.alone.release()
-        else:  # no room for more, or another thread has the device; the next batch of this size may be recorded
+        elif len(self._graphs) >= MAX_GRAPHS:
             self._plain(images, addresses, streams)
+        else:
+            with self._device.recordings.begun() as may_record:
+                if may_record:
+                    self._launch_and_record(key, images, addresses, streams)
+                else:  # the next batch of this size may be
+                    self._plain(images, addresses, streams)
 
     def _replay(self, key: Any, images: int, addresses: Mapping[str, int], streams: Streams) -> None:
         try:

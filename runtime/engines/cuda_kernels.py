@@ -50,7 +50,7 @@ class LoadedKernels:
 
 
 def on_device(driver: Any, content: NDArray[np.uint8], freed_with: ExitStack) -> int:
-    """A copy of bytes in device memory. For a thread that holds `CudaDevice.alone`. Returns: its address."""
+    """A copy of bytes in device memory. While nobody records, see `CudaDevice.recordings`. Returns: its address."""
     memory = driver.mem_alloc(content.nbytes)
     freed_with.callback(memory.free)
     driver.memcpy_htod(memory, content)

@@ -48,20 +48,23 @@ class TensorRtEngine(Engine):
         flavour, plan, self._choices = _plan_for(self.spec, gpu)
         self._sm = gpu.sm
         self._device = open_device(self.spec.device)
-        with self._device.use("load the engine"), self._device.alone, ExitStack() as stack:
-            self._graph = LoadedPlan(flavour, plan, self.spec)
-            stack.callback(self._graph.close)
-            tail = self._tail(gpu, stack) if plan.fingerprint.tail == "kernel" else None
-            launches = self._launches(tail, stack)
-            self._pipeline = Pipeline(
-                self._device, self.spec.image, self.spec.outputs, self._graph.largest, launches.enqueue
-            )
-            stack.callback(self._pipeline.close)
+        with self._device.use("load the engine"), ExitStack() as stack:
+            with self._device.recordings.kept_out():
+                launches = self._load(flavour, plan, gpu, stack)
             stack.callback(self._device.wait_for_all)  # the first to be called: what is freed must not be in use
             self._pipeline.rehearse(launches.sizes_to_rehearse(self._graph.fewest, self._graph.largest))
             self._resources = stack.pop_all()
         self.effective_precision = TF32 if TF32 in plan.fingerprint.flags else self.spec.precision
         self.from_cache = True
+
+    def _load(self, flavour: Flavour, plan: FoundPlan, gpu: Gpu, stack: ExitStack) -> Launches:
+        graph = self._graph = LoadedPlan(flavour, plan, self.spec)
+        stack.callback(graph.close)
+        tail = self._tail(gpu, stack) if plan.fingerprint.tail == "kernel" else None
+        launches = self._launches(tail, stack)
+        self._pipeline = Pipeline(self._device, self.spec.image, self.spec.outputs, graph.largest, launches.enqueue)
+        stack.callback(self._pipeline.close)
+        return launches
 
     def _tail(self, gpu: Gpu, stack: ExitStack) -> KernelTail:
         assert self.spec.postprocess is not None  # else no such plan is looked for

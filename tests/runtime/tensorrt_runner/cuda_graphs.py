@@ -106,7 +106,23 @@ def recording_beside_other_threads(station: Station, emulator: Emulator) -> dict
             apart = _apart(reference, engine, station.images(1))
             said = other.result(20)
     replays = emulator.report()["graph_launches"]
-    return {"apart": apart, "said": said, "waited": waited, "replays": replays, "faults": emulator.report()["faults"]}
+    cuda_graph.ReplayedLaunches._record = original  # type: ignore[method-assign]
+    graphs = []
+    with device.recordings.kept_out():  # as a thread does that loads another engine
+        engine = station.engine(batch=1)
+        engine.__enter__()
+        graphs.append(emulator.report()["graph_execs"])
+    engine.infer(station.images(1))
+    graphs.append(emulator.report()["graph_execs"])
+    engine.__exit__(None, None, None)
+    return {
+        "apart": apart,
+        "graphs": graphs,
+        "said": said,
+        "waited": waited,
+        "replays": replays,
+        "faults": emulator.report()["faults"],
+    }
 
 
 def lost_in_a_replay(station: Station, emulator: Emulator) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def test_other_threads_go_on_while_one_records(scenario: Scenario, cuda_graph: S
     assert result["apart"] <= SAME_ATOL
     assert result["replays"] == 1
     assert result["waited"] == [True]
+    assert result["graphs"] == [0, 1]  # while another engine is loaded nothing is recorded, and after that it is
     assert result["said"] == "EngineError: this alone is what is said"
     assert result["faults"] == []
 
