@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from edge_ad.errors import EngineError, MissingExtraError, one_line
+from edge_ad.runtime.engines.cuda_recording import Recordings
 
 WHERE_TO_LOOK = "if it comes back, look for 'NVRM: Xid' in dmesg, and at power and temperature"
 
@@ -27,11 +28,13 @@ class CudaDevice:
         driver: the module `pycuda.driver`.
         shares_memory: True for a GPU that is one chip with the processor and works in its memory, as on Jetson.
         lost: why nothing more can be done with it in this process; None while it works.
+        recordings: of streams, which CUDA allows only while no thread waits for the whole device.
     """
 
     def __init__(self, driver: Any, index: int) -> None:
         self.driver = driver
         self.lost: str | None = None
+        self.recordings = Recordings()
         device = driver.Device(index)
         self.shares_memory = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
         self._context = device.retain_primary_context()
@@ -68,6 +71,11 @@ class CudaDevice:
         finally:
             self.driver.Context.pop()
 
+    def wait_for_all(self) -> None:
+        """Wait until no work is left, of whatever thread, while the device is current. Raises: errors of CUDA."""
+        with self.recordings.kept_out():
+            self.driver.Context.synchronize()
+
     def abandon(self) -> None:
         """Give up on a GPU that is lost: what pycuda still holds of it is then forgotten without a word."""
         with suppress(self.driver.Error):  # it was abandoned before
@@ -76,7 +84,7 @@ class CudaDevice:
     def _settle(self) -> str | None:
         """Wait for all work. Returns: `lost`, for an error that this reports again is one that the process keeps."""
         try:
-            self.driver.Context.synchronize()
+            self.wait_for_all()
         except self.driver.Error as exc:
             return self._lose(exc)
         return None

@@ -50,10 +50,11 @@ class LoadedKernels:
 
 
 def on_device(driver: Any, content: NDArray[np.uint8], freed_with: ExitStack) -> int:
-    """A copy of bytes in device memory. Returns: its address."""
+    """A copy of bytes in device memory. While nobody records, see `CudaDevice.recordings`. Returns: its address."""
     memory = driver.mem_alloc(content.nbytes)
     freed_with.callback(memory.free)
     driver.memcpy_htod(memory, content)
+    driver.Context.synchronize()  # it may still be on its way, and streams that read it do not wait for that
     return int(memory)
 
 

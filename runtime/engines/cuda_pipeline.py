@@ -5,7 +5,7 @@ Three streams, one for each direction of the copies and one for the graph, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from edge_ad.runtime.engines.cuda_device import CudaDevice
 from edge_ad.specs import TensorSpec
 
 SLOTS = 2
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
 
 
 class Streams:
@@ -25,17 +26,30 @@ class Streams:
     pycuda frees streams and events when nothing refers to them any more, and only where the device is current. So what
     holds them lets go when it is closed, and nothing else refers to them: no argument and no local variable, which a
     traceback would keep for as long as somebody keeps that.
+
+    They do not wait for the default stream, on which other libraries of the process may work; and those may use it
+    while one of these is recorded.
     """
 
     def __init__(self, driver: Any, freed_with: ExitStack) -> None:
         freed_with.callback(self.__dict__.clear)
-        self.up = driver.Stream()
-        self.compute = driver.Stream()
-        self.down = driver.Stream()
+        self.up = driver.Stream(NON_BLOCKING)
+        self.compute = driver.Stream(NON_BLOCKING)
+        self.down = driver.Stream(NON_BLOCKING)
 
 
 Enqueue = Callable[[int, Mapping[str, int], Streams], None]
 """Puts the graph for so many images onto `Streams.compute`: (images, address of each tensor, streams)."""
+
+
+def in_turn(first: Enqueue, second: Enqueue) -> Enqueue:
+    """Both, one after the other."""
+
+    def enqueue(images: int, addresses: Mapping[str, int], streams: Streams) -> None:
+        first(images, addresses, streams)
+        second(images, addresses, streams)
+
+    return enqueue
 
 
 class DeviceTensor(Protocol):
@@ -162,6 +176,11 @@ class Pipeline:
         for index in range(max(0, len(pieces) - SLOTS), len(pieces)):
             self._collect(self._slots[index % SLOTS], pieces[index], results)
         return results
+
+    def rehearse(self, sizes: Iterable[int]) -> None:
+        """Compute batches of these sizes, for what takes longer at the first time."""
+        for count in sizes:
+            self.run(np.zeros_like(self._slots[0].tensors[self._image.name].host[:count]))
 
     def _start(self, slot: _Slot, images: BatchArray) -> None:
         """Queue a piece. What its slot held before has been collected, so nothing is in the way."""

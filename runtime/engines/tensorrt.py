@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import open_device
-from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Pipeline, Streams
+from edge_ad.runtime.engines.cuda_graph import Launches, PlainLaunches, replayed_or_plain
+from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Pipeline, in_turn
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 from edge_ad.runtime.engines.cuda_tail import KernelTail
 from edge_ad.runtime.engines.successor import Successor
+from edge_ad.runtime.engines.tensorrt_execution import Executions
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices
 from edge_ad.runtime.tensorrt.fingerprint import TF32, Fingerprint, PlanNeed, this_platform
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName
@@ -67,21 +69,38 @@ class TensorRtEngine(Engine):
         self._sm = gpu.sm
         self._device = open_device(self.spec.device)
         with self._device.use("load the engine"), ExitStack() as stack:
-            self._graph = LoadedPlan(flavour, plan, self.spec)
-            stack.callback(self._graph.close)
-            tail = self._tail(gpu, stack) if plan.fingerprint.tail == "kernel" else None
-            enqueue = self._graph.enqueue if tail is None else _followed_by(self._graph.enqueue, tail.enqueue)
-            self._pipeline = Pipeline(self._device, self.spec.image, self.spec.outputs, self._graph.largest, enqueue)
-            stack.callback(self._pipeline.close)
+            with self._device.recordings.kept_out():
+                launches = self._load(flavour, plan, gpu, stack)
+            stack.callback(self._device.wait_for_all)  # the first to be called: what is freed must not be in use
+            self._pipeline.rehearse(launches.sizes_to_rehearse(self._graph.fewest, self._graph.largest))
             self._resources = stack.pop_all()
         self.effective_precision = TF32 if TF32 in plan.fingerprint.flags else self.spec.precision
         self.from_cache = True
+
+    def _load(self, flavour: Flavour, plan: FoundPlan, gpu: Gpu, stack: ExitStack) -> Launches:
+        graph = self._graph = LoadedPlan(flavour, plan, self.spec)
+        stack.callback(graph.close)
+        tail = self._tail(gpu, stack) if plan.fingerprint.tail == "kernel" else None
+        launches = self._launches(tail, stack)
+        self._pipeline = Pipeline(self._device, self.spec.image, self.spec.outputs, graph.largest, launches.enqueue)
+        stack.callback(self._pipeline.close)
+        return launches
 
     def _tail(self, gpu: Gpu, stack: ExitStack) -> KernelTail:
         assert self.spec.postprocess is not None  # else no such plan is looked for
         return KernelTail(
             self._device.driver, self.spec, self.spec.postprocess, gpu.sm, self._graph.largest, freed_with=stack
         )
+
+    def _launches(self, tail: KernelTail | None, stack: ExitStack) -> Launches:
+        def whole(enqueue: Enqueue) -> Enqueue:
+            return enqueue if tail is None else in_turn(enqueue, tail.enqueue)
+
+        plain = whole(self._graph.enqueue)
+        if self._choices.cuda_graph:
+            driver = self._device.driver
+            return replayed_or_plain(self._device, plain, lambda: whole(self._graph.another(driver)), stack)
+        return PlainLaunches(plain)
 
     def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
         if self._choices.preprocess == "cpu":
@@ -104,10 +123,7 @@ class TensorRtEngine(Engine):
         del self._device, self._graph, self._pipeline, self._resources
         try:
             with device.use("close the engine"):
-                try:
-                    device.driver.Context.synchronize()
-                finally:
-                    resources.close()
+                resources.close()
         except EngineError as exc:  # whoever closes an engine can do nothing about it
             log.warning("%s", exc)
             if device.lost is not None:
@@ -126,12 +142,14 @@ class LoadedPlan:
 
     Attributes:
         fewest, largest: images that it takes at once.
+        enqueue: puts the graph onto its stream; raises EngineError with TensorRT's reason.
 
     Raises: EngineError when TensorRT refuses the plan, or it computes something else.
     """
 
     fewest: int
     largest: int
+    enqueue: Enqueue
 
     def __init__(self, flavour: Flavour, plan: FoundPlan, spec: EngineSpec) -> None:
         trt = self._trt = flavour.load()
@@ -141,7 +159,7 @@ class LoadedPlan:
         self._logger = self._messages.logger(trt)
         self._runtime: Any = None
         self._engine: Any = None
-        self._context: Any = None
+        self._executions: Executions | None = None
         try:
             self._load(plan, spec)
         except (TypeError, RuntimeError) as exc:  # the bindings got nothing to make an object of
@@ -164,12 +182,9 @@ class LoadedPlan:
         outputs = spec.outputs if plan.fingerprint.tail == "graph" else spec.outputs[:1]
         self._check_tensors(spec.image, outputs)
         self.fewest, self.largest = self._batches()
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(
-                f"{self._title} cannot make the engine ready: {self._messages.cause}; if the GPU's"
-                " memory is full, end other programs that use it, or build the engine for smaller batches"
-            )
+        image, names = spec.image, self._names
+        self._executions = Executions(self._trt, self._engine, image, names, self._messages, self._title)
+        self.enqueue = self._executions.first()
 
     def check(self, images: int) -> None:
         """Raises: EngineError for a batch of which some piece would be too small."""
@@ -180,18 +195,16 @@ class LoadedPlan:
                 " fewer"
             )
 
-    def enqueue(self, images: int, addresses: Mapping[str, int], streams: Streams) -> None:
-        """Put the graph onto its stream. Raises: EngineError with TensorRT's reason."""
-        done = self._context.set_input_shape(self._image.name, (images, *self._image.shape[1:]))
-        done = done and all(self._context.set_tensor_address(name, addresses[name]) for name in self._names)
-        if not (done and self._context.execute_async_v3(int(streams.compute.handle))):
-            reason = self._messages.cause
-            self._messages.errors.clear()
-            raise EngineError(f"{self._title} failed on a batch: {reason}")
+    def another(self, driver: Any) -> Enqueue:
+        """As `enqueue`, with an execution context of its own, see `Executions.another`."""
+        assert self._executions is not None  # until it is closed
+        return self._executions.another(driver)
 
     def close(self) -> None:
         """Free what TensorRT holds on the device, last made first."""
-        self._context = None
+        if self._executions is not None:
+            self._executions.close()
+        self._executions = None
         self._engine = None
         self._runtime = None
 
@@ -226,14 +239,6 @@ class LoadedPlan:
 
     def _refused(self, what: str) -> EngineError:
         return EngineError(f"{self._title} {what}: {self._messages.cause}; {HOW_TO_BUILD}, with --force")
-
-
-def _followed_by(first: Enqueue, second: Enqueue) -> Enqueue:
-    def enqueue(images: int, addresses: Mapping[str, int], streams: Streams) -> None:
-        first(images, addresses, streams)
-        second(images, addresses, streams)
-
-    return enqueue
 
 
 def plan_need(spec: EngineSpec, gpu: Gpu, flavour: FlavourName, version: str) -> PlanNeed:

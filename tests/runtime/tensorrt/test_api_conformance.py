@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[3]
 SUPPORT = ROOT / "tests" / "support"
 WHEELS = Path(os.environ.get("EDGE_AD_TENSORRT_BINDINGS", ROOT / "build" / "tensorrt_bindings"))
 FETCH = f"python -m pip download --no-deps -r tests/support/tensorrt_bindings.txt -d {WHEELS}"
-SOURCES = [*sorted((ROOT / "runtime" / "tensorrt").glob("*.py")), ROOT / "runtime" / "engines" / "tensorrt.py"]
+SOURCES = [
+    *sorted((ROOT / "runtime" / "tensorrt").glob("*.py")),
+    *sorted((ROOT / "runtime" / "engines").glob("tensorrt*.py")),
+]
 SECONDS = 60
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
 
@@ -44,6 +47,7 @@ CLASS_OF = {
     "levels": "HardwareCompatibilityLevel",
     "known": "ComputeCapability",
     "base": "IProgressMonitor",
+    "strategy": "ExecutionContextAllocationStrategy",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
@@ -62,6 +66,8 @@ GUARD_OF = {
     ("IBuilderConfig", "progress_monitor"): "IProgressMonitor",
     ("IBuilderConfig", "num_compute_capabilities"): "ComputeCapability",
     ("IBuilderConfig", "set_compute_capability"): "ComputeCapability",
+    ("IExecutionContext", "set_device_memory"): "ExecutionContextAllocationStrategy",
+    ("ExecutionContextAllocationStrategy", "USER_MANAGED"): "ExecutionContextAllocationStrategy",
 }
 """What may lack where a class lacks that the source looks for first."""
 

@@ -17,13 +17,27 @@ from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines import tensorrt as runner
+from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import KERNEL_TAIL, Fingerprint, this_platform
+from edge_ad.runtime.tensorrt.gpu import find_gpu
 from edge_ad.runtime.tensorrt.plans import PlanFile
 
-HELD = ("device_allocations", "host_allocations", "streams", "events", "modules", "context_depth")
+HELD = (
+    "device_allocations",
+    "host_allocations",
+    "streams",
+    "events",
+    "modules",
+    "context_depth",
+    "captures",
+    "graphs",
+    "graph_execs",
+)
 OUTPUTS = ("patch_map", "anomaly_map", "pred_score")
 SAME_ATOL = 1e-6  # what two ways to add up the same in float32 may be apart
 TAIL_VARIABLE = "EDGE_AD_TEST_TAIL"
+GRAPH_VARIABLE = "EDGE_AD_TEST_CUDA_GRAPH"
 INVALID, OUT_OF_MEMORY, ILLEGAL_ADDRESS = 1, 2, 700
 
 
@@ -85,6 +99,9 @@ class Station:
         fingerprint = replace(fitting, **changes)
         place = PlanFile(self.cache / f"{fingerprint.key}.plan")
         kept = OUTPUTS[:1] if fingerprint.tail == "kernel" else OUTPUTS
+        if os.environ.get(GRAPH_VARIABLE):
+            need = runner.plan_need(self.spec, find_gpu(0), "tensorrt", tensorrt.__version__)
+            write_choices(self.cache, need, Choices(tail=fingerprint.tail, cuda_graph=True))
         place.write(fingerprint, tensorrt.write_plan(self.graph, batches, outputs=kept) if plan is None else plan)
         return place
 

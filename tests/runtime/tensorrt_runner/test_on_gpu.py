@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,11 +25,14 @@ import pytest
 from edge_ad.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.engine import Engine, EngineSpec, Outputs
+from edge_ad.errors import MissingExtraError
 from edge_ad.frame import ColorOrder
 from edge_ad.preprocess import Preprocessor
-from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines import cuda_graph, make_engine
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
+from edge_ad.runtime.engines.tensorrt import plan_need
+from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.flavour import Flavour
 from edge_ad.runtime.tensorrt.gpu import Gpu
 from edge_ad.specs import PreprocessSpec
@@ -109,6 +113,39 @@ def test_loaded_here_used_there_closed_elsewhere(make: MakeEngine) -> None:
 
 
 @pytest.mark.gpu
+def test_replayed_batches_are_those_that_were_launched(
+    engines: Path,
+    make: MakeEngine,
+    gpu: Gpu,
+    gpu_flavour: Flavour,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    try:
+        cuda_graph.loaded_driver()
+    except MissingExtraError as exc:
+        pytest.skip(str(exc))
+    replays = []
+    replay = cuda_graph.ReplayedLaunches._replay
+    monkeypatch.setattr(
+        cuda_graph.ReplayedLaunches, "_replay", lambda self, *batch: (replays.append(1), replay(self, *batch))
+    )
+    folder = tmp_path / "engines"
+    shutil.copytree(engines, folder)
+    with make() as launched, make("onnxruntime") as reference:
+        version = str(gpu_flavour.load().__version__)
+        write_choices(folder, plan_need(launched.spec, gpu, gpu_flavour.name, version), Choices(cuda_graph=True))
+        with make(cache_dir=folder) as replayed:
+            for count in (1, 2, 1, 5, 4, 5):
+                images = _images(count, count)
+                assert _difference(launched.infer(images), replayed.infer(images)) <= GPU_ATOL
+                assert _difference(reference.infer(images), replayed.infer(images)) <= GPU_ATOL
+    assert [record.getMessage() for record in caplog.records if "CUDA graph" in record.getMessage()] == []
+    assert len(replays) >= 10
+
+
+@pytest.mark.gpu
 def test_frames_and_engines_leave_no_memory_behind(make: MakeEngine) -> None:
     device = open_device(0)
 
@@ -158,7 +195,7 @@ def test_model_inputs_are_those_of_the_cpu(gpu: Gpu, tmp_path: Path) -> None:
 
 
 PYTEST = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(Path(__file__)))
-GPU_TESTS = 5
+GPU_TESTS = 6
 
 
 def test_these_tests_pass_on_the_emulated_driver(

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from edge_ad.cli.main import main
+from edge_ad.runtime.tensorrt.choices import Choices, write_choices
+from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
 from edge_ad.runtime.tensorrt.gpu import find_gpus
 
 pytestmark = pytest.mark.rung(7)
@@ -115,6 +117,30 @@ def test_verdicts_are_those_of_openvino(
     assert report["copies"] == (0 if "EMULATED_CUDA_INTEGRATED" in settings else 4 * (FRAMES + 1))  # one to warm up
     for name in ("device_allocations", "host_allocations", "streams", "events", "primary_retains"):
         assert report[name] == 0
+
+
+def test_verdicts_are_the_same_where_launches_are_replayed(
+    emulated: Callable[..., Any], engines: Path, tiny_bundle: Path, cuda_graph: dict[str, str]
+) -> None:
+    command = ("run", str(tiny_bundle), "--engine", "tensorrt", "--engine-cache", str(engines), *SOURCE)
+    launched = emulated(*COMMAND, *command)
+    (sidecar,) = engines.glob("*.json")
+    built = json.loads(sidecar.read_text())["fingerprint"]
+    need = PlanNeed(
+        "tensorrt", built["version"], 86, built["gpu"], "fp32", 1, built["onnx_sha256"], None, this_platform()
+    )
+    write_choices(engines, need, Choices(cuda_graph=True))
+    replayed = emulated(*COMMAND, *command)
+    assert replayed.code == 0, replayed.err
+    wanted, got = _records(launched.out), _records(replayed.out)
+    for name in ("status", "verdict", "score", "regions"):
+        assert [record[name] for record in got] == [record[name] for record in wanted]
+    assert len({record["score"] for record in got}) == FRAMES
+    assert launched.report["graph_launches"] == 0
+    assert replayed.report["graph_launches"] == FRAMES + 1  # recorded while it is loaded; one to warm up
+    assert replayed.report["faults"] == []
+    for name in ("graphs", "graph_execs", "captures", "device_allocations", "streams", "events"):
+        assert replayed.report[name] == 0
 
 
 def test_a_lost_device_does_not_end_the_line(emulated: Callable[..., Any], engines: Path, tiny_bundle: Path) -> None:

@@ -20,6 +20,8 @@ from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choice
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, Tail, this_platform
 from edge_ad.runtime.tensorrt.plans import PlanFile
 
+pytestmark = pytest.mark.rung(7)
+
 COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
 FRAMES = "3"  # too few to choose by: the way that needs least is taken
 PICTURES = 3

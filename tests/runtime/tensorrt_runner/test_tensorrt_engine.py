@@ -199,3 +199,20 @@ def test_what_is_not_installed_is_one_line(scenario: Scenario) -> None:
     assert without_tensorrt.startswith(
         "EngineError: TensorRT is not installed: no module 'tensorrt'; on Jetson it comes"
     )
+
+
+def test_copies_go_on_while_the_graph_computes(scenario: Scenario) -> None:
+    result = scenario("copies_beside_computing")
+    assert result["copies"] == 8  # of both pieces there and back, before the first is waited for
+    assert result["upload ends"]
+    assert not result["computing ends"]  # control
+    assert result["held"] == {}
+    assert result["faults"] == []
+
+
+def test_the_next_frame_is_resized_while_the_graph_computes(scenario: Scenario, cpu_kernels: Path) -> None:
+    result = scenario("resizing_beside_computing", EMULATED_CUDA_KERNELS=str(cpu_kernels))
+    assert result["ends"] == {"streams of their own": True, "one stream": False}  # the second is the control
+    assert result["apart"] <= 1
+    assert result["held"] == {}
+    assert result["faults"] == []

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-UNITS = ("device", "memory", "streams", "modules")
+UNITS = ("device", "memory", "streams", "modules", "graphs")
 OPTIONS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 STAND_IN = HERE.parent / "tensorrt_stand_in"
 LIBRARY = "libcuda.so.1"
@@ -74,10 +74,11 @@ def environment(library: Path, **settings: str) -> dict[str, str]:
     """This process's environment, changed so that a child of it finds the emulated driver and the stand-in of TensorRT.
 
     Args:
-        settings: further variables.
+        settings: further variables. Of PYTHONPATH it is what is looked into before the installed packages.
     """
-    path = os.pathsep.join(filter(None, (str(STAND_IN), os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path, **settings}
+    folders = (str(STAND_IN), settings.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))
+    path = os.pathsep.join(filter(None, folders))
+    return {**os.environ, **settings, "LD_PRELOAD": str(library), "PYTHONPATH": path}
 
 
 def _headers() -> Path | None:

@@ -1,4 +1,6 @@
 // Devices, contexts, and what tests ask of the emulator itself.
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -71,6 +73,10 @@ std::string report() {
       {"copies", all.copies},
       {"pageable_copies", all.pageable_copies},
       {"launches", all.launches},
+      {"captures", static_cast<long>(all.captures.size())},
+      {"graphs", static_cast<long>(all.graphs.size())},
+      {"graph_execs", static_cast<long>(all.graph_execs.size())},
+      {"graph_launches", all.graph_launches},
   };
   std::string text = "{";
   for (const auto& [name, value] : figures) text += quoted(name) + ": " + std::to_string(value) + ", ";
@@ -159,6 +165,17 @@ CUresult cuDriverGetVersion(int* version) {
   return CUDA_SUCCESS;
 }
 
+// How cuda-python finds every function. Its name there is without the version that the symbol ends with.
+CUresult cuGetProcAddress(const char* name, void** function, int, cuuint64_t, CUdriverProcAddressQueryResult* outcome) {
+  const std::string wanted = std::strcmp(name, "cuGraphInstantiate") == 0 ? "cuGraphInstantiateWithFlags" : name;
+  *function = nullptr;
+  for (const char* version : {"_v4", "_v3", "_v2", ""}) {
+    if (!*function) *function = dlsym(RTLD_DEFAULT, (wanted + version).c_str());
+  }
+  if (outcome) *outcome = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+  return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
 CUresult cuGetErrorString(CUresult error, const char** text) {
   static const std::map<int, const char*> known = {
       {1, "invalid argument"},
@@ -174,6 +191,13 @@ CUresult cuGetErrorString(CUresult error, const char** text) {
       {701, "too many resources requested for launch"},
       {719, "unspecified launch failure"},
       {801, "operation not supported"},
+      {900, "operation not permitted when stream is capturing"},
+      {901, "operation failed due to a previous error during capture"},
+      {904, "capturing stream has unjoined work"},
+      {905, "dependency created on uncaptured work in another stream"},
+      {906, "operation would make the legacy stream depend on a capturing blocking stream"},
+      {907, "operation not permitted on an event last recorded in a capturing stream"},
+      {908, "attempt to terminate a thread-local capture sequence from another thread"},
   };
   const auto found = known.find(error);
   *text = found == known.end() ? "some CUDA error" : found->second;
@@ -277,6 +301,7 @@ CUresult cuCtxGetApiVersion(CUcontext, unsigned* version) {
 
 CUresult cuCtxSynchronize() {
   ENTER("cuCtxSynchronize");
+  ADMIT(admits_waiting_for_all());
   emulated_cuda::drain_all();
   return CUDA_SUCCESS;
 }

@@ -22,6 +22,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace emulated_cuda {
@@ -33,11 +34,19 @@ struct Range {
 };
 
 struct Stream;
+struct Capture;
+
+// Where a stream or event stands in a capture: behind these nodes of its graph.
+struct Position {
+  std::shared_ptr<Capture> capture;  // null outside of one
+  std::vector<std::size_t> after;
+};
 
 struct Event {
   Stream* stream = nullptr;     // of the last record
   std::uint64_t recorded = 0;   // how often it was recorded
   std::uint64_t completed = 0;  // how many of these records have been reached
+  Position captured;            // of the last record, if that was captured
 };
 
 struct Work {
@@ -51,6 +60,25 @@ struct Work {
 struct Stream {
   std::deque<Work> queue;
   bool busy = false;  // some thread runs its first work
+  bool blocking = true;  // it and the null stream wait for each other
+  Position captured;
+};
+
+// What was captured: work, and which work has to come before it.
+struct Node {
+  Work work;
+  std::vector<std::size_t> after;
+};
+
+using Graph = std::vector<Node>;
+
+struct Capture {
+  Stream* origin;
+  std::thread::id thread;
+  CUstreamCaptureMode mode;
+  Graph graph;
+  bool is_invalid = false;
+  bool has_ended = false;
 };
 
 struct Allocation {
@@ -66,6 +94,9 @@ struct State {
   std::set<Stream*> streams;
   std::set<Event*> events;
   Stream null_stream;
+  std::vector<std::shared_ptr<Capture>> captures;  // that have not ended
+  std::map<CUgraph, std::shared_ptr<const Graph>> graphs;
+  std::map<CUgraphExec, std::shared_ptr<const Graph>> graph_execs;
   int modules = 0;
   int primary_retains = 0;
   bool initialised = false;
@@ -81,6 +112,7 @@ struct State {
   long copies = 0;
   long pageable_copies = 0;
   long launches = 0;
+  long graph_launches = 0;
   std::vector<std::string> faults;
 };
 
@@ -103,11 +135,26 @@ bool is_pending(const void* begin, std::size_t bytes);
 void enqueue(Stream* stream, Work work);
 void drain(Stream* stream);  // runs all that is queued on it, and what that waits for
 void drain_all();
+void drain_blocking();  // the streams that the null stream waits for
+
+// Rules of capturing. Each returns 0, or the error of a call that breaks them; what breaks them invalidates captures.
+int admits_work(Stream* stream);     // may something be put onto this stream
+int admits_waiting(Stream* stream);  // may somebody wait for this stream, or ask how far it is
+int admits_waiting(Event* event);
+int admits_waiting_for_all();        // may somebody wait for the whole device
+int admits_null_stream();            // may the null stream be used
+int admits_unsafe_call();            // may this thread do what a graph cannot hold, as allocating memory
+bool capture_work(Stream* stream, Work& work);  // true if the stream is captured. The caller holds the lock
+bool capture_record(Stream* stream, Event* event);
+int capture_wait(Stream* stream, Event* event, bool& is_captured);
+void abandon_capture(Stream* stream);  // which is being destroyed
 
 }  // namespace emulated_cuda
 
 #define ENTER(name)                                                                     \
   if (const int status = emulated_cuda::entered(name, true)) return static_cast<CUresult>(status)
+#define ADMIT(check) \
+  if (const int status = emulated_cuda::check) return static_cast<CUresult>(status)
 #define ENTER_WITHOUT_CONTEXT(name)                                                     \
   if (const int status = emulated_cuda::entered(name, false)) return static_cast<CUresult>(status)
 #define ENTER_CLEANUP(name)                                                             \

@@ -103,6 +103,7 @@ extern "C" {
 
 CUresult cuMemAlloc(CUdeviceptr* address, std::size_t bytes) {
   ENTER("cuMemAlloc");
+  ADMIT(admits_unsafe_call());
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   *address = allocate(state().device_memory, bytes, 0);
   return CUDA_SUCCESS;
@@ -110,17 +111,20 @@ CUresult cuMemAlloc(CUdeviceptr* address, std::size_t bytes) {
 
 CUresult cuMemFree(CUdeviceptr address) {
   ENTER_CLEANUP("cuMemFree");
+  ADMIT(admits_unsafe_call());
   return static_cast<CUresult>(release(state().device_memory, address, "cuMemFree"));
 }
 
 CUresult cuMemGetInfo(std::size_t* available, std::size_t* total) {
   ENTER("cuMemGetInfo");
+  ADMIT(admits_unsafe_call());
   *available = *total = std::size_t{8} << 30;
   return CUDA_SUCCESS;
 }
 
 CUresult cuMemHostAlloc(void** address, std::size_t bytes, unsigned flags) {
   ENTER("cuMemHostAlloc");
+  ADMIT(admits_unsafe_call());
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   *address = reinterpret_cast<void*>(allocate(state().host_memory, bytes, flags));
   return CUDA_SUCCESS;
@@ -128,6 +132,7 @@ CUresult cuMemHostAlloc(void** address, std::size_t bytes, unsigned flags) {
 
 CUresult cuMemFreeHost(void* address) {
   ENTER_CLEANUP("cuMemFreeHost");
+  ADMIT(admits_unsafe_call());
   const auto key = reinterpret_cast<std::uintptr_t>(address);
   return static_cast<CUresult>(release(state().host_memory, key, "cuMemFreeHost"));
 }
@@ -144,8 +149,9 @@ CUresult cuMemHostGetDevicePointer(CUdeviceptr* device, void* host, unsigned) {
 
 CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, std::size_t bytes) {
   ENTER("cuMemcpyHtoD");
+  ADMIT(admits_null_stream());
   if (!is_on_device(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  drain_all();
+  drain_blocking();
   count_copy(false);
   std::memcpy(reinterpret_cast<void*>(to), from, bytes);
   return CUDA_SUCCESS;
@@ -153,8 +159,9 @@ CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, std::size_t bytes) {
 
 CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, std::size_t bytes) {
   ENTER("cuMemcpyDtoH");
+  ADMIT(admits_null_stream());
   if (!is_on_device(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  drain_all();
+  drain_blocking();
   count_copy(false);
   std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
   return CUDA_SUCCESS;
@@ -164,9 +171,11 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, std::size_t bytes, 
   ENTER("cuMemcpyHtoDAsync");
   Stream* stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
   if (!is_on_device(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
   void* target = reinterpret_cast<void*>(to);
   const bool pinned = is_pinned(from, bytes);
+  if (!pinned) ADMIT(admits_waiting(stream));
   count_copy(!pinned);
   if (pinned) {
     enqueue_copy(stream, target, from, bytes, to, from);
@@ -182,9 +191,11 @@ CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, std::size_t bytes, CUstre
   ENTER("cuMemcpyDtoHAsync");
   Stream* stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
   if (!is_on_device(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
   const void* source = reinterpret_cast<const void*>(from);
   const bool pinned = is_pinned(to, bytes);
+  if (!pinned) ADMIT(admits_waiting(stream));
   count_copy(!pinned);
   if (pinned) {
     enqueue_copy(stream, to, source, bytes, from, to);
@@ -197,8 +208,9 @@ CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, std::size_t bytes, CUstre
 
 CUresult cuMemsetD8(CUdeviceptr address, unsigned char value, std::size_t bytes) {
   ENTER("cuMemsetD8");
+  ADMIT(admits_null_stream());
   if (!is_on_device(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  drain_all();
+  drain_blocking();
   std::memset(reinterpret_cast<void*>(address), value, bytes);
   return CUDA_SUCCESS;
 }

@@ -67,6 +67,7 @@ extern "C" {
 
 CUresult cuModuleLoadDataEx(CUmodule* handle, const void* image, unsigned, CUjit_option*, void**) {
   ENTER("cuModuleLoadData");
+  ADMIT(admits_unsafe_call());
   const bool is_code = std::memcmp(image, "\x7f""ELF", 4) == 0 || std::memcmp(image, "//", 2) == 0;
   const char* path = std::getenv("EMULATED_CUDA_KERNELS");
   void* library = is_code && path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
@@ -121,6 +122,7 @@ CUresult cuLaunchKernel(
   ENTER("cuLaunchKernel");
   Stream* stream = stream_of(stream_handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
   const cuda_on_cpu::Launch launch = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, 0};
   if (!can_be_launched(launch.grid, launch.block, shared_bytes)) return CUDA_ERROR_INVALID_VALUE;
   const Function function = *reinterpret_cast<Function*>(handle);
@@ -129,7 +131,7 @@ CUresult cuLaunchKernel(
   if (arguments->empty()) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
   {
     const std::lock_guard lock(state().mutex);
-    ++state().launches;
+    if (!stream->captured.capture) ++state().launches;
   }
   enqueue(stream, {[=] {
             std::vector<void*> addresses;

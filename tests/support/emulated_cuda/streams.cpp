@@ -85,8 +85,9 @@ bool is_pending(const void* begin, std::size_t bytes) {
 }
 
 void enqueue(Stream* stream, Work work) {
-  if (stream == &state().null_stream) drain_all();  // it waits for all others, and they for it
+  if (stream == &state().null_stream) drain_blocking();  // it waits for those, and they for it
   std::unique_lock lock(state().mutex);
+  if (capture_work(stream, work)) return;
   stream->queue.push_back(std::move(work));
   if (stream == &state().null_stream || order() == Order::EARLY) drain_locked(stream, lock);
   if (order() == Order::RANDOM) run_some(lock);
@@ -95,6 +96,13 @@ void enqueue(Stream* stream, Work work) {
 void drain(Stream* stream) {
   std::unique_lock lock(state().mutex);
   drain_locked(stream, lock);
+}
+
+void drain_blocking() {
+  std::unique_lock lock(state().mutex);
+  for (Stream* stream : waiting()) {
+    if (stream->blocking) drain_locked(stream, lock);
+  }
 }
 
 void drain_all() {
@@ -120,9 +128,10 @@ Event* event_of(CUevent handle) {
 
 extern "C" {
 
-CUresult cuStreamCreate(CUstream* handle, unsigned) {
+CUresult cuStreamCreate(CUstream* handle, unsigned flags) {
   ENTER("cuStreamCreate");
   auto* stream = new Stream;
+  stream->blocking = !(flags & CU_STREAM_NON_BLOCKING);
   const std::lock_guard lock(state().mutex);
   state().streams.insert(stream);
   *handle = reinterpret_cast<CUstream>(stream);
@@ -133,6 +142,7 @@ CUresult cuStreamDestroy(CUstream handle) {
   ENTER_CLEANUP("cuStreamDestroy");
   Stream* stream = handle ? stream_of(handle) : nullptr;
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  abandon_capture(stream);
   drain(stream);
   const std::lock_guard lock(state().mutex);
   state().streams.erase(stream);
@@ -147,6 +157,7 @@ CUresult cuStreamSynchronize(CUstream handle) {
   ENTER("cuStreamSynchronize");
   Stream* stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_waiting(stream));
   drain(stream);
   return CUDA_SUCCESS;
 }
@@ -155,6 +166,7 @@ CUresult cuStreamQuery(CUstream handle) {
   ENTER("cuStreamQuery");
   Stream* stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_waiting(stream));
   const std::lock_guard lock(state().mutex);
   return stream->queue.empty() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
@@ -164,6 +176,10 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned) {
   Stream* stream = stream_of(handle);
   Event* event = event_of(event_handle);
   if (!stream || !event) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
+  bool is_captured = false;
+  ADMIT(capture_wait(stream, event, is_captured));
+  if (is_captured) return CUDA_SUCCESS;
   Work wait;
   wait.awaited = event;
   {
@@ -179,6 +195,7 @@ CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {
   ENTER("cuLaunchHostFunc");
   Stream* stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
   enqueue(stream, {[=] { function(data); }});
   return CUDA_SUCCESS;
 }
@@ -206,6 +223,8 @@ CUresult cuEventRecord(CUevent handle, CUstream stream_handle) {
   Stream* stream = stream_of(stream_handle);
   Event* event = event_of(handle);
   if (!stream || !event) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_work(stream));
+  if (capture_record(stream, event)) return CUDA_SUCCESS;
   std::uint64_t record = 0;
   {
     const std::lock_guard lock(state().mutex);
@@ -223,6 +242,7 @@ CUresult cuEventSynchronize(CUevent handle) {
   ENTER("cuEventSynchronize");
   Event* event = event_of(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_waiting(event));
   std::unique_lock lock(state().mutex);
   const std::uint64_t record = event->recorded;
   Stream* stream = event->stream;
@@ -234,6 +254,7 @@ CUresult cuEventQuery(CUevent handle) {
   ENTER("cuEventQuery");
   Event* event = event_of(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
+  ADMIT(admits_waiting(event));
   const std::lock_guard lock(state().mutex);
   return event->completed == event->recorded ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }

@@ -8,24 +8,17 @@ fault in the report of the emulated driver.
 
 from __future__ import annotations
 
-import ctypes
 import json
 from abc import ABC, abstractmethod
 from enum import Enum, IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+from stand_in_execution import SCRATCH_BYTES, DeviceMemory, ExecutionContext, needs_context
 
 __version__ = "10.3.0"
 
 MAGIC = b"stand-in plan\n"
-SCRATCH_BYTES = 4096
-HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-_driver = ctypes.CDLL("libcuda.so.1")
-_driver.emulated_cuda_covers.argtypes = (ctypes.c_uint64, ctypes.c_size_t)
-_driver.cuLaunchHostFunc.argtypes = (ctypes.c_void_p, HOST_FUNCTION, ctypes.c_void_p)
 
 
 def write_plan(graph: bytes, batches: tuple[int, ...] = (1, 1, 1), **changes: Any) -> bytes:
@@ -33,7 +26,9 @@ def write_plan(graph: bytes, batches: tuple[int, ...] = (1, 1, 1), **changes: An
 
     Args:
         changes: `fails`: a plan that loads and cannot be executed; `input_type`: another type than the graph's;
-            `outputs`: names of those that it returns, where these are not all.
+            `outputs`: names of those that it returns, where these are not all; `uncapturable`: it cannot be recorded;
+            `auxiliary`: it computes on a stream of its own, which joins the given one, or with "unjoined" does not when
+            it is recorded.
     """
     return MAGIC + json.dumps({"batches": batches, **changes}).encode() + b"\n" + graph
 
@@ -61,6 +56,12 @@ class DataType(Enum):
 class TensorIOMode(Enum):
     INPUT = 1
     OUTPUT = 2
+
+
+class ExecutionContextAllocationStrategy(Enum):
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
 
 
 class NetworkDefinitionCreationFlag(IntEnum):
@@ -132,7 +133,7 @@ class Builder:
     create_optimization_profile = OptimizationProfile
 
     def __init__(self, logger: ILogger) -> None:
-        _needs_context("Builder")
+        needs_context("Builder")
         self.logger = logger
 
     def create_network(self, flags: int) -> Network:
@@ -144,7 +145,7 @@ class Builder:
 
 class Runtime:
     def __init__(self, logger: ILogger) -> None:
-        _needs_context("Runtime")
+        needs_context("Runtime")
         self._logger = logger
         self.engine_host_code_allowed = False
         self.DLA_core = -1
@@ -175,7 +176,7 @@ class Engine:
         self.outputs = [tensor for tensor in self.session.get_outputs() if kept is None or tensor.name in kept]
         tensors += [(TensorIOMode.OUTPUT, tensor) for tensor in self.outputs]
         self._tensors = {tensor.name: (mode, tensor) for mode, tensor in tensors}
-        self._weights = _DeviceMemory("weights")
+        self._weights = DeviceMemory("weights")
 
     @property
     def num_io_tensors(self) -> int:
@@ -199,90 +200,21 @@ class Engine:
         assert profile == 0
         return [(count, *self.get_tensor_shape(name)[1:]) for count in self.head["batches"]]
 
-    def create_execution_context(self) -> ExecutionContext | None:
+    @property
+    def device_memory_size_v2(self) -> int:
+        return SCRATCH_BYTES
+
+    def create_execution_context(
+        self, strategy: ExecutionContextAllocationStrategy | None = None
+    ) -> ExecutionContext | None:
         try:
-            return ExecutionContext(self)
+            return ExecutionContext(self, is_given_memory=strategy is not None and strategy.name == "USER_MANAGED")
         except MemoryError:
-            self.logger.log(Severity.ERROR, "ICudaEngine: Error Code 2: OutOfMemory (Requested size was 4096 bytes.)")
+            self.say("ICudaEngine: Error Code 2: OutOfMemory (Requested size was 4096 bytes.)")
             return None
 
-
-class ExecutionContext:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._scratch = _DeviceMemory("scratch")
-        self._addresses: dict[str, int] = {}
-        self._shape: tuple[int, ...] | None = None
-        self._callbacks: dict[int, Any] = {}  # the driver holds their addresses
-        self._done: set[int] = set()
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        fewest, _, most = self._engine.head["batches"]
-        whole = self._engine.get_tensor_shape(name)
-        fits = len(shape) == len(whole) and fewest <= shape[0] <= most
-        fits = fits and all(wanted in (-1, got) for wanted, got in zip(whole, shape, strict=True))
-        if not fits:
-            return self._refuse(f"Static dimension mismatch while setting input shape for {name}")
-        self._shape = tuple(shape)
-        return True
-
-    def set_tensor_address(self, name: str, memory: int) -> bool:
-        if name not in [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]:
-            return self._refuse(f"Given invalid tensor name: {name}")
-        self._addresses[name] = memory
-        return True
-
-    def execute_async_v3(self, stream_handle: int) -> bool:
-        session, names = self._engine.session, [output.name for output in self._engine.outputs]
-        image = session.get_inputs()[0].name
-        missing = {image, *names} - self._addresses.keys()
-        if missing or self._shape is None or self._engine.head.get("fails"):
-            return self._refuse(f"Neither address or allocator is set for {sorted(missing)}")
-        shape, addresses, done = self._shape, dict(self._addresses), self._done
-        for number in tuple(done):  # they have returned
-            done.discard(number)
-            del self._callbacks[number]
-        number = max(self._callbacks, default=0) + 1
-
-        def work(_: int | None) -> None:
-            try:
-                batch = np.ctypeslib.as_array(_bytes_at(addresses[image], int(np.prod(shape)))).reshape(shape)
-                for name, result in zip(names, session.run(names, {image: batch}), strict=True):
-                    _bytes_at(addresses[name], result.nbytes)[:] = np.ascontiguousarray(result).tobytes()
-            except Exception as exc:  # nothing may leave a callback of the driver
-                _fault(f"execution: {type(exc).__name__}: {exc}")
-            finally:
-                done.add(number)
-
-        self._callbacks[number] = HOST_FUNCTION(work)
-        if _driver.cuLaunchHostFunc(stream_handle, self._callbacks[number], None) != 0:
-            del self._callbacks[number]
-            return self._refuse("Cuda Runtime (an illegal memory access was encountered)")
-        return True
-
-    def __del__(self) -> None:
-        if len(getattr(self, "_callbacks", ())) > len(getattr(self, "_done", ())):
-            _fault("an execution context was destroyed while its work waits")
-
-    def _refuse(self, reason: str) -> bool:
-        text = f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error ({reason})"
-        self._engine.logger.log(Severity.ERROR, text)
-        return False
-
-
-class _DeviceMemory:
-    """Memory that TensorRT itself takes: it is freed in a current context, or it is a fault."""
-
-    def __init__(self, purpose: str) -> None:
-        self._purpose = purpose
-        address = ctypes.c_uint64()
-        if _driver.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(SCRATCH_BYTES)) != 0:
-            raise MemoryError
-        self._address = address
-
-    def __del__(self) -> None:
-        if hasattr(self, "_address"):
-            _driver.cuMemFree_v2(self._address)  # without a current context the driver reports it
+    def say(self, error: str) -> None:
+        self.logger.log(Severity.ERROR, error)
 
 
 def _session(graph: bytes) -> Any:
@@ -297,20 +229,3 @@ def _session(graph: bytes) -> Any:
 def _sizes(tensor: Any) -> tuple[int, ...]:
     """Its shape; -1 where it is open."""
     return tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
-
-
-def _needs_context(what: str) -> None:
-    current = ctypes.c_void_p()
-    _driver.cuCtxGetCurrent(ctypes.byref(current))
-    if not current:
-        _fault(f"{what} was made without a current context")
-
-
-def _bytes_at(address: int, count: int) -> Any:
-    if not _driver.emulated_cuda_covers(address, count):
-        raise ValueError(f"{count} bytes at {address:#x} are not the device's")
-    return (ctypes.c_uint8 * count).from_address(address)
-
-
-def _fault(text: str) -> None:
-    _driver.emulated_cuda_fault(text.encode())
