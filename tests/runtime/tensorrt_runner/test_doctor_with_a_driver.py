@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 pytestmark = pytest.mark.rung(7)
 
 COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
