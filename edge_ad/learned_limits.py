@@ -14,6 +14,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.frame import ImageArray
 from edge_ad.preprocess import ModelInput
 from edge_ad.sharpness import LOWEST, sharpness
 from edge_ad.specs import UsabilityLimits
@@ -21,7 +22,9 @@ from edge_ad.usability import EVERY_LINE, SHARE, colour_extremes, has_one_colour
 
 MIN_IMAGES = 5  # to say anything about sharpness
 MANY_IMAGES = 20  # from which on the margin is not widened
-BLUR_MARGIN = 2.5  # least ratio of the lowest sharpness among the good frames to the limit (README says what it does)
+MOTION_STEPS = {(0, 1): 9, (1, 0): 9, (1, 1): 7, (1, -1): 7}  # about 9 pixels in all directions: blur to be noticed
+MOTION_QUANTILE, MOTION_RESERVE = 0.95, 1.15  # of the good frames, and for directions in between
+LEAST_MARGIN, MOST_MARGIN = 2.0, 3.0  # of the lowest sharpness among the good frames to the limit
 SPREAD_POWER = 1.5  # of median to lowest sharpness: where good frames differ much, others differ more
 STRAY_RATIO = 3.0  # below the median by this, and seldom: a blurred picture among the good ones
 STRAY_SHARE = 0.05
@@ -34,12 +37,14 @@ class FrameLooks:
 
     Attributes:
         sharpness: see `edge_ad.sharpness`; None where it cannot be told.
+        moved: the highest sharpness that it has when it is blurred by a motion of about 9 pixels, of four directions.
         bright: grey level that all but 0.1 % of the pixels stay at or below, in their strongest colour.
         dark: grey level that all but 0.1 % of the pixels stay at or above, in their weakest colour.
         one_colour: whether all pixels are the same.
     """
 
     sharpness: float | None
+    moved: float | None
     bright: int
     dark: int
     one_colour: bool
@@ -51,7 +56,11 @@ def looks_of(model_input: ModelInput) -> FrameLooks:
     highest, lowest = colour_extremes(image)
     rank = int((1 - SHARE) * highest.size)
     return FrameLooks(
-        sharpness(image), 255 - _ranked(255 - highest, rank), _ranked(lowest, rank), has_one_colour(image)
+        sharpness(image),
+        _moved_sharpness(image),
+        255 - _ranked(255 - highest, rank),
+        _ranked(lowest, rank),
+        has_one_colour(image),
     )
 
 
@@ -84,17 +93,18 @@ def learn_limits(frames: Sequence[FrameLooks]) -> Learned:
     one_colour = _usual(sum(frame.one_colour for frame in frames), len(frames))
     if one_colour:
         notes.append("good frames of one colour are usual: a camera that gives no picture is not seen")
-    measured = [
-        frame.sharpness
-        for frame in frames
-        if frame.sharpness is not None and frame.bright >= black and frame.dark <= saturated
-    ]
-    least = _sharpness_min(measured, len(frames), notes)
+    visible = [frame for frame in frames if frame.bright >= black and frame.dark <= saturated]
+    measured = [frame.sharpness for frame in visible if frame.sharpness is not None]
+    moved = [frame.moved for frame in visible if frame.moved is not None]
+    least = _sharpness_min(measured, moved, len(frames), notes)
     return Learned(UsabilityLimits(len(frames), least, black, saturated, one_colour), tuple(notes))
 
 
-def _sharpness_min(measured: list[float], frames: int, notes: list[str]) -> float | None:
-    """The least sharpness that is no blur; None, and why in `notes`, where good frames do not tell."""
+def _sharpness_min(measured: list[float], moved: list[float], frames: int, notes: list[str]) -> float | None:
+    """The least sharpness that is no blur; None, and why in `notes`, where good frames do not tell.
+
+    It lies where motion would bring good frames, but never near them.
+    """
     if len(measured) < max(MIN_IMAGES, frames / 2):
         notes.append(
             f"blur is not looked for: of {frames} good images {len(measured)} show enough structure to measure"
@@ -107,7 +117,9 @@ def _sharpness_min(measured: list[float], frames: int, notes: list[str]) -> floa
     if strays > STRAY_SHARE * len(measured):
         kept, strays = measured, 0
     lowest = min(kept)
-    margin = max(BLUR_MARGIN, (middle / lowest) ** SPREAD_POWER) * max(1.0, (MANY_IMAGES / len(measured)) ** 0.5)
+    noticed = MOTION_RESERVE * sorted(moved)[int(MOTION_QUANTILE * (len(moved) - 1))] if moved else 0.0
+    margin = min(max(lowest / noticed, LEAST_MARGIN), MOST_MARGIN) if noticed else MOST_MARGIN
+    margin = max(margin, (middle / lowest) ** SPREAD_POWER) * max(1.0, (MANY_IMAGES / len(measured)) ** 0.5)
     limit: float = lowest / margin
     if limit <= 2 * LOWEST:
         notes.append(
@@ -122,6 +134,21 @@ def _sharpness_min(measured: list[float], frames: int, notes: list[str]) -> floa
         f" {lowest:.2g} to {max(kept):.2g}"
     )
     return limit
+
+
+def _moved_sharpness(image_hwc: ImageArray) -> float | None:
+    found = []
+    for (dy, dx), steps in MOTION_STEPS.items():
+        height, width = image_hwc.shape[0] - dy * (steps - 1), image_hwc.shape[1] - abs(dx) * (steps - 1)
+        if min(height, width) < 1:
+            return None
+        left = (steps - 1) * (dx < 0)
+        total = np.zeros((height, width, 3), np.uint16)
+        for step in range(steps):
+            top, start = step * dy, left + step * dx
+            total += image_hwc[top : top + height, start : start + width]
+        found.append(sharpness(((total + steps // 2) // steps).astype(np.uint8)))
+    return max((value for value in found if value is not None), default=None)
 
 
 def _usual_end(levels: list[int], limit: int, end: Callable[[Sequence[int]], int]) -> int:

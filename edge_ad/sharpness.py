@@ -28,7 +28,7 @@ MIN_SIDE = 2 * (2 * COARSE + 4 * PARTS)  # pixels; parts would be smaller than 4
 NOISE_GAIN = 6.0  # energy that 2a - b - c has for noise of energy 1
 NOISE_LEFT = 0.05  # of the noise, which its estimate may miss; fine detail below cannot be told from none
 STRUCTURE = 3.0  # times the energy of the noise; a part with less of it tells nothing
-LEAST_NOISE = 1.0  # rounding to grey levels alone: 12 values of variance 1/12
+LEAST_NOISE = 12.0  # rounding to grey levels alone, alike in 12 neighbouring values of a smooth picture: 12**2 / 12
 LOWEST = (1 / COARSE**2) ** 2
 """Sharpness of a picture that is blurred without limit: its second differences grow with the distance squared."""
 
