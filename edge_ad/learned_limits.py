@@ -26,8 +26,7 @@ MOTION_STEPS = {(0, 1): 9, (1, 0): 9, (1, 1): 7, (1, -1): 7}  # about 9 pixels i
 MOTION_QUANTILE, MOTION_RESERVE = 0.95, 1.15  # of the good frames, and for directions in between
 LEAST_MARGIN, MOST_MARGIN = 2.0, 3.0  # of the lowest sharpness among the good frames to the limit
 SPREAD_POWER = 1.5  # of median to lowest sharpness: where good frames differ much, others differ more
-STRAY_RATIO = 3.0  # below the median by this, and seldom: a blurred picture among the good ones
-STRAY_SHARE = 0.05
+STRAY_RATIO = 3.0  # below the median by this, and not usual: a blurred picture among the good ones
 USUAL_SHARE = 0.1  # of the good frames; and two of them at least, unless there is only one
 
 
@@ -114,7 +113,7 @@ def _sharpness_min(measured: list[float], moved: list[float], frames: int, notes
     middle = median(measured)
     kept = [value for value in measured if value >= middle / STRAY_RATIO]
     strays = len(measured) - len(kept)
-    if strays > STRAY_SHARE * len(measured):
+    if strays > USUAL_SHARE * len(measured):
         kept, strays = measured, 0
     lowest = min(kept)
     noticed = MOTION_RESERVE * sorted(moved)[int(MOTION_QUANTILE * (len(moved) - 1))] if moved else 0.0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from edge_ad.preprocess import Preprocessor
-from edge_ad.sharpness import LOWEST, MIN_SIDE, sharpness
+from edge_ad.sharpness import MIN_SIDE, sharpness
 from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import shown
 
@@ -67,9 +67,8 @@ def test_more_blur_is_less_sharp(seed: int) -> None:
     found = [measured(blurred(picture, sigma)) for sigma in (0.01, 0.8, 1.5, 2.2, 3, 5)]
     assert found == sorted(found, reverse=True)
     assert found[4] < found[0] / 4
-    flat = sharpness(grey_levels(blurred(picture, 25)))
-    assert flat is None or flat < found[3]  # however much it is, it never looks sharp again
-    assert found[5] > LOWEST / 2
+    flat = sharpness(grey_levels(blurred(picture, 15)))  # within a few grey levels
+    assert flat is None or flat < found[0] / 2, "however much it is, it never looks sharp again"
 
 
 @some
@@ -82,7 +81,7 @@ def test_motion_along_one_direction_is_blur(seed: int, axis: int) -> None:
 @some
 @given(seeds, st.integers(0, 3), st.booleans())
 def test_orientation_hardly_counts(seed: int, turns: int, flipped: bool) -> None:
-    """A part that lies wrongly is a defect, and no blur; only every other row is looked at, so it is not quite equal."""
+    """A part that lies wrongly is a defect, not blur; not quite equal, as only every other row is looked at."""
     picture = scene(seed)
     turned = np.rot90(picture[::-1] if flipped else picture, turns)
     assert measured(turned) == pytest.approx(measured(picture), rel=0.3)
