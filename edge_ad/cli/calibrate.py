@@ -94,6 +94,7 @@ def quantize(options: QuantizeOptions) -> None:
     from edge_ad.calibration.usability import learned_from
     from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.specs import UsabilityLimits
 
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)
@@ -101,7 +102,9 @@ def quantize(options: QuantizeOptions) -> None:
     notes: tuple[str, ...] = ()
     if bundle.manifest.usability is None:
         learned = learned_from(open_dataset(options.data).train, bundle.manifest.preprocess, watching("good images"))
-        if learned.limits.images:
+        # Whether black frames are how the line looks is for `threshold` to say: on them nothing can be calibrated.
+        ordinary = UsabilityLimits(learned.limits.images, learned.limits.sharpness_min)
+        if learned.limits.images and learned.limits == ordinary:
             bundle, notes = bundle.with_usability(learned.limits), learned.notes
     try:
         made = quantize_bundle(bundle, options, _tools(bundle, options))
