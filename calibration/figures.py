@@ -16,6 +16,7 @@ from edge_ad.metrics.ranking import Operation, auroc, average_precision, best_f1
 ThresholdSource = Literal["given", "study", "bundle", "best_f1"]
 SOURCES: tuple[ThresholdSource, ...] = ("given", "study", "bundle", "best_f1")
 """Where a threshold can come from, the one to use first."""
+SHOWN_UNUSABLE = 3
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ def _notes(figures: Figures, judged: Judged) -> list[str]:
             f"{len(lost)} of {len(judged.results)} images could not be judged ({len(lost) - bad} good, {bad} defective)"
             " and count in no figure"
         )
+        unusable = [result for result in lost if result.status == "unusable"]
+        if unusable:
+            named = "; ".join(f"{result.name}: {result.reason}" for result in unusable[:SHOWN_UNUSABLE])
+            more = ", and more" if len(unusable) > SHOWN_UNUSABLE else ""
+            notes.append(f"{len(unusable)} of them would be unusable on the line: {named}{more}")
     if figures.unmasked:
         notes.append(f"{figures.unmasked} defective images have no mask and are left out of the pixel figures")
     if judged.empty_masks:

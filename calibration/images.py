@@ -17,8 +17,8 @@ from edge_ad.datasets import Dataset, Sample, open_dataset, read_image
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
-from edge_ad.usability import unusable_input
+from edge_ad.specs import PreprocessSpec, UsabilityLimits
+from edge_ad.usability import EVERY_LINE, unusable_input
 
 HELD_OUT = Fraction(1, 5)
 ENOUGH_IMAGES = 300  # fewer calibrate as well, with a warning
@@ -118,10 +118,18 @@ class CalibrationImages:
         samples: the images.
         spec: how the model sees a frame.
         watch: passes the samples on and may show how far they are.
+        limits: which images show too little.
     """
 
-    def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = lambda samples: samples) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        spec: PreprocessSpec,
+        watch: Watch = lambda samples: samples,
+        limits: UsabilityLimits = EVERY_LINE,
+    ) -> None:
         self.samples = tuple(samples)
+        self.limits = limits
         self.spec = spec
         self._watch = watch
         self._names = names_of(self.samples)
@@ -139,7 +147,7 @@ class CalibrationImages:
                 except ImageError as exc:
                     self._unreadable[name] = str(exc).removeprefix(f"picture {sample.image}: ")
                     continue
-                reason = unusable_input(model_input)
+                reason = unusable_input(model_input, self.limits)
                 if reason is not None:
                     self._unusable[name] = reason
                     continue
@@ -167,7 +175,7 @@ class CalibrationImages:
 
     @property
     def unusable(self) -> tuple[tuple[str, str], ...]:
-        """Name and reason of each image that shows nothing: black, saturated, one colour."""
+        """Name and reason of each image that shows nothing: black, saturated, one colour, blurred."""
         return tuple(self._unusable.items())
 
     @property

@@ -147,7 +147,9 @@ def _subject(
         names = tuple(layer.name for layer in graph.layers)
         return Subject(names, partial(with_half, graph), lambda half: tools.open_graph(rounded_to_half(half))), 0
     tools.say(f"note: {chosen.drawn}")
-    images = CalibrationImages(chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"))
+    images = CalibrationImages(
+        chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"), bundle.usability
+    )
     key = cache_key(
         graph=float_graph,
         images_sha256=content_sha256(chosen.calibration),

@@ -18,14 +18,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.manifest import Manifest
-from edge_ad.specs import Precision, Thresholds
+from edge_ad.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
@@ -99,6 +99,15 @@ class Bundle:
     def thresholds(self, precision: Precision) -> Thresholds:
         """Thresholds of a precision: its own, or else those of the bundle."""
         return self.manifest.precision_thresholds.get(precision, self.manifest.thresholds)
+
+    @property
+    def usability(self) -> UsabilityLimits:
+        """From what on a frame shows too little to be judged: learned, or else what suits every line."""
+        return self.manifest.usability or UsabilityLimits()
+
+    def with_usability(self, limits: UsabilityLimits) -> Bundle:
+        """This bundle with other limits. On disk nothing changes until `write_changed` writes it."""
+        return replace(self, manifest=replace(self.manifest, usability=limits))
 
     def model_file(self, precision: Precision) -> str:
         """Name of the ONNX graph of a precision. Raises: BundleError when the bundle does not hold it."""

@@ -13,6 +13,7 @@ from edge_ad.specs import (
     RangeMethod,
     TensorSpec,
     Thresholds,
+    UsabilityLimits,
 )
 from edge_ad.validation import strict
 
@@ -111,6 +112,7 @@ class Manifest:
         quantization: how those of lower precision were made; none for a precision without a record.
         thresholds: of fp32, and of each precision that has none of its own.
         precision_thresholds: of the precisions that have their own.
+        usability: which frames show too little to be judged, learned from good ones; None where nobody has shown any.
         openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
         parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
         files: SHA-256 of every file but the manifest and its checksum.
@@ -129,6 +131,7 @@ class Manifest:
     thresholds: Thresholds = field(default_factory=Thresholds)
     precision_thresholds: dict[Precision, Thresholds] = field(default_factory=dict)
     quantization: dict[Precision, Quantization] = field(default_factory=dict)
+    usability: UsabilityLimits | None = None
     openvino_ir: dict[Precision, str] = field(default_factory=dict)
     parity: Parity | None = None
     openvino_ir_parity: Parity | None = None

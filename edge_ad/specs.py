@@ -131,6 +131,37 @@ class Thresholds:
     image_origin: ThresholdOrigin | None = None
 
 
+@strict
+@dataclass(frozen=True)
+class UsabilityLimits:
+    """From what on a frame shows too little to be judged. What was learned lies far beyond all good frames.
+
+    Attributes:
+        images: good images that the limits were learned from; 0 for those that suit every line.
+        sharpness_min: least sharpness (`edge_ad.sharpness`); None where blur is not looked for.
+        black_below: grey level, 0..255; a frame is black when 99.9 % of its pixels are below in all colours. 0 where
+            the good frames are black, so that no frame is too dark.
+        saturated_above: grey level, 0..255; a frame is saturated when 99.9 % of its pixels are above in all colours.
+            255 where the good frames are white.
+        one_colour: whether a frame of one colour shows something, as where the good frames are black or white.
+    """
+
+    images: int = 0
+    sharpness_min: float | None = None
+    black_below: int = 10  # sensor noise of a covered lens stays below, the darkest usable scene is far above
+    saturated_above: int = 245
+    one_colour: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for numbers that are none of images, sharpness or grey levels."""
+        if self.images < 0:
+            raise ValueError("images: wanted at least 0")
+        if self.sharpness_min is not None and self.sharpness_min <= 0:
+            raise ValueError("sharpness_min: wanted a number above 0")
+        if not (0 <= self.black_below <= 255 and 0 <= self.saturated_above <= 255):
+            raise ValueError("black_below and saturated_above: wanted grey levels, 0 to 255")
+
+
 def contract(
     height: int, width: int, patch_hw: tuple[int, int], batch: int | None
 ) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:

@@ -56,6 +56,7 @@ class Detector:
         self.max_batch = max_batch
         self._engine = engine
         self._preprocess = Preprocessor(bundle.manifest.preprocess)
+        self._usability = bundle.usability
 
     def __enter__(self) -> Detector:
         """Load the engine and judge one made-up frame, so that the first real one is as fast as the others."""
@@ -64,7 +65,8 @@ class Detector:
             self._preprocess = self._engine.preprocessor(self.bundle.manifest.preprocess)
             height, width = self.bundle.manifest.preprocess.size_hw
             ramp = np.add.outer(np.arange(2 * height), np.arange(2 * width)).astype(np.uint8)
-            maps = self.judge(np.repeat(ramp[:, :, None], 3, axis=2)).maps
+            prepared = self.prepare(np.repeat(ramp[:, :, None], 3, axis=2))  # usable or not
+            maps = self.conclude(prepared, self.infer([prepared])).maps
             if maps is not None:
                 find_regions(maps.anomaly_map, maps.patch_map, maps.geometry, 0.0)
         except BaseException:
@@ -99,7 +101,8 @@ class Detector:
             image_hwc: (H, W, 3) uint8, any size.
             color_order: `rgb`, or `bgr` for pictures that come from OpenCV.
 
-        Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing.
+        Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing,
+            or is far blurrier than the line's good ones.
 
         Raises: ImageError for an array that is no such image; EngineError.
         """
@@ -125,10 +128,10 @@ class Detector:
         began = time.perf_counter()
         model_input = self._preprocess(image_hwc, color_order)
         took_ms = (time.perf_counter() - began) * 1e3
-        return Prepared(model_input, took_ms, unusable_input(model_input))
+        return Prepared(model_input, took_ms, unusable_input(model_input, self._usability))
 
     def unusable(self, prepared: Prepared, *, thresholds: Thresholds | None = None) -> Verdict:
-        """The verdict of a frame that shows nothing, which is not to be inferred."""
+        """The verdict of a frame that shows too little, which is not to be inferred."""
         return Verdict(
             "unusable",
             threshold=(thresholds or self.thresholds).image,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
@@ -69,6 +69,7 @@ class RunOptions:
         max_miss_rate: share of late and skipped frames from which on the run has failed.
         batch: frames that the engine takes at once.
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT.
+        blur_check: `bundle` calls frames unusable that are far blurrier than the bundle allows; `off` judges them.
         dla: core of its deep learning accelerator; for TensorRT.
     """
 
@@ -91,6 +92,7 @@ class RunOptions:
     batch: Annotated[int, Field(gt=0, le=64)] = 1
     device: Annotated[int, Field(ge=0)] = 0
     dla: Annotated[int, Field(ge=0)] | None = None
+    blur_check: Literal["bundle", "off"] = "bundle"
 
 
 def run_options(values: dict[str, Any], where: str) -> RunOptions:

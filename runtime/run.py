@@ -8,11 +8,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType, TracebackType
 from typing import TextIO
 
+from edge_ad.bundle import Bundle
 from edge_ad.errors import SourceError
 from edge_ad.frame import FrameSource
 from edge_ad.geometry import place
@@ -49,8 +50,11 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
 
     Raises: EdgeAdError.
     """
+    bundle = Bundle.read(options.bundle)
+    if options.blur_check == "off":
+        bundle = bundle.with_usability(replace(bundle.usability, sharpness_min=None))
     detector = open_detector(
-        options.bundle,
+        bundle,
         engine=options.engine,
         precision=options.precision,
         threshold=options.threshold,

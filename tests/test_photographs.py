@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 from scipy.stats import spearmanr
 
 from edge_ad.bundle import Bundle
+from edge_ad.calibration.usability import learned_from
 from edge_ad.cli.main import main
+from edge_ad.datasets import open_dataset
 from edge_ad.pictures import read_picture
+from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.detector import open_detector
+from edge_ad.specs import PreprocessSpec
+from edge_ad.usability import unusable_input
 
 LARGEST_DIFFERENCE = 0.01
 RANK_CORRELATION = 0.999
@@ -108,3 +115,33 @@ def test_int8_agrees_with_float_on_cookies(
     assert figures["flips_beyond_noise"] == 0, figures["flips"]
     assert figures["map_correlation"] >= 0.98
     assert record.layers >= 0.8 * (record.layers + len(record.float_layers))
+
+
+@pytest.mark.parametrize("name", ["cookies", "aliens"])
+def test_blurred_photographs_are_unusable_and_no_other_ones(shared: Path, name: str) -> None:
+    """Limits from the training pictures: no good and no defective one is refused, nearly all blurred ones are."""
+    spec = PreprocessSpec(288, 288, "shorter_side_crop", resize=288)
+    dataset = open_dataset(shared / "data" / name)
+    limits = learned_from(dataset.train, spec).limits
+    preprocess = Preprocessor(spec, threads=1)
+    refused: dict[str, list[bool]] = {}
+    for sample in dataset.test[::2]:
+        model_input = preprocess(read_picture(str(sample.image)))
+        image = model_input.image_hwc
+        changed = {
+            "as it is": image,
+            "dimmed": (image * 0.4).astype(np.uint8),
+            "turned": np.rot90(image).copy(),
+            "Gaussian, 3 px": gaussian_filter(image, (3, 3, 0)),
+            "motion, 9 px across": uniform_filter1d(image, 9, axis=1),
+            "motion, 9 px down": uniform_filter1d(image, 9, axis=0),
+        }
+        for change, picture in changed.items():
+            reason = unusable_input(replace(model_input, image_hwc=picture), limits)
+            refused.setdefault(change, []).append(reason is not None)
+    shares = {change: float(np.mean(found)) for change, found in refused.items()}
+    print(name, limits.sharpness_min, shares)
+    for change in ("as it is", "dimmed", "turned"):
+        assert shares[change] == 0, change
+    for change in ("Gaussian, 3 px", "motion, 9 px across", "motion, 9 px down"):
+        assert shares[change] >= 0.97, change

@@ -75,7 +75,8 @@ def command(config: str | None, **given: Any) -> None:
 
     Where the quantized model is not within the tolerances, the layers that cost most go back to float one after
     another until it is. If it cannot be, the exit code is 13, nothing is written but a report, and BUNDLE stays as it
-    is. The new bundle holds both models; 'edge-ad run' takes the quantized one when the gate has passed.
+    is. A bundle that does not know yet which frames are too blurred to be judged learns it from the same good images.
+    The new bundle holds both models; 'edge-ad run' takes the quantized one when the gate has passed.
     """
     from edge_ad.calibration.quantize_options import quantize_options
 
@@ -90,11 +91,21 @@ def quantize(options: QuantizeOptions) -> None:
     check_tools(options)
     from edge_ad.bundle import Bundle, check_destination, write_changed
     from edge_ad.calibration.quantized import RejectedError, quantize_bundle
+    from edge_ad.calibration.usability import learned_from
+    from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.specs import UsabilityLimits
 
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)
     load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line
+    notes: tuple[str, ...] = ()
+    if bundle.manifest.usability is None:
+        learned = learned_from(open_dataset(options.data).train, bundle.manifest.preprocess, watching("good images"))
+        # Whether black frames are how the line looks is for `threshold` to say: on them nothing can be calibrated.
+        ordinary = UsabilityLimits(learned.limits.images, learned.limits.sharpness_min)
+        if learned.limits.images and learned.limits == ordinary:
+            bundle, notes = bundle.with_usability(learned.limits), learned.notes
     try:
         made = quantize_bundle(bundle, options, _tools(bundle, options))
     except RejectedError as exc:
@@ -109,6 +120,8 @@ def quantize(options: QuantizeOptions) -> None:
         replace=options.replaces,
     )
     _summarise(made, options)
+    for note in notes:
+        click.echo(note, err=True)
     click.echo(f"wrote {written.path} ({written.sha256[:12]})", err=True)
 
 

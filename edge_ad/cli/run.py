@@ -55,6 +55,11 @@ from edge_ad.errors import ImageError
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
 @text_option("--dla", metavar="CORE", help="Core of the deep learning accelerator to run on (tensorrt).")
+@text_option(
+    "--blur-check",
+    metavar="WHAT",
+    help="bundle (default): frames far blurrier than its good ones are unusable; off: they are judged.",
+)
 @click.option("--show", is_flag=True, default=None, help="Show the frames in a window.")
 def command(**given: Any) -> int:
     """Judge every frame of a source with BUNDLE: one line of JSON for each captured frame.

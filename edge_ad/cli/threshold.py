@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_ad.bundle import Bundle
     from edge_ad.calibration.options import ThresholdOptions
     from edge_ad.datasets import Dataset, Sample
+    from edge_ad.learned_limits import Learned
     from edge_ad.specs import Precision, ThresholdOrigin, Thresholds
 
 Images = Literal["test", "train", "scores"]
@@ -42,7 +43,8 @@ def command(**given: Any) -> None:
     """Choose the score from which on BUNDLE calls a frame anomalous, and write it into a new bundle.
 
     best-f1 needs good and defective images, the other rules good ones alone. The manifest says how the threshold was
-    chosen and which share of false alarms to expect; nothing else in the bundle changes. The threshold is that of the
+    chosen and which share of false alarms to expect. Good images also teach the bundle which frames are too blurred, or
+    too dark, to be judged; nothing else in it changes. The threshold is that of the
     precision that judged; the others keep theirs.
     """
     from edge_ad.bundle import Bundle, check_destination, write_changed
@@ -54,14 +56,31 @@ def command(**given: Any) -> None:
     require_extra("edge-ad threshold", ("scipy",), "eval")
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)
+    learned = _learned(options, bundle)  # before anything is judged: dark frames may be how the line looks
+    if learned is not None:
+        bundle = bundle.with_usability(learned.limits)
     scores, truth, images, precision = _scores(options, bundle)
     bundle.model_file(precision)  # raises where the bundle holds none
     value, origin = choose_threshold(options.request, scores, truth)
     chosen = Thresholds(value, replace(origin, images=images))
     written = write_changed(bundle, options.destination, _changes(bundle, precision, chosen), replace=options.replaces)
-    for line in (*describe(value, origin), *_whose(written, precision)):
+    notes = learned.notes if learned is not None else ()
+    for line in (*notes, *describe(value, origin), *_whose(written, precision)):
         click.echo(line, err=True)
     click.echo(str(written.path))
+
+
+def _learned(options: ThresholdOptions, bundle: Bundle) -> Learned | None:
+    """Limits for unusable frames from all good images, those of the training included; None without any."""
+    from edge_ad.calibration.usability import learned_from
+    from edge_ad.runtime.opencv import load_cv2
+
+    dataset = options.dataset
+    if dataset is None:
+        return None
+    load_cv2()
+    learned = learned_from((*dataset.train, *dataset.test), bundle.manifest.preprocess, watching("good images"))
+    return learned if learned.limits.images else None
 
 
 def describe(value: float, origin: ThresholdOrigin) -> list[str]:

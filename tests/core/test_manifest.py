@@ -22,6 +22,7 @@ from edge_ad.specs import (
     TensorSpec,
     ThresholdOrigin,
     Thresholds,
+    UsabilityLimits,
 )
 from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
@@ -211,3 +212,34 @@ def test_exit_codes_tell_failures_apart() -> None:
     codes = [kind.exit_code for kind in kinds]
     assert GateError.exit_code == 13
     assert len(set(codes)) == len(codes) and EdgeAdError.exit_code not in codes
+
+
+def test_limits_for_unusable_frames_are_optional_and_survive(tmp_path: Path) -> None:
+    files = {"model.onnx": b"float"}
+    plain_one = write_bundle(tmp_path / "old", FIELDS | {"models": {"fp32": "model.onnx"}}, files)
+    assert plain_one.manifest.usability is None
+    assert plain_one.usability == UsabilityLimits()
+    limits = UsabilityLimits(31, 0.08, black_below=2, saturated_above=250, one_colour=True)
+    write_changed(plain_one.with_usability(limits), tmp_path / "new", {})
+    assert Bundle.read(tmp_path / "new").usability == limits
+    text = parse_yaml((tmp_path / "old" / MANIFEST).read_text(), MANIFEST)
+    del text["usability"]  # as bundles were written before there was one
+    assert build(Manifest, text, MANIFEST) == plain_one.manifest
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": -1},
+        {"sharpness_min": 0},
+        {"sharpness_min": float("nan")},
+        {"sharpness_min": True},
+        {"black_below": 256},
+        {"saturated_above": -1},
+        {"one_colour": 7},
+        {"blur": 1},
+    ],
+)
+def test_wrong_limits_for_unusable_frames_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        build(UsabilityLimits, wrong, "usability")

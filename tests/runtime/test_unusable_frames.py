@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from edge_ad.bundle import Bundle, write_bundle
 from edge_ad.runtime.detector import open_detector
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, TensorSpec, Thresholds
+from edge_ad.sharpness import sharpness
+from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, TensorSpec, Thresholds, UsabilityLimits
 
 FRAME_HW = (90, 160)
 
@@ -53,3 +55,41 @@ def test_a_detector_sees_through_the_padding(bundles: dict[str, Bundle], mode: s
             assert (verdict.status, verdict.verdict, verdict.score) == ("unusable", None, None), level
             assert verdict.reason is not None and "the frame" in verdict.reason
         assert detector.judge(stripes).status == "ok"
+
+
+def _checkered(seed: int = 0) -> np.ndarray:
+    blocks = np.random.default_rng(seed).integers(60, 200, (30, 54))
+    return np.repeat(np.kron(blocks, np.ones((3, 3)))[:90, :160, None], 3, axis=2).astype(np.uint8)
+
+
+def test_a_blurred_frame_is_unusable_where_the_bundle_knows_the_lines_sharpness(bundles: dict[str, Bundle]) -> None:
+    blurred = gaussian_filter(_checkered(), (4, 4, 0))
+    with open_detector(bundles["stretch"], engine="fake") as detector:
+        assert detector.judge(blurred).status == "ok"
+        prepared = [detector.prepare(image).model_input.image_hwc for image in (_checkered(), blurred)]
+    values = [sharpness(image) for image in prepared]
+    assert values[0] is not None
+    assert values[1] is not None
+    limit = values[0] / 2
+    knowing = bundles["stretch"].with_usability(UsabilityLimits(30, limit))
+    with open_detector(knowing, engine="fake") as detector:
+        assert detector.judge(_checkered()).status == "ok"
+        verdict = detector.judge(blurred)
+    assert (verdict.status, verdict.verdict, verdict.score) == ("unusable", None, None)
+    assert verdict.reason == (
+        f"the frame is far blurrier than the line's good frames: sharpness {values[1]:.2g}, limit {limit:.2g};"
+        " check focus, motion and lens"
+    )
+
+
+def test_limits_that_refuse_everything_do_not_keep_the_engine_from_warming_up(bundles: dict[str, Bundle]) -> None:
+    hopeless = bundles["stretch"].with_usability(UsabilityLimits(30, 1e6))
+    with open_detector(hopeless, engine="fake") as detector:
+        assert detector.judge(_checkered()).status == "unusable"
+
+
+def test_black_frames_of_a_dark_field_line_are_judged(bundles: dict[str, Bundle]) -> None:
+    dark = bundles["letterbox"].with_usability(UsabilityLimits(30, None, black_below=0, one_colour=True))
+    with open_detector(dark, engine="fake") as detector:
+        assert detector.judge(np.zeros((*FRAME_HW, 3), np.uint8)).status == "ok"
+        assert detector.judge(np.full((*FRAME_HW, 3), 255, np.uint8)).status == "unusable"

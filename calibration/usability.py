@@ -1,0 +1,38 @@
+"""Good images → from what on a frame of their line shows too little to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_ad.calibration.evaluate import Watch
+from edge_ad.datasets import Sample, read_image
+from edge_ad.errors import ImageError
+from edge_ad.learned_limits import Learned, learn_limits, looks_of
+from edge_ad.preprocess import Preprocessor
+from edge_ad.specs import PreprocessSpec
+
+MOST_IMAGES = 256  # more would only cost time
+
+
+def learned_from(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = lambda samples: samples) -> Learned:
+    """Learn limits from the good ones of some images; those that cannot be read are left to whoever judges them.
+
+    Args:
+        samples: images; of very many good ones, some that are spread evenly over them are looked at.
+        spec: how the model sees a frame.
+        watch: passes the samples on and may show how far they are.
+    """
+    good = [sample for sample in samples if not sample.anomalous]
+    count = min(len(good), MOST_IMAGES)
+    chosen = [good[index * len(good) // count] for index in range(count)]
+    preprocess = Preprocessor(spec)
+    looks = []
+    try:
+        for sample in watch(chosen):
+            try:
+                looks.append(looks_of(preprocess(read_image(sample))))
+            except ImageError:
+                continue
+    finally:
+        preprocess.close()
+    return learn_limits(looks)
