@@ -1,0 +1,34 @@
+"""Names of sources where not every character is allowed, and the key by which a receiver knows a record again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+MAX_CHARACTERS = 60
+
+
+def slug(source: str) -> str:
+    """A source's name for a file or a topic: letters, digits and `._:=-`, unambiguous.
+
+    A name that has to be changed gets the first digits of its hash, so that no two become the same.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._:=-]+", "_", source).strip("_.")[-MAX_CHARACTERS:]
+    if plain == source:
+        return plain
+    return f"{plain}-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def idempotency_key(entry: Mapping[str, Any], run_id: str) -> str:
+    """The same for every delivery of a record or event, and for no other one; visible ASCII.
+
+    `bundle/run/source/frame/time` for a record, `event/run/source/time` for an event; the time is the monotonic clock's,
+    for two sources may go by the same name.
+    """
+    source = quote(str(entry.get("source", "")), safe="", errors="surrogatepass")
+    if "event" in entry:
+        return f"{entry['event']}/{run_id}/{source}/{entry['monotonic_ns']}"
+    return f"{entry['bundle'][:16]}/{run_id}/{source}/{entry['frame_id']}/{entry['captured_monotonic_ns']}"
