@@ -25,8 +25,8 @@ def slug(source: str) -> str:
 def idempotency_key(entry: Mapping[str, Any], run_id: str) -> str:
     """The same for every delivery of a record or event, and for no other one; visible ASCII.
 
-    `bundle/run/source/frame/time` for a record, `event/run/source/time` for an event; the time is the monotonic clock's,
-    for two sources may go by the same name.
+    `bundle/run/source/frame/time` for a record, `event/run/source/time` for an event. The time is the monotonic
+    clock's: two sources may go by the same name.
     """
     source = quote(str(entry.get("source", "")), safe="", errors="surrogatepass")
     if "event" in entry:

@@ -19,6 +19,7 @@ from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
 from edge_ad.verdict import Verdict, record_line
 
 SCHEMA_VERSION = 1
+APPLICATION_ID = 0x65644164  # "edAd": tells a database of ours from any other
 EXPIRED = 200  # records that go at once, when one comes
 _SCHEMA = """
 CREATE TABLE records(
@@ -163,7 +164,10 @@ def _open(path: Path, sync: SyncPolicy) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {'FULL' if sync.every_record else 'NORMAL'}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+            db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} {marks} COMMIT;")
+        elif db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+            raise OutputError(f"{path}: is a database, but not edge-ad's; choose another path")
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"version {version} of the layout, wanted {SCHEMA_VERSION}")
     except BaseException:
