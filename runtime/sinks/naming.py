@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from edge_ad.verdict import record_line
+
 MAX_CHARACTERS = 60
 
 
@@ -30,5 +32,7 @@ def idempotency_key(entry: Mapping[str, Any], run_id: str) -> str:
     """
     source = quote(str(entry.get("source", "")), safe="", errors="surrogatepass")
     if "event" in entry:
-        return f"{entry['event']}/{run_id}/{source}/{entry['monotonic_ns']}"
+        # An event that does not say when it was is told apart by all that it says.
+        moment = entry.get("monotonic_ns") or hashlib.sha256(record_line(entry).encode()).hexdigest()[:16]
+        return f"{entry['event']}/{run_id}/{source}/{moment}"
     return f"{entry['bundle'][:16]}/{run_id}/{source}/{entry['frame_id']}/{entry['captured_monotonic_ns']}"

@@ -31,7 +31,7 @@ CREATE INDEX records_by_time ON records(captured_at);
 CREATE INDEX records_by_source ON records(source, captured_at);
 CREATE INDEX records_by_verdict ON records(verdict, captured_at);
 CREATE TABLE events(
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, at TEXT NOT NULL, source TEXT NOT NULL, event TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, at TEXT, source TEXT, event TEXT NOT NULL,
     run TEXT NOT NULL, record TEXT NOT NULL
 );
 CREATE INDEX events_by_time ON events(at);
