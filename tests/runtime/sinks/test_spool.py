@@ -117,7 +117,7 @@ TestSpoolMachine = SpoolMachine.TestCase
 TestSpoolMachine.settings = settings(max_examples=15, stateful_step_count=15, derandomize=True, deadline=None)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=30, derandomize=True, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     damages=st.integers(1, 30),
@@ -213,14 +213,14 @@ def test_the_oldest_lines_go_when_the_budget_is_spent(tmp_path: Path) -> None:
     said: list[str] = []
     sizes = random.Random(0)
     with _spool(tmp_path / "spool.sqlite", budget_bytes, say=said.append) as spool:
-        for number in range(1200):
+        for number in range(700):
             spool.put(json.dumps({"n": number, "x": "y" * sizes.randrange(4000)}))
-            if number % 200 == 0:
+            if number % 100 == 0:
                 assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= budget_bytes
         numbers = [json.loads(line)["n"] for line in _all(spool)]
-        assert numbers == list(range(1200 - len(numbers), 1200))
+        assert numbers == list(range(700 - len(numbers), 700))
         assert len(numbers) * 2000 > budget_bytes / 3  # the budget is used
-        _check(spool, taken=1200, lost=1200 - len(numbers), delivered=0)
+        _check(spool, taken=700, lost=700 - len(numbers), delivered=0)
         assert [line for line in said if "budget is spent" in line] == said[:1] == said
         spool.delivered([spool.read(limit=1)[0][0]])
         for number in range(100):
@@ -296,7 +296,7 @@ def test_a_kill_at_any_moment_loses_no_line_that_was_put(tmp_path: Path) -> None
     path = tmp_path / "spool.sqlite"
     rng = random.Random(1)
     first, put = 0, 0
-    for _ in range(4):
+    for _ in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), str(first)], stdout=subprocess.PIPE, text=True
         )
@@ -325,9 +325,9 @@ from edge_ad.errors import OutputError
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.syncing import SyncPolicy
 with Spool(Path(sys.argv[1]), budget_bytes=1 << 24, sync=SyncPolicy(0.0)) as spool:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     put = refused = 0
-    for number in range(1000):
+    for number in range(200):
         try:
             spool.put("y" * 1000)
             put += 1
@@ -352,6 +352,6 @@ def test_a_full_disk_is_an_error_and_no_loss(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     put, refused = map(int, done.stdout.split())
-    assert (put, refused) == (980, 20)
+    assert (put, refused) == (180, 20)
     with _spool(tmp_path / "spool.sqlite") as spool:
-        _check(spool, waiting=980)
+        _check(spool, waiting=180)
