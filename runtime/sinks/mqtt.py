@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.runtime.sinks.mqtt_client import make_client
-from edge_ad.runtime.sinks.naming import slug
+from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
@@ -73,7 +73,7 @@ class MqttRecords(SpooledSink):
         return f"{self._settings.prefix}/status"
 
     def _status(self, state: str, reason: str | None = None) -> str:
-        names = {source: f"{self._settings.prefix}/{slug(source)}" for source in self._sources}
+        names = {source: f"{self._settings.prefix}/{topic_name(source)}" for source in self._sources}
         return json.dumps({"state": state, "reason": reason, "run": self._run_id, "topics": names})
 
     def _begin(self) -> None:
@@ -114,7 +114,7 @@ class MqttRecords(SpooledSink):
         try:
             entry = json.loads(line)
             kind = "event" if "event" in entry else "verdict"
-            topic = f"{self._settings.prefix}/{slug(str(entry['source']))}/{kind}"
+            topic = f"{self._settings.prefix}/{topic_name(str(entry['source']))}/{kind}"
             answer = self._client.publish(topic, line, QOS)
         except (ValueError, KeyError, TypeError) as exc:
             self._spool.refuse(number, f"no record: {exc}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import ConfigError, MissingExtraError, os_reason
-from edge_ad.runtime.sinks.naming import slug
+from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
 if TYPE_CHECKING:
@@ -74,4 +74,4 @@ def _no_password() -> str:
 
 def topics(prefix: str, sources: Iterable[str], last: str) -> dict[str, str]:
     """`<prefix>/<source>/<last>` by source."""
-    return {source: f"{prefix}/{slug(source)}/{last}" for source in sources}
+    return {source: f"{prefix}/{topic_name(source)}/{last}" for source in sources}

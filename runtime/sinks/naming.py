@@ -13,12 +13,19 @@ from edge_ad.verdict import record_line
 MAX_CHARACTERS = 60
 
 
-def slug(source: str) -> str:
-    """A source's name for a file or a topic: letters, digits and `._:=-`, unambiguous.
+def topic_name(source: str) -> str:
+    """A source's name as one level of a topic: letters, digits and `._=:-`, unambiguous."""
+    return _plain(source, "A-Za-z0-9._=:-")
 
-    A name that has to be changed gets the first digits of its hash, so that no two become the same.
-    """
-    plain = re.sub(r"[^A-Za-z0-9._:=-]+", "_", source).strip("_.")[-MAX_CHARACTERS:]
+
+def file_name(source: str) -> str:
+    """A source's name as part of a file's: letters, digits and `._=-`, unambiguous."""
+    return _plain(source, "A-Za-z0-9._=-")
+
+
+def _plain(source: str, allowed: str) -> str:
+    """A name that has to be changed gets the first digits of its hash, so that no two become the same."""
+    plain = re.sub(f"[^{allowed}]+", "_", source).strip("_.")[-MAX_CHARACTERS:]
     if plain == source:
         return plain
     return f"{plain}-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -16,7 +16,7 @@ from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
-from edge_ad.runtime.sinks.naming import slug
+from edge_ad.runtime.sinks.naming import file_name
 from edge_ad.runtime.sinks.retention import Limits, Retention
 from edge_ad.runtime.sinks.selection import Selection, is_reject
 from edge_ad.verdict import Verdict
@@ -83,7 +83,7 @@ class PictureFiles:
         if verdict.maps is None or not self._selection.takes(entry):
             return
         stem = f"_{Path(frame.path).stem}" if frame.path else ""
-        source = f"{slug(frame.source)}_" if self._several else ""
+        source = f"{file_name(frame.source)}_" if self._several else ""
         path = self.folder / f"{source}{frame.frame_id:06d}{stem}{self._suffix}"
         good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
         if not good:
