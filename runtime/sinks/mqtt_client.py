@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,16 @@ def secret(name: str, key: str, environment: Mapping[str, str]) -> str:
     if not value:
         raise ConfigError("sinks", [f"{key}: the environment variable {name} is not set"])
     return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address stays on this machine, as far as can be told without asking anybody."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _tls_context(tls: TlsSettings) -> ssl.SSLContext:

@@ -85,6 +85,8 @@ class PictureFiles:
         stem = f"_{Path(frame.path).stem}" if frame.path else ""
         source = f"{file_name(frame.source)}_" if self._several else ""
         path = self.folder / f"{source}{frame.frame_id:06d}{stem}{self._suffix}"
+        if self._several and path.exists():  # two sources may go by the same name
+            path = path.with_name(f"{path.stem}-{frame.captured_ns}{self._suffix}")
         good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
         if not good:
             raise OutputError(f"{path}: the picture cannot be encoded")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from edge_ad.errors import ConfigError, MissingExtraError, one_line
-from edge_ad.runtime.sinks.mqtt_client import secret
+from edge_ad.runtime.sinks.mqtt_client import is_loopback, secret
 from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
@@ -68,7 +68,13 @@ class WebhookRecords(SpooledSink):
         self._in_a_row = 0
         self._random = random.Random()
 
-    def _begin(self) -> None: ...
+    def _begin(self) -> None:
+        parts = urlsplit(self._url)
+        has_secret = (
+            "Authorization" in self._headers or bool(self._settings.headers_env) or bool(self._settings.url_env)
+        )
+        if parts.scheme == "http" and has_secret and not is_loopback(parts.hostname or ""):
+            self._tell(f"warning: the secrets for webhook {self._shown} can be read on their way; take https")
 
     def _send(self) -> None:
         self._wake.wait(IDLE_S)

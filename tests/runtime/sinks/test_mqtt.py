@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -274,6 +275,37 @@ def test_only_rejects_are_sent_where_that_is_wanted(
                 write(sink, number, score=number / 10)
             until(lambda: len(receiver.numbers()) == 5)
         assert receiver.numbers() == [5, 6, 7, 8, 9]
+
+
+def test_a_broker_that_takes_connections_and_never_answers_blocks_nobody(
+    make_spool: Any, write: Write, until: Until
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        sink = MqttRecords(_settings(deaf.getsockname()[1], flush_s=0), make_spool(), "run")
+        with sink:
+            for number in range(100):
+                write(sink, number)
+            deaf.accept()[0].close()
+        _adds_up(sink, taken=100, waiting=100)
+
+
+@pytest.mark.parametrize(("host", "warned"), [("192.0.2.1", True), ("localhost", False), ("127.8.0.1", False)])
+def test_a_password_that_can_be_read_on_its_way_is_warned_of(make_spool: Any, host: str, warned: bool) -> None:
+    said: list[str] = []
+    settings = MqttSettings(host, username_env="A", password_env="B")
+    sink = MqttRecords(settings, make_spool(), "run", say=said.append, environment={"A": "a", "B": "sesame"})
+    sink._client = Quiet()  # type: ignore[assignment]
+    with sink:
+        assert [line for line in said if "can be read" in line] == said
+        assert bool(said) is warned
+    assert "sesame" not in "".join(said)
+
+
+class Quiet:
+    """A client that does nothing, for an address that must not be tried."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 class Fired:

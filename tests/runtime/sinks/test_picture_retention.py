@@ -28,12 +28,15 @@ GEOMETRY = place(PreprocessSpec(32, 32, resize=32), (32, 32))
 MAPS = Maps(np.zeros((8, 8), np.float32), np.zeros((32, 32), np.float32), GEOMETRY, PostprocessSpec(), 0.5)
 
 
+CLOCK = itertools.count()
+
+
 def _noise(frame: Frame, verdict: Verdict) -> Any:
     return np.random.default_rng(frame.frame_id).integers(0, 256, (32, 32), np.uint8)  # about 1.1 KB each as PNG
 
 
 def _write(sink: PictureFiles, number: int, reject: bool = False, source: str = "camera:0") -> None:
-    frame = Frame(number, source, datetime.now(timezone.utc), number, np.zeros((32, 32, 3), np.uint8))
+    frame = Frame(number, source, datetime.now(timezone.utc), next(CLOCK), np.zeros((32, 32, 3), np.uint8))
     score = 0.9 if reject else 0.1
     label = "anomalous" if reject else "normal"
     verdict = Verdict("ok", score=score, threshold=0.5, verdict=label, maps=MAPS)  # type: ignore[arg-type]
@@ -197,7 +200,8 @@ def test_pictures_of_several_sources_do_not_meet(tmp_path: Path) -> None:
     with _sink(tmp_path, several=True) as sink:
         for source in sources:
             _write(sink, 7, source=source)
+        _write(sink, 7, source="line_a")  # another one, of the same name
     names = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert len(names) == len(sources)
+    assert len(names) == len(sources) + 1
     assert "line_a_000007.png" in names
     assert all(re.fullmatch(r"[A-Za-z0-9._=-]+", name) for name in names)
