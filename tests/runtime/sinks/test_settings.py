@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ from hypothesis import strategies as st
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.options import run_options
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks, new_run_id
-from edge_ad.runtime.sinks.settings import SinkSettings, is_web_address, sink_settings
+from edge_ad.runtime.sinks.settings import (
+    DriftSettings,
+    MqttSettings,
+    PictureSettings,
+    RecordSettings,
+    SinkSettings,
+    SqliteSettings,
+    TlsSettings,
+    WebhookSettings,
+    is_web_address,
+    sink_settings,
+)
 from edge_ad.validation import parse_yaml
 
 EVERYTHING = """
@@ -191,3 +203,13 @@ def test_run_ids_differ() -> None:
 )  # fmt: skip
 def test_only_web_addresses_are_taken(address: object, good: bool) -> None:
     assert is_web_address(address) is good
+
+
+def test_the_documentation_names_every_setting() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "sinks.md").read_text()
+    for section in fields(SinkSettings):
+        assert f"\n## {section.name}\n" in text
+    kinds = (RecordSettings, PictureSettings, SqliteSettings, MqttSettings, TlsSettings, WebhookSettings, DriftSettings)
+    for kind in kinds:
+        missing = [field.name for field in fields(kind) if f"`{field.name}`" not in text]
+        assert missing == [], kind
