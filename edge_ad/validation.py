@@ -44,11 +44,20 @@ _WANTED = {
 }
 """What a kind of pydantic's errors says was wanted."""
 
+_UNSHOWN = "unshown"
+
 
 def strict(kind: type[T]) -> type[T]:
     """Class decorator: `build` refuses unknown keys, infinities and NaN for this dataclass."""
     kind.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return kind
+
+
+def unshown(wanted: str) -> Exception:
+    """What a validator raises when the faulty value may hold a secret, so that no message repeats it."""
+    from pydantic_core import PydanticCustomError
+
+    return PydanticCustomError(_UNSHOWN, "{wanted}", {"wanted": wanted})
 
 
 def read_yaml(path: Path, *, max_bytes: int = 4 << 20) -> dict[str, Any]:
@@ -201,6 +210,8 @@ def _line(error: Any) -> str:
         return f"{path}: unknown key"
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: missing"
+    if error["type"] == _UNSHOWN:
+        return f"{path}: {error['msg']}"
     shown = _BRIEF.repr(error["input"])
     return f"{path}: {_wanted(error)}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 

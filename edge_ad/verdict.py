@@ -183,6 +183,28 @@ def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: fl
     }
 
 
+def drift_event(
+    source: str, *, at: datetime, monotonic_ns: int, state: Literal["alarm", "cleared"], comparison: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON object that says that the scores of a source are no longer, or again, those that they were.
+
+    Args:
+        source: as in records.
+        at: when this was found.
+        monotonic_ns: the same by the monotonic clock.
+        state: what began.
+        comparison: the figures behind it; `verdict.schema.json` describes them.
+    """
+    return {
+        "event": "drift",
+        "source": source,
+        "at": _utc_text(at),
+        "monotonic_ns": monotonic_ns,
+        "state": state,
+        **comparison,
+    }
+
+
 def record_line(entry: Mapping[str, Any]) -> str:
     """One record or event as one line of strict JSON, ASCII only, without the line break.
 

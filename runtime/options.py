@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,10 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import ENGINES
 from edge_ad.runtime.scheduling.lane import BUFFERS, Buffer
+from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.pictures import PICTURES
+from edge_ad.runtime.sinks.selection import Which
+from edge_ad.runtime.sinks.settings import SinkSettings
 from edge_ad.runtime.sources.stream_list import listed_sources
 from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
@@ -48,6 +51,18 @@ def _known_buffer(value: object) -> object:
     return name
 
 
+def _which(value: object) -> object:
+    if value is None or value in ("all", "rejects"):
+        return value
+    try:
+        rate = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate <= 1:
+        raise ValueError("wanted all, rejects, or a share from 0 to 1")
+    return rate
+
+
 @strict
 @dataclass(frozen=True)
 class RunOptions:
@@ -61,7 +76,10 @@ class RunOptions:
         threshold: raw score in place of the bundle's.
         budget_ms: time from capture to verdict.
         output: folder for `verdicts.jsonl` and pictures; None writes the records to standard output.
-        save: kinds of pictures.
+        save: kinds of pictures; together with those of `sinks`.
+        save_which: frames that get one: `all`, `rejects`, or the rejects and this share of the others.
+        rotate_mb: size from which on `verdicts.jsonl` is full, and goes on in a new file.
+        sinks: settings of all sinks; the three above take the place of theirs.
         max_frames: captured frames of each source after which it ends.
         show: open a window.
         engine_cache: folder for compiled models.
@@ -81,6 +99,9 @@ class RunOptions:
     budget_ms: Annotated[float, Field(gt=0)] | None = None
     output: Path | None = None
     save: Annotated[tuple[str, ...], _known(PICTURES)] = ()
+    save_which: Annotated[Which | float | None, PlainValidator(_which)] = None
+    rotate_mb: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    sinks: SinkSettings = field(default_factory=SinkSettings)
     max_frames: Annotated[int, Field(gt=0)] | None = None
     show: bool = False
     engine_cache: Path | None = None
@@ -93,6 +114,19 @@ class RunOptions:
     device: Annotated[int, Field(ge=0)] = 0
     dla: Annotated[int, Field(ge=0)] | None = None
     blur_check: Literal["bundle", "off"] = "bundle"
+
+    @property
+    def sink_settings(self) -> SinkSettings:
+        """`sinks` with what was asked for beside it."""
+        pictures, records = self.sinks.pictures, self.sinks.records
+        pictures = replace(pictures, save=tuple(dict.fromkeys((*pictures.save, *self.save))))
+        if isinstance(self.save_which, float):
+            pictures = replace(pictures, which="sample", sample_rate=self.save_which)
+        elif self.save_which is not None:
+            pictures = replace(pictures, which=self.save_which)
+        if self.rotate_mb is not None:
+            records = replace(records, rotate_mb=self.rotate_mb)
+        return replace(self.sinks, pictures=pictures, records=records)
 
 
 def run_options(values: dict[str, Any], where: str) -> RunOptions:
@@ -111,6 +145,11 @@ def run_options(values: dict[str, Any], where: str) -> RunOptions:
         options = build(RunOptions, values, where)
     except ConfigError as exc:
         raise ConfigError(where, [*faults, *exc.faults]) from exc
+    faults += [f"sinks.{fault}" for fault in sink_faults(options.sinks, options.output)]
+    if options.rotate_mb is not None and options.output is None:
+        faults.append("rotate_mb: wanted an --output folder to write files in")
+    if options.save_which is not None and not options.sink_settings.pictures.save:
+        faults.append("save_which: wanted --save masks or overlays with it")
     if options.save and options.output is None:
         faults.append("save: wanted an --output folder to save pictures in")
     if options.save and len(options.sources) > 1:

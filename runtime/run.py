@@ -24,8 +24,7 @@ from edge_ad.runtime.results import ResultFolder
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
-from edge_ad.runtime.sinks.jsonl import JsonLines
-from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles
+from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.telemetry import Telemetry
@@ -136,8 +135,11 @@ def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
         )
     if threshold is None:
         yield "note: the bundle has no threshold, so frames get a score but no verdict; give --threshold"
-        if "masks" in options.save:
+        pictures = options.sink_settings.pictures
+        if "masks" in pictures.save:
             yield "warning: no masks are saved without a threshold"
+        if pictures.save and pictures.which == "rejects":
+            yield "warning: no pictures of rejects are saved without a threshold"
     elif not 0 <= threshold <= 1:
         yield f"warning: scores lie between 0 and 1; threshold {threshold:g} gives one verdict to all frames"
 
@@ -149,12 +151,10 @@ def _sinks(
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> Iterator[Sink]:
-    yield JsonLines(options.output)
-    if options.output is not None:
-        without_threshold = {"masks"} if detector.thresholds.image is None else set()
-        for kind in set(options.save) - without_threshold:
-            suffix, draw = PICTURES[kind]
-            yield PictureFiles(options.output / kind, suffix, draw)
+    context = SinkContext(
+        options.output, detector.thresholds.image is not None, [source.name for source in sources], say
+    )
+    yield from make_sinks(options.sink_settings, context)
     yield CoverageWarning(lambda frame_hw: place(detector.bundle.manifest.preprocess, frame_hw), say)
     if options.show:
         from edge_ad.runtime.sinks.window import Window

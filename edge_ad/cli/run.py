@@ -51,6 +51,12 @@ from edge_ad.errors import ImageError
     "--output", metavar="DIR", help="Folder for verdicts.jsonl and pictures (default: records on standard output)."
 )
 @text_option("--save", metavar="KINDS", help="Pictures to save: masks, overlays, or masks,overlays.")
+@text_option(
+    "--save-which",
+    metavar="WHICH",
+    help="Frames that get one: all (default), rejects, or the rejects and a share of the others, 0 to 1.",
+)
+@text_option("--rotate-mb", metavar="MB", help="Size from which on verdicts.jsonl goes on in a new file.")
 @text_option("--max-frames", metavar="N", help="End after N captured frames of each source.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")

@@ -44,10 +44,11 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
         if lane.no_frame:
             console.print(f"{lane.name} was silent: reported {lane.no_frame} times")
     for sink in counts.sinks:
-        if sink.lost or sink.dropped or sink.failures:
+        if sink.lost or sink.dropped or sink.failures or sink.waiting:
+            waiting = f" {sink.waiting} waiting," if sink.waiting else ""
             console.print(
                 f"{sink.name}: {sink.delivered} of {sink.taken} written, {sink.lost} lost, {sink.dropped} left out,"
-                f" {sink.failures} failures"
+                f"{waiting} {sink.failures} failures"
             )
 
 

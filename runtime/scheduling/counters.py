@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edge_ad.verdict import OVERTAKEN, Verdict
@@ -108,6 +108,7 @@ class Counters:
         self._lock = threading.Lock()
         self._lanes: list[tuple[str, Counter[str], Counter[str]]] = []  # name, statuses, the rest
         self._sinks: list[tuple[str, Counter[str]]] = []
+        self._accounts: list[Callable[[], SinkCounts]] = []
 
     def add_lane(self, name: str) -> int:
         """Returns: the number of the lane for the other methods."""
@@ -120,6 +121,11 @@ class Counters:
         with self._lock:
             self._sinks.append((name, Counter()))
             return len(self._sinks) - 1
+
+    def add_account(self, read: Callable[[], SinkCounts]) -> None:
+        """Show, beside the sinks, an account that somebody else keeps: what a sink took and still has to deliver."""
+        with self._lock:
+            self._accounts.append(read)
 
     def captured(self, lane: int) -> None:
         with self._lock:
@@ -160,4 +166,6 @@ class Counters:
                 for name, statuses, rest in self._lanes
             )
             sinks = tuple(SinkCounts(name, **counts) for name, counts in self._sinks)
+            accounts = tuple(self._accounts)
+        sinks += tuple(read() for read in accounts)  # they have locks of their own
         return Snapshot(lanes, sinks)

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_ad.errors import OutputError, one_line
 from edge_ad.frame import Frame
-from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
 from edge_ad.verdict import Verdict
@@ -71,6 +71,9 @@ class SinkQueue:
         self.keeps_records = bool(getattr(sink, "keeps_records", False))
         self._take_event: Callable[[Mapping[str, Any]], None] | None = getattr(sink, "event", None)
         self._number = counters.add_sink(self.name)
+        account: Callable[[], SinkCounts] | None = getattr(sink, "account", None)
+        if account is not None:
+            counters.add_account(account)
         self._counters = counters
         self._forgiving = forgiving
         self._failed = failed
@@ -239,6 +242,9 @@ class Outputs:
             for queue in self._queues
             if queue not in self._here
         }
+        self._raising = [queue for queue in self._queues if hasattr(queue.sink, "raise_events")]
+        for queue in self._raising:
+            queue.sink.raise_events(self.event)  # type: ignore[attr-defined]
 
     def start(self) -> None:
         for thread in self._threads.values():
@@ -282,13 +288,15 @@ class Outputs:
         Returns: sinks in which a write still hangs; they cannot be closed.
         """
         until_s = None if limit_s is None else time.monotonic() + limit_s
-        for queue in self._queues:
-            queue.close()
-        for queue in self._here:
-            while (until_s is None or time.monotonic() < until_s) and queue.step(0):
-                pass
-        for thread in self._threads.values():
-            thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
+        for group in (self._raising, self._queues):  # what raises events first, so that the others still take them
+            for queue in group:
+                queue.close()
+            for queue in self._here:
+                while queue in group and (until_s is None or time.monotonic() < until_s) and queue.step(0):
+                    pass
+            for queue, thread in self._threads.items():
+                if queue in group:
+                    thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
         for queue in self._queues:
             count = queue.abandon()
             if count and queue.keeps_records:

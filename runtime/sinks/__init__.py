@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,8 @@ class Sink(Protocol):
       they cannot keep up with, when a source is live.
     * `in_caller_thread = True`: it is written from the thread that runs the line, not from one of its own.
     * `event(entry)`: takes events, which are no frames. Raises: OutputError.
+    * `raise_events(emit)`: is given, before the first frame, what sends an event to all sinks that take events.
+    * `account()`: returns what became of the records that it took and still had to deliver, for the counters.
     """
 
     def __enter__(self) -> Sink: ...
@@ -50,10 +53,15 @@ def set_aside(path: Path) -> Path | None:
     if not path.exists():
         return None
     written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    number = 0
-    while True:
-        other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
-        if not other.exists():
-            path.rename(other)
-            return other
-        number += 1
+    named = dated_name(path)
+    same = [match for other in path.parent.iterdir() if (match := named.fullmatch(other.name)) and match[1] == written]
+    # Above all that are there: one that was deleted leaves its number free, and the newest must not get it.
+    number = 1 + max((int(match[2] or 0) for match in same), default=-1)
+    other = path.with_name(f"{path.stem}-{written}{f'-{number}' if number else ''}{path.suffix}")
+    path.rename(other)
+    return other
+
+
+def dated_name(path: Path) -> re.Pattern[str]:
+    """Matches the names that `set_aside` gives: the date, and a number where several have the same."""
+    return re.compile(rf"{re.escape(path.stem)}-(\d{{8}}T\d{{6}}Z)(?:-(\d+))?{re.escape(path.suffix)}")

@@ -1,9 +1,9 @@
-"""Records as lines of JSON, to a file or to standard output."""
+"""Records as lines of JSON, to files or to standard output."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -12,22 +12,42 @@ from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame
 from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks import output_folder, set_aside
+from edge_ad.runtime.sinks.line_file import LineFile
+from edge_ad.runtime.sinks.rotation import Rotation
+from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
 from edge_ad.verdict import Verdict, record_line
 
 
 class JsonLines:
     """One line for each frame, handed to the system as soon as it is judged.
 
+    The file that is written has always the same name. One that is there from an earlier run, or that is full, keeps its
+    lines under a name with its date.
+
     Args:
-        folder: `verdicts.jsonl` is written here, and one that is there from an earlier run keeps its lines under a name
-            with its date; None writes to standard output.
+        folder: `verdicts.jsonl` is written here; None writes to standard output.
+        rotation: when a file is full, and how many full ones are kept.
+        sync: guard against power cuts.
+        say: receives what the user should know, one line each.
     """
 
     keeps_records = True
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        rotation: Rotation | None = None,
+        sync: SyncPolicy | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.path = None if folder is None else folder / RECORDS
-        self._stream: TextIO = sys.stdout
+        self._rotation = rotation or Rotation()
+        self._sync = sync or SyncPolicy()
+        self._say = say
+        self._file: LineFile | None = None
+        self._stdout: TextIO = sys.stdout
+        self._ticker = Ticker(None if folder is None else self._sync.interval_s, self._flush, "edge-ad-records-sync")
+        self._unflushed = False
 
     def __enter__(self) -> JsonLines:
         if self.path is None:
@@ -35,28 +55,72 @@ class JsonLines:
                 raise OutputError("standard output is closed; give --output")
             return self
         output_folder(self.path.parent)
-        try:
+        with self._named_errors():
             set_aside(self.path)
-            self._stream = self.path.open("x", encoding="utf-8", newline="\n")
-        except OSError as exc:
-            raise OutputError(f"{self.path}: cannot be written: {os_reason(exc)}") from exc
+            self._file = LineFile(self.path)
+            self._rotation.clean(self.path, self._say)
+        self._ticker.__enter__()
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
         self.event(entry)
 
     def event(self, entry: Mapping[str, Any]) -> None:
-        """Write what happened between frames as a line of its own. Raises: OutputError."""
+        """Write what happened between frames as a line of its own. Raises: OutputError; no part of it stays then."""
+        line = record_line(entry) + "\n"
+        with self._named_errors():
+            if self.path is None:
+                self._stdout.write(line)
+                self._stdout.flush()
+                return
+            data = line.encode("ascii")
+            if self._file is None or self._rotation.is_full(self._file, len(data)):
+                self._rotate(self.path)
+            assert self._file is not None
+            self._file.append(data, flush=self._sync.every_record)
+
+    def _rotate(self, path: Path) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close(flush=self._sync.interval_s is not None)
+        set_aside(path)
+        self._file = LineFile(path)
+        self._rotation.clean(path, self._say)
+
+    def _flush(self) -> None:
+        file = self._file
         try:
-            self._stream.write(record_line(entry) + "\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
+            if file is not None:
+                file.flush()
         except OSError as exc:
-            raise OutputError(f"{self.path or 'standard output'}: cannot be written: {os_reason(exc)}") from exc
+            if not self._unflushed:
+                self._say(f"warning: {self.path}: cannot be flushed: {os_reason(exc)}")
+            self._unflushed = True
+        else:
+            self._unflushed = False
+
+    def _named_errors(self) -> _NamedErrors:
+        return _NamedErrors(str(self.path or "standard output"))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.path is not None:
-            self._stream.close()
+        self._ticker.__exit__(None, None, None)
+        if self._file is not None:
+            with self._named_errors():
+                self._file.close(flush=self._sync.interval_s is not None)
+
+
+class _NamedErrors:
+    """Names the file in what the system says about it; a closed pipe goes through as it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(exc, OSError) and not isinstance(exc, BrokenPipeError):
+            raise OutputError(f"{self._name}: cannot be written: {os_reason(exc)}") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,9 @@ from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
+from edge_ad.runtime.sinks.naming import file_name
+from edge_ad.runtime.sinks.retention import Limits, Retention
+from edge_ad.runtime.sinks.selection import Selection, is_reject
 from edge_ad.verdict import Verdict
 
 BOX_BGR = (60, 60, 255)
@@ -30,44 +34,86 @@ class PictureFiles:
         folder: made when the run starts; one from an earlier run keeps its pictures under a name with its date.
         suffix: `.png` or `.jpg`.
         draw: makes the picture, BGR or grey, from frame and verdict.
+        selection: which frames get one; all by default.
+        limits: when pictures are deleted; never by default.
+        several: put the source in front of the name, for frames of several sources.
     """
 
-    def __init__(self, folder: Path, suffix: str, draw: Callable[[Frame, Verdict], NDArray[np.uint8]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        suffix: str,
+        draw: Callable[[Frame, Verdict], NDArray[np.uint8]],
+        selection: Selection | None = None,
+        limits: Limits | None = None,
+        *,
+        several: bool = False,
+    ) -> None:
         self.folder = folder
         self._suffix = suffix
         self._draw = draw
+        self._selection = selection or Selection()
+        self._retention = None if limits is None or limits == Limits() else Retention(folder, limits)
+        self._several = several
+        self._scratch = folder / f".writing{suffix}"
 
     def __enter__(self) -> PictureFiles:
         output_folder(self.folder.parent)
+        if self._retention is not None:
+            self._retention.__enter__()
         try:
             if self.folder.exists() and any(self.folder.iterdir()) and not is_drawn(self.folder):
                 raise OutputError(f"{self.folder} exists and is not edge-ad's; choose another --output")
             moved = set_aside(self.folder)
             if moved is not None:
                 claim(moved)
+                if self._retention is not None:
+                    self._retention.moved(moved.name)
             claim(self.folder)
         except OSError as exc:
+            self._close()
             raise OutputError(f"{self.folder}: results of an earlier run cannot be moved: {os_reason(exc)}") from exc
+        except BaseException:
+            self._close()
+            raise
         output_folder(self.folder)
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
-        if verdict.maps is None:
+        if verdict.maps is None or not self._selection.takes(entry):
             return
         stem = f"_{Path(frame.path).stem}" if frame.path else ""
-        path = self.folder / f"{frame.frame_id:06d}{stem}{self._suffix}"
+        source = f"{file_name(frame.source)}_" if self._several else ""
+        path = self.folder / f"{source}{frame.frame_id:06d}{stem}{self._suffix}"
+        if self._several and path.exists():  # two sources may go by the same name
+            path = path.with_name(f"{path.stem}-{frame.captured_ns}{self._suffix}")
         good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
         if not good:
             raise OutputError(f"{path}: the picture cannot be encoded")
+        if self._retention is None:
+            self._put(path, data.tobytes())
+        else:
+            with self._retention.room(path.name, len(data), reject=is_reject(entry)):
+                self._put(path, data.tobytes())
+
+    def _put(self, path: Path, data: bytes) -> None:
+        """Half a picture is never seen: a killed run leaves one hidden file at most."""
         try:
-            path.write_bytes(data.tobytes())
+            self._scratch.write_bytes(data)
+            self._scratch.replace(path)
         except OSError as exc:
+            with suppress(OSError):
+                self._scratch.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot be written: {os_reason(exc)}") from exc
+
+    def _close(self) -> None:
+        if self._retention is not None:
+            self._retention.__exit__(None, None, None)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        return None
+        self._close()
 
 
 def draw_mask(frame: Frame, verdict: Verdict) -> NDArray[np.uint8]:

@@ -63,6 +63,23 @@ def test_the_schema_is_one_and_refuses_something() -> None:
         VALIDATOR.validate({"frame_id": 0})
 
 
+@pytest.mark.parametrize(("threshold", "rejects"), [("0", [0, 1, 3, 4]), ("0.99999", [])])
+def test_only_rejects_get_pictures_and_full_files_of_records_go_on_in_new_ones(
+    base: list[str], pictures: Path, tmp_path: Path, threshold: str, rejects: list[int]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["run", *base, "--source", str(pictures), "--engine", "fake", "--output", str(output)]
+    arguments += ["--threshold", threshold]
+    assert main([*arguments, "--save", "masks,overlays", "--save-which", "rejects", "--rotate-mb", "0.0015"]) == 0
+    files = sorted(output.glob("verdicts*.jsonl"))
+    assert len(files) > 2 and max(path.stat().st_size for path in files) <= 1500
+    entries = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    assert sorted(entry["frame_id"] for entry in entries) == list(range(5))
+    assert sorted(entry["frame_id"] for entry in entries if entry["verdict"] == "anomalous") == rejects
+    for kind in ("masks", "overlays"):
+        assert sorted(int(path.name[:6]) for path in (output / kind).iterdir()) == rejects
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_folder_with_a_corrupt_picture(
     base: list[str], pictures: Path, tmp_path: Path, capsys: Capture, engine: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -271,3 +272,46 @@ def test_events_go_to_the_sinks_that_take_them() -> None:
     bench.outputs.close(None)
     assert sink.events == [{"event": "no_frame"}]
     assert (bench.counts(0).delivered, bench.counts(1).taken) == (1, 0)
+
+
+def test_events_of_a_sink_reach_the_others_up_to_the_end() -> None:
+    """Also those of its last records, though all queues close at the same time."""
+
+    class Raising(Kept):
+        def raise_events(self, emit: Callable[[Mapping[str, Any]], None]) -> None:
+            self.emit = emit
+
+        def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+            time.sleep(0.002)
+            self.emit({"event": "drift", "number": frame.frame_id})
+
+    class Taking(Kept):
+        def __init__(self) -> None:
+            super().__init__()
+            self.events: list[int] = []
+
+        def event(self, entry: Mapping[str, Any]) -> None:
+            self.events.append(entry["number"])
+
+    sinks = [Taking(), Raising(), Taking()]
+    bench = Bench(*sinks)
+    for number in range(50):
+        bench.put(number)
+    assert bench.outputs.close(PATIENCE_S) == ()
+    for index in (0, 2):
+        assert sinks[index].events == list(range(50))  # type: ignore[attr-defined]
+        assert bench.counts(index) == SinkCounts("Taking", taken=100, delivered=100)
+
+
+def test_what_a_sink_still_has_to_deliver_stands_beside_it_in_the_counts() -> None:
+    class Storing(Kept):
+        def account(self) -> SinkCounts:
+            return SinkCounts("store", taken=len(self.numbers), waiting=len(self.numbers) - 1, lost=1)
+
+    bench = Bench(Storing())
+    for number in range(5):
+        bench.put(number)
+    bench.outputs.close(None)
+    snapshot = bench.counters.snapshot()
+    assert snapshot.sinks == (SinkCounts("Storing", taken=5, delivered=5), SinkCounts("store", 5, 0, 1, 0, 4))
+    assert snapshot.adds_up

@@ -1,0 +1,167 @@
+"""Records to an MQTT broker, with QoS 1, from a spool on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edge_ad.runtime.sinks.mqtt_client import is_loopback, make_client
+from edge_ad.runtime.sinks.naming import topic_name
+from edge_ad.runtime.sinks.settings import MqttSettings
+from edge_ad.runtime.sinks.spool import Spool
+from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+QOS = 1
+GOODBYE_S = 1.0
+
+
+class MqttRecords(SpooledSink):
+    """Publishes `<prefix>/<source>/verdict` and `<prefix>/<source>/event`; a record leaves the spool on its PUBACK.
+
+    `<prefix>/status` is retained: `online` from each connection on, `offline` with the end of the run, or from the
+    broker itself when the connection breaks (last will).
+
+    Args:
+        settings: of the broker.
+        spool: for this sink alone.
+        run_id: of this run.
+        sources: names of the sources, for the status, which lists their topics.
+        say: receives what the user should know.
+        environment: where the secrets are.
+
+    Raises: MissingExtraError; ConfigError for variables that are not set and certificates that cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        spool: Spool,
+        run_id: str,
+        sources: Sequence[str] = (),
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say)
+        self._settings = settings
+        self._sources = sources
+        self._connected = False
+        # From paho's thread, which holds a lock of paho's meanwhile that publishing needs too: no lock of ours then.
+        self._answers: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
+        self._sent: dict[int, int] = {}  # number in the spool by paho's number
+        self._last = 0
+        self._confirmed: list[int] = []
+        self._refused: dict[int, str] = {}
+        self._client: Client = make_client(settings, settings.client_id or f"edge-ad-{run_id}", environment)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_publish = self._on_publish
+        self._client.will_set(self._status_topic, self._status("offline", "connection lost"), QOS, retain=True)
+
+    @property
+    def _status_topic(self) -> str:
+        return f"{self._settings.prefix}/status"
+
+    def _status(self, state: str, reason: str | None = None) -> str:
+        names = {source: f"{self._settings.prefix}/{topic_name(source)}" for source in self._sources}
+        return json.dumps({"state": state, "reason": reason, "run": self._run_id, "topics": names})
+
+    def _begin(self) -> None:
+        settings = self._settings
+        if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host):
+            self._tell(f"warning: the password for MQTT broker {self._place} can be read on its way; set tls")
+        self._client.connect_async(settings.host, settings.port_used, settings.keepalive_s)
+        self._client.loop_start()
+
+    def _send(self) -> None:
+        self._wake.wait(IDLE_S)
+        self._wake.clear()
+        with suppress(queue.Empty):
+            while True:
+                number, refusal = self._answers.get_nowait()
+                if number not in self._sent:
+                    continue  # the status
+                if refusal is None:
+                    self._confirmed.append(self._sent.pop(number))
+                else:
+                    self._refused[self._sent.pop(number)] = refusal
+        if self._confirmed:
+            self._spool.delivered(self._confirmed)
+            self._confirmed = []
+        for number, refusal in list(self._refused.items()):
+            self._spool.refuse(number, refusal)
+            del self._refused[number]
+        room = self._settings.max_inflight - len(self._sent)
+        if not self._connected or room <= 0:
+            return
+        lines = self._spool.read(self._last, room)
+        if not lines and not self._sent and self._spool.waiting:
+            self._last = 0  # a spool that was made anew counts from 1
+            self._wake.set()
+        for number, line in lines:
+            self._publish(number, line)
+            self._last = number
+
+    def _publish(self, number: int, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            kind = "event" if "event" in entry else "verdict"
+            topic = f"{self._settings.prefix}/{topic_name(str(entry['source']))}/{kind}"
+            answer = self._client.publish(topic, line, QOS)
+        except (ValueError, KeyError, TypeError) as exc:
+            self._spool.refuse(number, f"no record: {exc}")
+            return
+        # Without a connection paho keeps it and sends it with the next one.
+        self._sent[answer.mid] = number
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._spool.failed()
+            self._is_down(f"MQTT broker {self._place} refuses the connection: {code}")
+            return
+        self._connected = True
+        client.publish(self._status_topic, self._status("online"), QOS, retain=True)
+        self._is_up()
+        self._wake.set()
+
+    def _on_disconnect(
+        self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        was_connected, self._connected = self._connected, False
+        if was_connected and not self._end.is_set():
+            self._spool.failed()
+            self._is_down(f"MQTT broker {self._place} is gone: {code}")
+
+    def _on_connect_fail(self, client: Client, userdata: Any) -> None:
+        self._spool.failed()
+        self._is_down(f"MQTT broker {self._place} cannot be reached")
+
+    def _on_publish(
+        self, client: Client, userdata: Any, number: int, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._answers.put((number, f"the broker refuses it: {code}" if code.is_failure else None))
+        self._wake.set()
+
+    @property
+    def _place(self) -> str:
+        return f"{self._settings.host}:{self._settings.port_used}"
+
+    def _finish(self) -> None:
+        if self._connected:
+            with suppress(ValueError, RuntimeError):
+                status = self._client.publish(self._status_topic, self._status("offline", "stopped"), QOS, retain=True)
+                status.wait_for_publish(GOODBYE_S)
+        self._client.disconnect()
+        self._client.loop_stop()

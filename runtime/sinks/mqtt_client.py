@@ -1,0 +1,88 @@
+"""A connection to an MQTT broker as the settings describe it, and the names of topics."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from edge_ad.errors import ConfigError, MissingExtraError, os_reason
+from edge_ad.runtime.sinks.naming import topic_name
+from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+CONNECT_S = 5.0
+
+
+def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str, str] = os.environ) -> Client:
+    """A client that is not connected yet; it connects again by itself, with growing waits.
+
+    Raises: MissingExtraError; ConfigError for variables that are not set and certificates that cannot be read.
+    """
+    try:
+        from paho.mqtt import client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
+    except ImportError as exc:
+        raise MissingExtraError("an MQTT broker", "paho-mqtt", "mqtt") from exc
+
+    protocol = mqtt.MQTTv5 if settings.protocol == "5" else mqtt.MQTTv311
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=protocol)
+    if settings.username_env is not None:
+        username = secret(settings.username_env, "mqtt.username_env", environment)
+        password = None
+        if settings.password_env is not None:
+            password = secret(settings.password_env, "mqtt.password_env", environment)
+        client.username_pw_set(username, password)
+    if settings.tls is not None:
+        client.tls_set_context(_tls_context(settings.tls))
+    client.reconnect_delay_set(*settings.reconnect_s)
+    client.max_inflight_messages_set(settings.max_inflight)
+    client.connect_timeout = CONNECT_S
+    return client
+
+
+def secret(name: str, key: str, environment: Mapping[str, str]) -> str:
+    """The value of an environment variable. Raises: ConfigError when it is not set."""
+    value = environment.get(name)
+    if not value:
+        raise ConfigError("sinks", [f"{key}: the environment variable {name} is not set"])
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address stays on this machine, as far as can be told without asking anybody."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Certificates and host names are checked, whatever the settings are."""
+    key = "ca_file"
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.certificate_file is not None:
+            key = "certificate_file"
+            context.load_cert_chain(tls.certificate_file, tls.key_file, password=_no_password)
+    except (OSError, ValueError) as exc:  # an ssl.SSLError is an OSError
+        reason = os_reason(exc) if isinstance(exc, OSError) else str(exc)
+        raise ConfigError("sinks", [f"mqtt.tls.{key}: cannot be read: {reason}"]) from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _no_password() -> str:
+    """Instead of a question on the terminal. Raises: ValueError."""
+    raise ValueError("the key is encrypted; wanted one without a password, readable for edge-ad only")
+
+
+def topics(prefix: str, sources: Iterable[str], last: str) -> dict[str, str]:
+    """`<prefix>/<source>/<last>` by source."""
+    return {source: f"{prefix}/{topic_name(source)}/{last}" for source in sources}

@@ -1,0 +1,163 @@
+"""Triggers from an MQTT broker: a message takes a frame, and may name the part in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from edge_ad.errors import one_line
+from edge_ad.runtime.sinks.mqtt_client import make_client, topics
+from edge_ad.runtime.sinks.settings import MqttSettings
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+QOS = 1
+MAX_CHARACTERS = 200  # of a part's name
+MAX_BYTES = 4096  # of a message
+
+
+class MqttTriggers:
+    """Subscribes `<prefix>/<source>/trigger` and calls `fire(source, part_id)` for each good message.
+
+    A message is a JSON object with the key `part_id`, a JSON text, or plain text; an empty one, or `{}`, fires without
+    a part. Retained messages do not fire: the broker would repeat them with every connection.
+
+    Args:
+        settings: of the broker.
+        sources: names of the sources that can be triggered.
+        fire: called from a thread of the client; must not block. What it raises is said.
+        run_id: of this run.
+        say: receives what the user should know.
+        environment: where the secrets are.
+
+    Attributes:
+        fired, refused: how many messages fired, and how many were no triggers.
+
+    Raises: MissingExtraError; ConfigError for variables that are not set and certificates that cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        sources: Sequence[str],
+        fire: Callable[[str, str | None], None],
+        *,
+        run_id: str,
+        say: Callable[[str], None] = lambda _: None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.fired = 0
+        self.refused = 0
+        self._settings = settings
+        self._sources = {topic: source for source, topic in topics(settings.prefix, sources, "trigger").items()}
+        self._fire = fire
+        self._say = say
+        self._down = False
+        self._subscribed = threading.Event()
+        name = f"{settings.client_id or f'edge-ad-{run_id}'}-triggers"
+        self._client: Client = make_client(settings, name, environment)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+
+    def __enter__(self) -> MqttTriggers:
+        self._client.connect_async(self._settings.host, self._settings.port_used, self._settings.keepalive_s)
+        self._client.loop_start()
+        return self
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until messages come in. Returns: False when they do not yet."""
+        return self._subscribed.wait(timeout_s)
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._is_down(f"refuses the connection: {code}")
+        elif self._sources:
+            client.subscribe([(topic, QOS) for topic in self._sources])
+
+    def _on_subscribe(
+        self, client: Client, userdata: Any, number: int, codes: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        if any(code.is_failure for code in codes):
+            self._is_down(f"refuses the subscription: {next(code for code in codes if code.is_failure)}")
+            return
+        self._subscribed.set()
+        if self._down:
+            self._down = False
+            self._say("MQTT triggers come in again")
+
+    def _on_disconnect(
+        self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if self._subscribed.is_set() and code.is_failure:
+            self._is_down(f"is gone: {code}")
+        self._subscribed.clear()
+
+    def _on_connect_fail(self, client: Client, userdata: Any) -> None:
+        self._is_down("cannot be reached")
+
+    def _is_down(self, reason: str) -> None:
+        if not self._down:
+            self._down = True
+            self._say(f"warning: MQTT broker {self._settings.host}:{self._settings.port_used} {reason}; no triggers")
+
+    def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        try:
+            source = self._sources[message.topic]
+            if message.retain:
+                raise ValueError("it is retained")
+            part_id = part_of(bytes(message.payload))
+        except (ValueError, KeyError, RecursionError) as exc:
+            self.refused += 1
+            if self.refused == 1 or self.refused % 1000 == 0:
+                self._say(
+                    f"warning: MQTT message on {message.topic[:200]!r} is no trigger: {one_line(exc)}"
+                    f" ({self.refused} so far)"
+                )
+            return
+        try:
+            self._fire(source, part_id)
+            self.fired += 1
+        except Exception as exc:  # a client whose callback raises ends
+            self.refused += 1
+            self._say(f"warning: the trigger of {source} failed: {one_line(exc)}")
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._subscribed.clear()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def part_of(payload: bytes) -> str | None:
+    """The part that a message names; None when it names none.
+
+    Raises: ValueError when it cannot be a trigger.
+    """
+    if len(payload) > MAX_BYTES:
+        raise ValueError(f"it has {len(payload)} bytes, more than {MAX_BYTES}")
+    text = payload.decode("utf-8").strip()
+    value: Any = text
+    if text.startswith(("{", "[", '"')):
+        value = json.loads(text)
+        if isinstance(value, dict):
+            value = value.get("part_id")
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_CHARACTERS:
+        raise ValueError(f"wanted a part_id of at most {MAX_CHARACTERS} printable characters")
+    return value

@@ -1,0 +1,173 @@
+"""Which pictures stay on the disk: within a quota and an age, oldest first, rejects longer than the rest."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from edge_ad.errors import OutputError, one_line
+from edge_ad.runtime.results import is_drawn
+from edge_ad.runtime.sinks import output_folder
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS pictures(
+    id INTEGER PRIMARY KEY, folder TEXT, name TEXT, bytes INTEGER, at REAL, reject INTEGER
+);
+CREATE INDEX IF NOT EXISTS by_reject ON pictures(reject, id);
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None stands for no limit.
+
+    Attributes:
+        quota_bytes: of all pictures of one kind.
+        max_age_s: of a picture, by the wall clock.
+    """
+
+    quota_bytes: int | None = None
+    max_age_s: float | None = None
+
+
+class Retention:
+    """Pictures of one kind that runs have written to a folder of results, and their end.
+
+    An index names every picture before it is written, with its size, so that only edge-ad's own are ever deleted: a
+    regular file of that name and size, in a folder that runs have drawn, is one; whatever else lies there stays.
+
+    Args:
+        folder: of the pictures; `<folder>-<date>` holds those of earlier runs.
+        limits: when pictures go.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._db: sqlite3.Connection | None = None
+        self._bytes = 0
+
+    def __enter__(self) -> Retention:
+        """Raises: OutputError."""
+        output_folder(self._folder.parent)
+        index = self._folder.with_name(f".edge-ad-{self._folder.name}.sqlite")
+        for last in (False, True):
+            try:
+                self._db = _open(index)
+                break
+            except sqlite3.DatabaseError as exc:
+                if last or isinstance(exc, sqlite3.OperationalError):
+                    raise OutputError(f"{index}: cannot be opened: {one_line(exc)}") from exc
+                index.replace(index.with_suffix(".damaged"))  # its pictures stay for ever: nothing says whose they are
+        self._add_up()
+        return self
+
+    def _add_up(self) -> None:
+        (total,) = self._connection.execute("SELECT coalesce(sum(bytes), 0) FROM pictures").fetchone()
+        self._bytes = int(total)
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        assert self._db is not None, "not entered"
+        return self._db
+
+    def moved(self, name: str) -> None:
+        """Note that the folder of an earlier run was renamed."""
+        with self._connection as db:
+            db.execute("UPDATE pictures SET folder = ? WHERE folder = ?", (name, self._folder.name))
+
+    @contextmanager
+    def room(self, name: str, size_bytes: int, *, reject: bool) -> Iterator[None]:
+        """Delete what has to go for a picture that is written inside of this context.
+
+        Raises: OutputError when the picture alone is larger than the quota, or the index cannot be written.
+        """
+        quota_bytes = self._limits.quota_bytes
+        if quota_bytes is not None and size_bytes > quota_bytes:
+            raise OutputError(f"{self._folder / name}: its {size_bytes} bytes are more than the quota for pictures")
+        try:
+            number = self._enter(name, size_bytes, reject)
+        except sqlite3.Error as exc:
+            with suppress(sqlite3.Error):
+                self._add_up()
+            raise OutputError(f"{self._folder}: the index of pictures cannot be written: {one_line(exc)}") from exc
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error), self._connection as db:
+                db.execute("DELETE FROM pictures WHERE id = ?", (number,))
+                self._bytes -= size_bytes
+            raise
+
+    def _enter(self, name: str, size_bytes: int, reject: bool) -> int:
+        with self._connection as db:
+            self._expire(db)
+            quota_bytes = self._limits.quota_bytes
+            while quota_bytes is not None and self._bytes + size_bytes > quota_bytes:
+                oldest = "SELECT id, folder, name, bytes FROM pictures ORDER BY reject, id LIMIT 1"
+                row = db.execute(oldest).fetchone()
+                if row is None:
+                    self._add_up()
+                    break
+                self._forget(db, row)
+            values = (self._folder.name, name, size_bytes, time.time(), int(reject))
+            into = "INSERT INTO pictures(folder, name, bytes, at, reject) VALUES (?, ?, ?, ?, ?)"
+            number = db.execute(into, values).lastrowid
+            self._bytes += size_bytes
+        return int(number or 0)
+
+    def _expire(self, db: sqlite3.Connection) -> None:
+        if self._limits.max_age_s is None:
+            return
+        for reject in (0, 1):  # by id, which the clock cannot disorder, up to the first that may stay
+            for row in db.execute(
+                "SELECT id, folder, name, bytes, at FROM pictures WHERE reject = ? ORDER BY id", (reject,)
+            ).fetchmany(100):
+                if row[4] > time.time() - self._limits.max_age_s:
+                    break
+                self._forget(db, row[:4])
+
+    def _forget(self, db: sqlite3.Connection, row: tuple[int, str, str, int]) -> None:
+        number, folder, name, size_bytes = row
+        db.execute("DELETE FROM pictures WHERE id = ?", (number,))
+        self._bytes -= size_bytes
+        self._delete(folder, name, size_bytes)
+
+    def _delete(self, folder: str, name: str, size_bytes: int) -> None:
+        """Delete a picture if it is edge-ad's; no link is followed, nor a path that an index names."""
+        path = self._folder.parent / folder
+        if Path(folder).name != folder or Path(name).name != name or not is_drawn(path):
+            return
+        with suppress(OSError):
+            file = path / name
+            found = file.lstat()
+            if not path.is_symlink() and stat.S_ISREG(found.st_mode) and found.st_size == size_bytes:
+                file.unlink()
+            if folder != self._folder.name:
+                path.rmdir()  # fails until it is empty
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _open(index: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(index, timeout=5.0, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+        db.execute("SELECT id, folder, name, bytes, at, reject FROM pictures LIMIT 1").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,217 @@
+"""Records to an HTTP service, one POST each, from a spool on disk."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from edge_ad.errors import ConfigError, MissingExtraError, one_line
+from edge_ad.runtime.sinks.mqtt_client import is_loopback, secret
+from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
+from edge_ad.runtime.sinks.spool import Spool
+from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
+from edge_ad.runtime.sources.address import without_secrets
+
+REFUSED_ATTEMPTS = 3
+REFUSALS = frozenset({400, 409, 413, 415, 422, 431})  # of this record; other answers are of any
+LONGEST_RETRY_AFTER_S = 3600.0
+READ_BYTES = 64 << 10  # of an answer, after which the connection is not used again
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Attributes: outcome: `taken`; `refused`, this record; `failed`, for any other reason."""
+
+    outcome: Literal["taken", "refused", "failed"]
+    reason: str = ""
+    retry_after_s: float | None = None
+
+
+class WebhookRecords(SpooledSink):
+    """Posts each record as JSON until the service answers with a 2xx; oldest first, with `Idempotency-Key`.
+
+    A record that fails is posted again after a growing wait, or when `Retry-After` says; redirects are not followed and
+    are failures. Two kinds of records are set aside and counted as lost, so that they do not hold up the others:
+
+    * refused (400, 409, 413, 415, 422, 431) three times;
+    * failed `attempts` times, and then as often again while records behind it were taken.
+
+    Raises: MissingExtraError; ConfigError for variables that are not set or certificates that cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        spool: Spool,
+        run_id: str,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say)
+        self._settings = settings
+        self._url = settings.url or secret(str(settings.url_env), "webhook.url_env", environment)
+        if not is_web_address(self._url):
+            raise ConfigError("sinks", ["webhook.url_env: wanted an address that begins with http:// or https://"])
+        self._shown = without_secrets(self._url)
+        self._headers = _headers(settings, self._url, environment)
+        self._pool = _pool(settings)
+        self._strikes: Counter[int] = Counter()  # attempts that failed, by number in the spool
+        self._suspicions: Counter[int] = Counter()  # those after which a later record was taken
+        self._in_a_row = 0
+        self._random = random.Random()
+
+    def _begin(self) -> None:
+        parts = urlsplit(self._url)
+        has_secret = (
+            "Authorization" in self._headers or bool(self._settings.headers_env) or bool(self._settings.url_env)
+        )
+        if parts.scheme == "http" and has_secret and not is_loopback(parts.hostname or ""):
+            self._tell(f"warning: the secrets for webhook {self._shown} can be read on their way; take https")
+
+    def _send(self) -> None:
+        self._wake.wait(IDLE_S)
+        self._wake.clear()
+        while not self._end.is_set():
+            lines = self._spool.read(limit=2)
+            if not lines:
+                return
+            number = lines[0][0]
+            answer = self._try(*lines[0])
+            if answer.outcome == "taken":
+                self._in_a_row = 0
+                self._is_up()
+                continue
+            worn_out = self._strikes[number] >= self._settings.attempts
+            if answer.outcome == "refused" and self._strikes[number] >= REFUSED_ATTEMPTS:
+                self._set_aside(number, answer.reason)
+                continue
+            if worn_out and len(lines) > 1 and self._try(*lines[1]).outcome == "taken":
+                self._in_a_row = 0  # it is the record, not the service; or the service has its moods
+                self._suspicions[number] += 1
+                if self._suspicions[number] >= self._settings.attempts:
+                    self._set_aside(number, answer.reason)
+                    continue
+            self._in_a_row += 1
+            self._is_down(f"webhook {self._shown}: {answer.reason}")
+            self._pause(self._wait_s(answer))
+
+    def _set_aside(self, number: int, reason: str) -> None:
+        self._spool.refuse(number, reason)
+        self._forget(number)
+        self._tell(f"warning: webhook {self._shown}: a record is lost: {reason}; it lies in {self._spool.path}, aside")
+
+    def _forget(self, number: int) -> None:
+        self._strikes.pop(number, None)
+        self._suspicions.pop(number, None)
+
+    def _try(self, number: int, line: str) -> _Answer:
+        """Post one line, and note in the spool what came of it. Raises: OutputError."""
+        answer = self._post(line)
+        if answer.outcome == "taken":
+            self._spool.delivered([number])
+            self._forget(number)
+        else:
+            self._spool.failed()
+            self._strikes[number] += 1
+        return answer
+
+    def _post(self, line: str) -> _Answer:
+        import urllib3
+
+        key = json.loads(line).get("key", "")
+        timeout = urllib3.Timeout(total=self._settings.timeout_s)
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=line.encode("ascii"),
+                headers={**self._headers, "Idempotency-Key": str(key)},
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                response.read(READ_BYTES)
+            finally:
+                response.release_conn() if response.length_remaining == 0 else response.close()
+        except urllib3.exceptions.HTTPError as exc:
+            return _Answer("failed", self._said(exc))
+        return _judge(response.status, response.headers.get("Retry-After"))
+
+    def _said(self, exc: Exception) -> str:
+        """A failure in our words: those of the library may repeat the address."""
+        import urllib3
+
+        if isinstance(exc, urllib3.exceptions.NewConnectionError):  # of the same family as a timeout
+            return "cannot be reached"
+        if isinstance(exc, urllib3.exceptions.TimeoutError):
+            return f"no answer within {self._settings.timeout_s:g} s"
+        if isinstance(exc, urllib3.exceptions.SSLError):
+            return f"no trusted connection: {one_line(exc)}"
+        return f"the connection broke ({type(exc).__name__})"
+
+    def _wait_s(self, answer: _Answer) -> float:
+        """Doubles from failure to failure; drawn between half of that and all of it, so that stations do not agree."""
+        shortest_s, longest_s = self._settings.backoff_s
+        wait_s: float = min(longest_s, shortest_s * 2 ** min(self._in_a_row - 1, 40)) * self._random.uniform(0.5, 1.0)
+        return max(wait_s, min(answer.retry_after_s or 0.0, LONGEST_RETRY_AFTER_S))
+
+    def _finish(self) -> None:
+        self._pool.clear()
+
+
+def _judge(status: int, retry_after: str | None) -> _Answer:
+    import urllib3
+
+    reason = f"it answers {status}"
+    if 200 <= status < 300:
+        return _Answer("taken")
+    if status in REFUSALS:
+        return _Answer("refused", reason)
+    wait_s = None
+    if retry_after is not None:
+        try:
+            wait_s = urllib3.Retry().parse_retry_after(retry_after)
+        except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+            wait_s = None
+    hint = " (redirects are not followed)" if 300 <= status < 400 else ""
+    return _Answer("failed", reason + hint, wait_s)
+
+
+def _headers(settings: WebhookSettings, url: str, environment: Mapping[str, str]) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "User-Agent": "edge-ad"}
+    parts = urlsplit(url)
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode('ascii')}"
+    for name, variable in settings.headers_env.items():
+        headers[name] = secret(variable, f"webhook.headers_env.{name}", environment)
+    if settings.token_env is not None:
+        headers["Authorization"] = f"Bearer {secret(settings.token_env, 'webhook.token_env', environment)}"
+    bad = [name for name, value in headers.items() if not value.isascii() or not value.isprintable()]
+    if bad:
+        raise ConfigError("sinks", [f"webhook: the value of the header {name} is no printable ASCII" for name in bad])
+    return headers
+
+
+def _pool(settings: WebhookSettings) -> Any:
+    try:
+        import urllib3
+    except ImportError as exc:
+        raise MissingExtraError("a webhook", "urllib3", "webhook") from exc
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ValueError) as exc:
+        raise ConfigError("sinks", [f"webhook.ca_file: cannot be read: {one_line(exc)}"]) from exc
+    return urllib3.PoolManager(num_pools=1, maxsize=1, ssl_context=context)
