@@ -19,6 +19,9 @@ from edge_ad.runtime.opencv import load_cv2
 CLOSE_S = 1.0
 """How long closing waits for a read that is under way."""
 
+START_AGAIN = ", and start again"
+"""End of what a lost source advises; does not hold where it is opened again by itself."""
+
 
 class Capture(Protocol):
     """The part of `cv2.VideoCapture` in use."""
@@ -118,7 +121,7 @@ class CaptureSource(ABC):
             if frame is None and self.live:
                 raise SourceError(
                     f"{self.name}: gives no further frame after {self._next_id} frame(s); "
-                    "check the device and its cable or network, and start again"
+                    f"check the device and its cable or network{START_AGAIN}"
                 )
             return frame
 
