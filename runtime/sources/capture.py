@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -66,6 +66,9 @@ class CaptureSource(ABC):
         """When the frame was captured: a live one when it arrived."""
         return grabbed_ns
 
+    def _catch_up(self, capture: Capture) -> None:
+        """Leave out what a live source gathered while it was opened."""
+
     def __enter__(self) -> CaptureSource:
         """Open. Raises: SourceError when it does not open, gives no first frame or hangs in an earlier read."""
         cv2 = load_cv2()
@@ -87,6 +90,7 @@ class CaptureSource(ABC):
         if not self._capture.isOpened():
             self._close()
             raise SourceError(f"{self.name}: {self._refusal()}")
+        self._catch_up(self._capture)
         self._first = self._take(self._capture)
         if self._first is None:
             self._close()
@@ -132,10 +136,11 @@ class CaptureSource(ABC):
 
     def _take(self, capture: Capture) -> Frame | None:
         asked_ns = time.monotonic_ns()
-        if not _grabbed(capture):
+        if not grabbed(capture):
             return None
-        captured_ns = self._stamp_ns(asked_ns, time.monotonic_ns())
-        captured_at = datetime.now(timezone.utc)
+        grabbed_ns = time.monotonic_ns()
+        captured_ns = self._stamp_ns(asked_ns, grabbed_ns)
+        captured_at = datetime.now(timezone.utc) - timedelta(microseconds=(grabbed_ns - captured_ns) / 1e3)
         image: ImageArray | None = None
         error: str | None = None
         try:
@@ -150,13 +155,14 @@ class CaptureSource(ABC):
             captured_ns=captured_ns,
             image_hwc=image,
             color_order="bgr",
-            decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
+            decode_ms=(time.monotonic_ns() - max(asked_ns, captured_ns)) / 1e6,
             path=self.path,
             error=error,
         )
 
 
-def _grabbed(capture: Capture) -> bool:
+def grabbed(capture: Capture) -> bool:
+    """Whether there was another frame."""
     try:
         return capture.grab()
     except load_cv2().error:

@@ -43,8 +43,10 @@ class Looping:
 
         Raises: SourceError when the source does not open again, or a round of it gave no frame.
         """
+        if not self._open:
+            return None
         frame = self._source.read()
-        if frame is None and self._open:
+        if frame is None and self._open:  # not closed meanwhile by another thread
             if self._next_id == self._round_began_at:
                 raise SourceError(f"{self.name}: gives no frame any more; look whether the file was changed")
             self._round_began_at = self._next_id

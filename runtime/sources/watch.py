@@ -68,7 +68,7 @@ class WatchedFolder:
         self._look_again_s = 0.0
 
     def __enter__(self) -> WatchedFolder:
-        """Open; what was judged stays judged. Raises: SourceError when the folder does not exist or cannot be listed."""
+        """Open; what was judged stays judged. Raises: SourceError when the folder is absent or cannot be listed."""
         self._closed.clear()
         self._look()
         return self
