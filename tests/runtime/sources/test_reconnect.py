@@ -146,7 +146,10 @@ def test_a_read_that_hangs_is_left_and_its_device_released_when_it_comes_back(ou
     with Reconnecting(camera.open_anew, patience) as source:
         source.report_to(outages.append)
         assert read_all(source) == [(0, 1), (1, 2)]
-        assert isinstance(outages[0], Lost) and (outages[0].cause, outages[0].reason) == ("hung", "gave no frame for 0.05 s")
+        assert isinstance(outages[0], Lost) and (outages[0].cause, outages[0].reason) == (
+            "hung",
+            "gave no frame for 0.05 s",
+        )
         closed_before = camera.closed
         camera.released.set()
         for thread in [thread for thread in threading.enumerate() if thread.name == "edge-ad-source"]:
