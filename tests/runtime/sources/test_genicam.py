@@ -226,7 +226,7 @@ def test_without_harvesters_or_producer_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("GENICAM_GENTL64_PATH", raising=False)
-    with pytest.raises(SourceError, match="no GenTL producer.*GENICAM_GENTL64_PATH"):
+    with pytest.raises(SourceError, match=r"no GenTL producer.*GENICAM_GENTL64_PATH"):
         open_source("genicam:")
     with pytest.raises(SourceError, match="unknown key 'exposure'"):
         open_source("genicam:1?exposure=3")

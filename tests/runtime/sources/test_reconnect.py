@@ -133,7 +133,7 @@ def test_never_ends_with_what_the_source_said(outages: list[Outage]) -> None:
     with Reconnecting(camera.open_anew, Patience(reconnect_s=0)) as source:
         source.report_to(outages.append)
         assert source.read() is not None
-        with pytest.raises(SourceError, match="gives no further frame.*start again"):
+        with pytest.raises(SourceError, match=r"gives no further frame.*start again"):
             source.read()
     assert camera.opened == 1 and len(outages) == 1
     with pytest.raises(SourceError), Reconnecting(Camera().open_anew, Patience(reconnect_s=0, wait_at_start=True)):

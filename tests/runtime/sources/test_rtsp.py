@@ -29,7 +29,7 @@ def check_colours(frame: Frame | None) -> None:
         np.testing.assert_allclose(frame.image_hwc[16:80, columns].mean((0, 1)), wanted, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("rtsp_server", [("jpeg",), ("vp8",)], indirect=True, ids=["jpeg", "vp8"])
+@pytest.mark.parametrize("rtsp_server", [("jpeg",), ("h264",)], indirect=True, ids=["jpeg", "h264"])
 def test_a_camera_that_is_switched_off_and_on_goes_on_in_the_same_colours(rtsp_server: Any) -> None:
     outages: list[Outage] = []
     source = open_source(f"rtsp://{rtsp_server.address}?token=hidden", SourceSettings())
