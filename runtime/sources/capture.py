@@ -19,6 +19,9 @@ from edge_ad.runtime.opencv import load_cv2
 CLOSE_S = 1.0
 """How long closing waits for a read that is under way."""
 
+CATCH_UP_NS = 2_000_000_000
+"""For how long at most a live source is read at its start until it gives the present."""
+
 START_AGAIN = ", and start again"
 """End of what a lost source advises; does not hold where it is opened again by itself."""
 
@@ -66,8 +69,18 @@ class CaptureSource(ABC):
         """When the frame was captured: a live one when it arrived."""
         return grabbed_ns
 
+    def _gives_the_present(self) -> bool:
+        """Whether the next frame is new, and none that was gathered while the source was opened."""
+        return True
+
     def _catch_up(self, capture: Capture) -> None:
-        """Leave out what a live source gathered while it was opened."""
+        """Leave out frames until they are new."""
+        until_ns = time.monotonic_ns() + CATCH_UP_NS
+        while not self._gives_the_present():
+            asked_ns = time.monotonic_ns()
+            if asked_ns > until_ns or not _grabbed(capture):
+                return
+            self._stamp_ns(asked_ns, time.monotonic_ns())
 
     def __enter__(self) -> CaptureSource:
         """Open. Raises: SourceError when it does not open, gives no first frame or hangs in an earlier read."""
@@ -136,7 +149,7 @@ class CaptureSource(ABC):
 
     def _take(self, capture: Capture) -> Frame | None:
         asked_ns = time.monotonic_ns()
-        if not grabbed(capture):
+        if not _grabbed(capture):
             return None
         grabbed_ns = time.monotonic_ns()
         captured_ns = self._stamp_ns(asked_ns, grabbed_ns)
@@ -161,8 +174,7 @@ class CaptureSource(ABC):
         )
 
 
-def grabbed(capture: Capture) -> bool:
-    """Whether there was another frame."""
+def _grabbed(capture: Capture) -> bool:
     try:
         return capture.grab()
     except load_cv2().error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from queue import Empty, SimpleQueue
 
+from edge_ad.errors import EdgeAdError, SourceError
 from edge_ad.frame import Frame, FrameSource
 from edge_ad.runtime.sources.outage import Interruptible
 
@@ -86,5 +87,9 @@ class Connection:
                 self._answers.put(_Opened())
                 while self._wants.get():
                     self._answers.put(self.source.read())
-        except Exception as exc:  # raised in the thread of the reader
+        except EdgeAdError as exc:  # raised in the thread of the reader
             self._answers.put(exc)
+        except Exception as exc:
+            # A station goes on after a fault of a driver that nobody foresaw. Its text may hold an address.
+            fault = f"failed with {type(exc).__name__}, a defect of edge-ad or of a driver"
+            self._answers.put(SourceError(f"{self.source.name}: {fault}").with_traceback(exc.__traceback__))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 import warnings
+from contextlib import suppress
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -24,6 +26,7 @@ def load_gst() -> Any:
 
     Raises: ImportError when PyGObject or the description of GStreamer is absent, with the reason on one line.
     """
+    _keep_exceptions_whole()
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ImportWarning
@@ -37,6 +40,16 @@ def load_gst() -> Any:
     if not Gst.is_initialized():
         Gst.init(None)
     return Gst
+
+
+def _keep_exceptions_whole() -> None:
+    """Let every library that is loaded later find libgcc's unwinder first.
+
+    GStreamer brings libunwind, whose functions of the same names PyGObject makes visible to all of the process; C++
+    libraries loaded after it (inference engines, PyTorch) would take those, and abort when they throw.
+    """
+    with suppress(OSError):  # absent outside of Linux with glibc
+        ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
 
 
 def _gi() -> Any:

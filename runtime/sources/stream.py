@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from types import ModuleType
 
 from edge_ad.errors import SourceError
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.sources.address import without_secrets
-from edge_ad.runtime.sources.capture import Capture, CaptureSource, grabbed, open_with_backends
+from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
 from edge_ad.runtime.sources.stream_clock import StreamClock
 
 TIMEOUT_MS = 5000
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fpsprobesize;0"  # the second opens sooner: no frames are read to find the rate
-CATCH_UP_NS = 2_000_000_000
-"""For how long at most a stream is read at its start until it gives the present."""
 
 
 class StreamSource(CaptureSource):
@@ -59,14 +56,9 @@ class StreamSource(CaptureSource):
         position_ms = self._capture.get(load_cv2().CAP_PROP_POS_MSEC)
         return self._clock.captured_ns(asked_ns, grabbed_ns, position_ms)
 
-    def _catch_up(self, capture: Capture) -> None:
-        """Skip the frames that FFmpeg collects while it finds out what the stream holds: up to a second of them."""
-        until_ns = time.monotonic_ns() + CATCH_UP_NS
-        while self._is_rtsp and not self._clock.knows_ages:
-            asked_ns = time.monotonic_ns()
-            if asked_ns > until_ns or not grabbed(capture):
-                return
-            self._stamp_ns(asked_ns, time.monotonic_ns())
+    def _gives_the_present(self) -> bool:
+        """FFmpeg collects frames while it finds out what the stream holds: up to a second of them."""
+        return not self._is_rtsp or self._clock.knows_ages
 
     def _refusal(self) -> str:
         return (

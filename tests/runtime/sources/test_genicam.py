@@ -186,7 +186,10 @@ def test_a_camera_that_is_unplugged_comes_back_in_its_colours(bench: Bench, monk
 
 def test_a_lost_camera_is_one_line(bench: Bench) -> None:
     bench.script = [RuntimeError("GC_ERR_IO\nlink down")]
-    with open_source("genicam:") as source, pytest.raises(SourceError, match="lost after 0 frame.*GC_ERR_IO") as caught:
+    with (
+        open_source("genicam:") as source,
+        pytest.raises(SourceError, match=r"lost after 0 frame.*GC_ERR_IO") as caught,
+    ):
         source.read()
     assert "\n" not in str(caught.value)
 

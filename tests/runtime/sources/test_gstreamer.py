@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -272,3 +274,36 @@ def test_pygobject_of_the_system_is_taken_only_if_it_was_made_for_this_python(tm
 
 def test_what_gstreamer_support_says_is_what_is_here(gst: Any) -> None:
     assert gstreamer.gstreamer_support() == f"PyGObject, {gst.version_string()}"
+
+
+FIND_THE_UNWINDER = """
+import ctypes, sys
+if "guarded" in sys.argv:
+    from edge_ad.runtime.sources.gst_library import load_gst
+else:
+    from edge_ad.runtime.sources import gst_library
+    gst_library._keep_exceptions_whole = lambda: None
+    load_gst = gst_library.load_gst
+load_gst()
+
+class Place(ctypes.Structure):
+    _fields_ = [("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("at", ctypes.c_void_p)]
+
+place = Place()
+seen = ctypes.CDLL(None)  # what a library sees that is loaded now
+seen.dladdr(ctypes.cast(seen._Unwind_RaiseException, ctypes.c_void_p), ctypes.byref(place))
+print(place.file.decode())
+"""
+
+
+@pytest.mark.usefixtures("gst")
+@pytest.mark.skipif(sys.platform != "linux", reason="libunwind is a library of Linux")
+def test_c_plus_plus_exceptions_of_libraries_loaded_later_stay_with_libgcc() -> None:
+    """With libunwind's functions of the same names, an engine that throws would abort the process."""
+    found = {}
+    for how in ("guarded", "bare"):
+        command = [sys.executable, "-W", "ignore", "-c", FIND_THE_UNWINDER, how]
+        found[how] = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "libgcc_s" in found["guarded"]
+    if "libgcc_s" in found["bare"]:
+        pytest.skip("this GStreamer comes without libunwind, so there is nothing to guard against")

@@ -28,8 +28,8 @@ QUICK = Patience(base_s=0.001, cap_s=0.004, watchdog_s=PATIENCE_S, open_s=PATIEN
 class Camera:
     """A device through all of its openings; each follows one list of steps.
 
-    Steps: a number is the grey level of a frame, `lost` raises, `end` ends, `hang` hangs until `release`. An opening
-    whose list begins with `absent` fails, one that begins with `stuck` hangs.
+    Steps: a number is the grey level of a frame, `lost` and `fault` raise, `end` ends, `hang` hangs until it is released.
+    An opening whose list begins with `absent` fails, one that begins with `stuck` hangs.
     """
 
     def __init__(self, *openings: list[int | str]) -> None:
@@ -70,6 +70,8 @@ class Opening:
             step = "lost"
         if step == "lost":
             raise SourceError("cam: gives no further frame; check the cable, and start again")
+        if step == "fault":
+            raise ZeroDivisionError("rtsp://u:hunter2@host")
         if step == "end":
             return None
         image = np.full((4, 4, 3), step, np.uint8)
@@ -103,6 +105,15 @@ def test_frames_go_on_after_every_loss_and_each_is_reported(outages: list[Outage
     assert isinstance(back, Returned) and back.attempts == 3
     assert back.away_s == pytest.approx((back.monotonic_ns - first.monotonic_ns) / 1e9, abs=0.5)
     assert camera.closed == 3  # every one that had opened
+
+
+def test_a_fault_of_a_driver_that_nobody_foresaw_is_a_loss_and_its_text_is_kept_back(outages: list[Outage]) -> None:
+    camera = Camera([1, "fault"], [2, "end"])
+    with Reconnecting(camera.open_anew, QUICK) as source:
+        source.report_to(outages.append)
+        assert read_all(source) == [(0, 1), (1, 2)]
+    assert isinstance(outages[0], Lost) and "failed with ZeroDivisionError" in outages[0].reason
+    assert "hunter2" not in repr(outages)
 
 
 def test_a_source_that_is_absent_at_the_start_is_an_error_or_waited_for(outages: list[Outage]) -> None:
