@@ -1,7 +1,8 @@
 """A camera on loopback: GStreamer's RTSP server, run by the system's Python. Prints its port, then serves until killed.
 
-Usage: rtsp_server.py PORT CODEC [locked], with 0 for a free port. The picture at /live is red on the left, blue in the
-middle, and noise on the right, so that no two frames are alike. `locked` asks for a user and a password.
+Usage: rtsp_server.py PORT CODEC [locked], with 0 for a free port. The picture at /live is SMPTE's test card: of seven
+bars the last two are red and blue, and below them is noise, so that no two frames are alike. `locked` asks for a user
+and a password.
 """
 
 import sys
@@ -20,14 +21,8 @@ CODECS = {
 
 
 def picture(codec):
-    part = "video/x-raw,width={},height=96,framerate=25/1"
-    return (
-        "( compositor name=mix background=black sink_1::xpos=64 sink_2::xpos=128 ! videoconvert"
-        f" ! video/x-raw,format=I420,width=160,height=96 ! {CODECS[codec]}"
-        f" videotestsrc is-live=true pattern=red ! {part.format(64)} ! mix.sink_0"
-        f" videotestsrc is-live=true pattern=blue ! {part.format(64)} ! mix.sink_1"
-        f" videotestsrc is-live=true pattern=snow ! {part.format(32)} ! mix.sink_2 )"
-    )
+    caps = "video/x-raw,format=I420,width=168,height=96,framerate=25/1"
+    return f"( videotestsrc is-live=true pattern=smpte ! {caps} ! {CODECS[codec]} )"
 
 
 def lock(server, factory):

@@ -287,7 +287,7 @@ else:
 load_gst()
 
 class Place(ctypes.Structure):
-    _fields_ = [("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("at", ctypes.c_void_p)]
+    _fields_ = [("file", ctypes.c_char_p)] + [(name, ctypes.c_void_p) for name in ("base", "symbol", "at")]
 
 place = Place()
 seen = ctypes.CDLL(None)  # what a library sees that is loaded now

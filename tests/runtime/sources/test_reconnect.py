@@ -28,7 +28,7 @@ QUICK = Patience(base_s=0.001, cap_s=0.004, watchdog_s=PATIENCE_S, open_s=PATIEN
 class Camera:
     """A device through all of its openings; each follows one list of steps.
 
-    Steps: a number is the grey level of a frame, `lost` and `fault` raise, `end` ends, `hang` hangs until it is released.
+    Steps: a number is the grey level of a frame, `lost` and `fault` raise, `end` ends, `hang` hangs until released.
     An opening whose list begins with `absent` fails, one that begins with `stuck` hangs.
     """
 

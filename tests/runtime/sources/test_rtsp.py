@@ -22,11 +22,11 @@ MOST_FRAMES = 500
 
 
 def check_colours(frame: Frame | None) -> None:
-    """The left of the picture is red and its middle blue, in the order that the frame says."""
+    """The last bars of the test card are red and blue, in the order that the frame says."""
     assert frame is not None and frame.image_hwc is not None and frame.error is None
-    assert frame.image_hwc.shape == (96, 160, 3) and frame.color_order == "bgr"
-    for columns, wanted in ((slice(8, 56), RED_BGR), (slice(72, 120), BLUE_BGR)):
-        np.testing.assert_allclose(frame.image_hwc[16:80, columns].mean((0, 1)), wanted, atol=TOLERANCE)
+    assert frame.image_hwc.shape == (96, 168, 3) and frame.color_order == "bgr"
+    for columns, wanted in ((slice(124, 140), RED_BGR), (slice(148, 164), BLUE_BGR)):
+        np.testing.assert_allclose(frame.image_hwc[8:56, columns].mean((0, 1)), wanted, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("rtsp_server", [("jpeg",), ("h264",)], indirect=True, ids=["jpeg", "h264"])
@@ -70,11 +70,9 @@ def test_frames_that_waited_in_the_connection_are_as_old_as_they_are(rtsp_server
             age_s = (time.monotonic_ns() - frame.captured_ns) / 1e9
             assert (time.time() - frame.captured_at.timestamp()) == pytest.approx(age_s, abs=0.05)
             ages_s.append(age_s)
-    oldest = int(np.argmax(ages_s))
-    assert 20 <= oldest < 60
-    assert ages_s[oldest] > 0.6 * rest_s  # the reader rested for at least so long
+    assert min(ages_s[20:23]) > 0.6 * rest_s
     assert np.median(ages_s[:20]) < 0.2 * rest_s
-    assert ages_s[-1] < 0.5 * ages_s[oldest]  # and then caught up
+    assert ages_s[-1] < 0.5 * ages_s[20]  # it caught up
 
 
 @pytest.mark.parametrize("rtsp_server", [("jpeg", "locked")], indirect=True, ids=["locked"])

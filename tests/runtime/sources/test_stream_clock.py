@@ -52,11 +52,29 @@ def test_a_stream_without_time_stamps_counts_from_arrival(position: float) -> No
     assert ages_ms([(10.0 * n, 10.0 * n + 1, position) for n in range(20)]) == [0.0] * 20
 
 
+def test_one_read_that_a_busy_machine_delays_does_not_make_old_frames_new() -> None:
+    reads = camera(60, 20, 2000.0)
+    asked, arrived, position = reads[20]
+    reads[20] = (asked - 30, arrived, position)  # took as long as if it had waited
+    ages = ages_ms(reads)
+    assert ages[20] == pytest.approx(2000, abs=2 * PERIOD_MS)
+    assert ages[21] == pytest.approx(2000 - PERIOD_MS, abs=2 * PERIOD_MS)
+
+
+def test_a_longer_way_is_the_present_after_a_while() -> None:
+    """All frames come 300 ms later from one moment on; nobody can tell how long they were under way before."""
+    reads = [(40.0 * n, 40.0 * n + 39, 40.0 * n) for n in range(10)]
+    reads += [(40.0 * n + 300, 40.0 * n + 339, 40.0 * n) for n in range(10, 20)]
+    ages = ages_ms(reads)
+    assert ages[10:12] == [300.0, 300.0] and max(ages[12:]) == 0
+
+
 def test_a_jump_of_the_stream_is_no_age() -> None:
     before = [(40.0 * n, 40.0 * n + 39, 40.0 * n) for n in range(1, 4)]
     back = [(200.0, 201.0, 3.0), (201.0, 202.0, 43.0)]
     assert ages_ms(before + back) == [0.0] * 5
-    assert ages_ms([*before, (200.0, 201.0, 40.0 * 4 - 2 * OLDEST_NS / MS)]) == [0.0] * 4
+    late_ms = 2 * OLDEST_NS / MS
+    assert ages_ms([*before, (late_ms, late_ms + 1, 160.0)]) == [0.0] * 4
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e3), st.floats(-1e9, 1e9)), min_size=1, max_size=30))
