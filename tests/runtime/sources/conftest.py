@@ -63,6 +63,7 @@ class RtspServer:
 
     def start(self) -> None:
         """Serve, after the first time on the same port again."""
+        self.kill()  # if a stream was lost without it
         command = [SYSTEM_PYTHON, str(SERVER), str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
