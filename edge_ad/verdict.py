@@ -183,6 +183,54 @@ def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: fl
     }
 
 
+def disconnected_event(
+    source: str, *, at: datetime, monotonic_ns: int, cause: str, reason: str, count: int
+) -> dict[str, Any]:
+    """The JSON object that says that a source is lost and opened again; `verdict.schema.json` describes it.
+
+    Args:
+        source: as in records.
+        at: when this was found.
+        monotonic_ns: the same by the monotonic clock.
+        cause: `absent` at the start, `lost`, or `hung`.
+        reason: what the source said.
+        count: which loss of this source in this run it is, from 1.
+    """
+    return {
+        "event": "disconnected",
+        "source": source,
+        "at": _utc_text(at),
+        "monotonic_ns": monotonic_ns,
+        "cause": cause,
+        "reason": reason,
+        "count": count,
+    }
+
+
+def reconnected_event(
+    source: str, *, at: datetime, monotonic_ns: int, away_s: float, attempts: int, count: int
+) -> dict[str, Any]:
+    """The JSON object that says that a lost source gives frames again; `verdict.schema.json` describes it.
+
+    Args:
+        source: as in records.
+        at: when the first of them came.
+        monotonic_ns: the same by the monotonic clock.
+        away_s: seconds since it was lost.
+        attempts: how many times it was opened for that.
+        count: that of the loss which this ends.
+    """
+    return {
+        "event": "reconnected",
+        "source": source,
+        "at": _utc_text(at),
+        "monotonic_ns": monotonic_ns,
+        "away_s": round(away_s, 3),
+        "attempts": attempts,
+        "count": count,
+    }
+
+
 def drift_event(
     source: str, *, at: datetime, monotonic_ns: int, state: Literal["alarm", "cleared"], comparison: Mapping[str, Any]
 ) -> dict[str, Any]:

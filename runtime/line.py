@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 
 import numpy as np
 
@@ -19,8 +20,9 @@ from edge_ad.runtime.scheduling.schedule import Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sources.outage import Interruptible, Lost, Outage, ReportsOutages
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict, no_frame_event
+from edge_ad.verdict import Verdict, disconnected_event, no_frame_event, reconnected_event
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
 FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
@@ -108,6 +110,9 @@ class Line:
         ]
         self._outputs.start()
         self._judging.start()
+        for number, lane in enumerate(self._lanes):
+            if isinstance(lane.source, ReportsOutages):
+                lane.source.report_to(partial(self._outage, number))
         for capture in captures:
             capture.start()
         try:
@@ -145,6 +150,9 @@ class Line:
                     self._say(f"warning: {capture.failure}; the other sources go on")
             if stop.is_set() and stopped_s is None:
                 stopped_s = time.monotonic()
+                for lane in self._lanes:
+                    if isinstance(lane.source, Interruptible):
+                        lane.source.interrupt()
             waited_s = 0.0 if stopped_s is None else time.monotonic() - stopped_s
             if not finishing and (all(capture.ended for capture in captures) or waited_s > STOP_S):
                 finishing = True
@@ -164,6 +172,24 @@ class Line:
                 count=count,
             )
             self._outputs.event(entry)
+
+    def _outage(self, number: int, outage: Outage) -> None:
+        """Record that a source was lost or is back; called from the thread that reads it."""
+        name, counters = self._lanes[number].name, self._telemetry.counters
+        at, monotonic_ns = outage.at, outage.monotonic_ns
+        if isinstance(outage, Lost):
+            count = counters.disconnected(number, hung=outage.cause == "hung")
+            entry = disconnected_event(
+                name, at=at, monotonic_ns=monotonic_ns, cause=outage.cause, reason=outage.reason, count=count
+            )
+            self._say(f"warning: {name}: {outage.cause}: {outage.reason}")
+        else:
+            count = counters.snapshot().lanes[number].disconnected
+            entry = reconnected_event(
+                name, at=at, monotonic_ns=monotonic_ns, away_s=outage.away_s, attempts=outage.attempts, count=count
+            )
+            self._say(f"{name}: back after {outage.away_s:.1f} s and {outage.attempts} attempt(s)")
+        self._outputs.event(entry)
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.settled is not None

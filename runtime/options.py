@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.pictures import PICTURES
 from edge_ad.runtime.sinks.selection import Which
 from edge_ad.runtime.sinks.settings import SinkSettings
+from edge_ad.runtime.sources.settings import ReconnectS, SourceSettings, WatchdogS
 from edge_ad.runtime.sources.stream_list import listed_sources
 from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
@@ -89,6 +90,7 @@ class RunOptions:
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT.
         blur_check: `bundle` calls frames unusable that are far blurrier than the bundle allows; `off` judges them.
         dla: core of its deep learning accelerator; for TensorRT.
+        loop, watch, reconnect_s, wait_for_source, watchdog_s: see `edge_ad.runtime.sources.settings.SourceSettings`.
     """
 
     bundle: Path
@@ -114,6 +116,11 @@ class RunOptions:
     device: Annotated[int, Field(ge=0)] = 0
     dla: Annotated[int, Field(ge=0)] | None = None
     blur_check: Literal["bundle", "off"] = "bundle"
+    loop: bool = False
+    watch: bool = False
+    reconnect_s: ReconnectS = None
+    wait_for_source: bool = False
+    watchdog_s: WatchdogS = SourceSettings.watchdog_s
 
     @property
     def sink_settings(self) -> SinkSettings:
@@ -127,6 +134,12 @@ class RunOptions:
         if self.rotate_mb is not None:
             records = replace(records, rotate_mb=self.rotate_mb)
         return replace(self.sinks, pictures=pictures, records=records)
+
+    @property
+    def source_settings(self) -> SourceSettings:
+        """What holds for every source."""
+        names = (field.name for field in fields(SourceSettings))
+        return SourceSettings(**{name: getattr(self, name) for name in names})
 
 
 def run_options(values: dict[str, Any], where: str) -> RunOptions:
@@ -154,6 +167,10 @@ def run_options(values: dict[str, Any], where: str) -> RunOptions:
         faults.append("save: wanted an --output folder to save pictures in")
     if options.save and len(options.sources) > 1:
         faults.append("save: wanted one source, pictures of several would take the same names")
+    if options.loop and options.watch:
+        faults.append("loop: a watched folder has no end to begin again at; leave out loop or watch")
+    if options.wait_for_source and options.reconnect_s == 0:
+        faults.append("wait_for_source: cannot wait when reconnect is never; leave out one of them")
     faults += [
         f"{name}: is for --engine tensorrt, not for {options.engine}; leave it out"
         for name in ("device", "dla")

@@ -62,7 +62,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
         dla=options.dla,
         batch=options.batch,
     )
-    sources = [open_source(uri) for uri in options.sources]
+    sources = [open_source(uri, options.source_settings) for uri in options.sources]
     telemetry = Telemetry()
     stop = threading.Event()
     failure: SourceError | None = None

@@ -18,8 +18,8 @@ from edge_ad.errors import ImageError
     metavar="SOURCE",
     multiple=True,
     default=None,
-    help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N, sim:?fps=30, or a .streams file with one"
-    " source on each line; may be given several times.",
+    help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N, csi://N, v4l2://DEVICE, gst:PIPELINE,"
+    " genicam:SERIAL, sim:?fps=30, or a .streams file with one source on each line; may be given several times.",
 )
 @text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
 @text_option(
@@ -46,6 +46,26 @@ from edge_ad.errors import ImageError
 @text_option(
     "--silence", "silence_s", metavar="SECONDS", help="Report a live source that gives no frame for so long (5)."
 )
+@text_option(
+    "--reconnect",
+    "reconnect_s",
+    metavar="SECONDS",
+    help="How long to try to open a live source again that was lost: seconds, never, or forever (default).",
+)
+@click.option(
+    "--wait-for-source",
+    is_flag=True,
+    default=None,
+    help="Wait for a source that is absent at the start in the same way (default: exit code 7).",
+)
+@text_option(
+    "--watchdog",
+    "watchdog_s",
+    metavar="SECONDS",
+    help="Give up a live source that gives no frame for so long, and open it anew: seconds (15) or never.",
+)
+@click.option("--loop", is_flag=True, default=None, help="Begin again at the end of videos and pictures.")
+@click.option("--watch", is_flag=True, default=None, help="Wait for further pictures in a folder; judge each once.")
 @text_option("--batch", metavar="N", help="Frames that the engine takes at once, for several cameras (1).")
 @text_option(
     "--output", metavar="DIR", help="Folder for verdicts.jsonl and pictures (default: records on standard output)."

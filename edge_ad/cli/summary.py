@@ -43,6 +43,8 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     for lane in counts.lanes:
         if lane.no_frame:
             console.print(f"{lane.name} was silent: reported {lane.no_frame} times")
+        if lane.disconnected:
+            console.print(f"{lane.name} was lost: {lane.disconnected} times, {lane.hung} of them by the watchdog")
     for sink in counts.sinks:
         if sink.lost or sink.dropped or sink.failures or sink.waiting:
             waiting = f" {sink.waiting} waiting," if sink.waiting else ""

@@ -21,6 +21,8 @@ class LaneCounts:
         in_flight: captured frames without a verdict yet.
         overtaken: skipped frames that a newer one replaced.
         no_frame: times that the source was reported as silent.
+        disconnected: times that the source was lost, or absent at the start.
+        hung: how many of these were found by the watchdog.
     """
 
     name: str
@@ -29,6 +31,8 @@ class LaneCounts:
     in_flight: int = 0
     overtaken: int = 0
     no_frame: int = 0
+    disconnected: int = 0
+    hung: int = 0
 
     @property
     def adds_up(self) -> bool:
@@ -145,6 +149,14 @@ class Counters:
             rest["no_frame"] += 1
             return rest["no_frame"]
 
+    def disconnected(self, lane: int, *, hung: bool) -> int:
+        """Count a loss of the source. Returns: how many there are for this lane."""
+        with self._lock:
+            rest = self._lanes[lane][2]
+            rest["disconnected"] += 1
+            rest["hung"] += hung
+            return rest["disconnected"]
+
     def sink(self, number: int, **changes: int) -> None:
         """Add to counts of a sink, all at once, by the names of `SinkCounts`."""
         with self._lock:
@@ -162,6 +174,8 @@ class Counters:
                     rest["captured"] - rest["settled"],
                     rest["overtaken"],
                     rest["no_frame"],
+                    rest["disconnected"],
+                    rest["hung"],
                 )
                 for name, statuses, rest in self._lanes
             )

@@ -51,12 +51,40 @@ class CameraSource(CaptureSource):
         return f"{text}: {device} is in use elsewhere or not a capture device (present: {', '.join(devices)})"
 
 
+class LinkedCamera(CameraSource):
+    """The camera that the link at `path` leads to whenever it is opened, under the name of the link.
+
+    A camera that is plugged in again may get another number; the links in `/dev/v4l/by-id` follow it.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_number(path) or 0)
+        self.name = path
+        self._path = path
+
+    def _open(self, cv2: ModuleType) -> Capture:
+        index = _number(self._path)
+        if index is None or index not in _INDICES:
+            raise SourceError(f"{self.name}: leads to no camera; plug it in, or take another of /dev/v4l/by-id")
+        self._index = index
+        return super()._open(cv2)
+
+
 def open_camera(uri: str) -> CameraSource:
-    """Camera of `3`, `camera:3`, `/dev/video3` or a link to that. Raises: SourceError when there is no index."""
-    named = re.fullmatch(r"(?:camera:)?(-?[0-9]{1,6})", uri, re.IGNORECASE)
-    device = re.fullmatch(r"/dev/video([0-9]{1,6})", os.path.realpath(uri))
-    index = named or device
-    if index is None:
-        shown = without_secrets(uri)
-        raise SourceError(f"wanted camera:N with N from 0 to {_INDICES[-1]}, got {shown!r}; try camera:0")
-    return CameraSource(int(index.group(1)))
+    """Camera of `3`, `camera:3`, `/dev/video3` or a link to that, such as those in `/dev/v4l/by-id`.
+
+    Raises: SourceError when there is no index.
+    """
+    named = re.fullmatch(r"(?:camera:|/dev/video)?(-?[0-9]{1,6})", uri, re.IGNORECASE)
+    if named is not None:
+        return CameraSource(int(named.group(1)))
+    if os.path.islink(uri) or uri.startswith("/dev/"):
+        return LinkedCamera(uri)
+    shown = without_secrets(uri)
+    raise SourceError(f"wanted camera:N with N from 0 to {_INDICES[-1]}, got {shown!r}; try camera:0")
+
+
+def _number(path: str) -> int | None:
+    """The number of the camera that `path` leads to; None for none."""
+    device = re.fullmatch(r"/dev/video([0-9]{1,6})", os.path.realpath(path))
+    return int(device.group(1)) if device else None

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -18,6 +18,12 @@ from edge_ad.runtime.opencv import load_cv2
 
 CLOSE_S = 1.0
 """How long closing waits for a read that is under way."""
+
+CATCH_UP_NS = 2_000_000_000
+"""For how long at most a live source is read at its start until it gives the present."""
+
+START_AGAIN = ", and start again"
+"""End of what a lost source advises; does not hold where it is opened again by itself."""
 
 
 class Capture(Protocol):
@@ -63,6 +69,19 @@ class CaptureSource(ABC):
         """When the frame was captured: a live one when it arrived."""
         return grabbed_ns
 
+    def _gives_the_present(self) -> bool:
+        """Whether the next frame is new, and none that was gathered while the source was opened."""
+        return True
+
+    def _catch_up(self, capture: Capture) -> None:
+        """Leave out frames until they are new."""
+        until_ns = time.monotonic_ns() + CATCH_UP_NS
+        while not self._gives_the_present():
+            asked_ns = time.monotonic_ns()
+            if asked_ns > until_ns or not _grabbed(capture):
+                return
+            self._stamp_ns(asked_ns, time.monotonic_ns())
+
     def __enter__(self) -> CaptureSource:
         """Open. Raises: SourceError when it does not open, gives no first frame or hangs in an earlier read."""
         cv2 = load_cv2()
@@ -84,6 +103,7 @@ class CaptureSource(ABC):
         if not self._capture.isOpened():
             self._close()
             raise SourceError(f"{self.name}: {self._refusal()}")
+        self._catch_up(self._capture)
         self._first = self._take(self._capture)
         if self._first is None:
             self._close()
@@ -118,7 +138,7 @@ class CaptureSource(ABC):
             if frame is None and self.live:
                 raise SourceError(
                     f"{self.name}: gives no further frame after {self._next_id} frame(s); "
-                    "check the device and its cable or network, and start again"
+                    f"check the device and its cable or network{START_AGAIN}"
                 )
             return frame
 
@@ -131,8 +151,9 @@ class CaptureSource(ABC):
         asked_ns = time.monotonic_ns()
         if not _grabbed(capture):
             return None
-        captured_ns = self._stamp_ns(asked_ns, time.monotonic_ns())
-        captured_at = datetime.now(timezone.utc)
+        grabbed_ns = time.monotonic_ns()
+        captured_ns = self._stamp_ns(asked_ns, grabbed_ns)
+        captured_at = datetime.now(timezone.utc) - timedelta(microseconds=(grabbed_ns - captured_ns) / 1e3)
         image: ImageArray | None = None
         error: str | None = None
         try:
@@ -147,7 +168,7 @@ class CaptureSource(ABC):
             captured_ns=captured_ns,
             image_hwc=image,
             color_order="bgr",
-            decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
+            decode_ms=(time.monotonic_ns() - max(asked_ns, captured_ns)) / 1e6,
             path=self.path,
             error=error,
         )

@@ -7,17 +7,21 @@ import re
 from types import ModuleType
 
 from edge_ad.errors import SourceError
+from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
+from edge_ad.runtime.sources.stream_clock import StreamClock
 
 TIMEOUT_MS = 5000
+FFMPEG_OPTIONS = "rtsp_transport;tcp|fpsprobesize;0"  # the second opens sooner: no frames are read to find the rate
 
 
 class StreamSource(CaptureSource):
     """Frames of the stream at `url`; `name` and every error leave out its password and query.
 
     RTSP goes over TCP, since a lost UDP packet smears the picture over many frames, which a detector takes for
-    a defect; OPENCV_FFMPEG_CAPTURE_OPTIONS overrides that.
+    a defect; OPENCV_FFMPEG_CAPTURE_OPTIONS overrides that. Frames that waited in the buffers of the connection are as
+    old as their RTP time stamps say; other streams carry no stamps of the camera, and count from their arrival.
 
     Raises:
         SourceError: `url` is not valid UTF-8.
@@ -36,12 +40,25 @@ class StreamSource(CaptureSource):
             ) from None
         # FFmpeg knows its protocols in lower case only.
         self._url = re.sub(r"^[^:]+", lambda scheme: scheme.group().lower(), url)
+        self._is_rtsp = self._url.startswith(("rtsp:", "rtsps:"))
+        self._clock = StreamClock()
 
     def _open(self, cv2: ModuleType) -> Capture:
-        if self._url.startswith(("rtsp:", "rtsps:")):
-            os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+        self._clock = StreamClock()
+        if self._is_rtsp:
+            os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
         return open_with_backends(cv2, self._url, {cv2.CAP_FFMPEG: timeouts})
+
+    def _stamp_ns(self, asked_ns: int, grabbed_ns: int) -> int:
+        if not self._is_rtsp or self._capture is None:
+            return grabbed_ns
+        position_ms = self._capture.get(load_cv2().CAP_PROP_POS_MSEC)
+        return self._clock.captured_ns(asked_ns, grabbed_ns, position_ms)
+
+    def _gives_the_present(self) -> bool:
+        """FFmpeg collects frames while it finds out what the stream holds: up to a second of them."""
+        return not self._is_rtsp or self._clock.knows_ages
 
     def _refusal(self) -> str:
         return (

@@ -14,7 +14,19 @@ from edge_ad.frame import Frame, Truth
 from edge_ad.geometry import place
 from edge_ad.operators import ResizeSmooth
 from edge_ad.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.verdict import Maps, Provenance, Region, Status, Verdict, record, record_line, record_schema
+from edge_ad.verdict import (
+    Maps,
+    Provenance,
+    Region,
+    Status,
+    Verdict,
+    disconnected_event,
+    no_frame_event,
+    reconnected_event,
+    record,
+    record_line,
+    record_schema,
+)
 
 PROVENANCE = Provenance("0123456789abcdef" * 4, "openvino", "fp32")
 REGION = Region((1, 2, 30, 40), 77, (12, 13), 0.875)
@@ -108,6 +120,41 @@ def test_no_field_may_be_left_out(field: str) -> None:
     entry = record(_frame(), _verdict("ok"), PROVENANCE, budget_ms=None)
     del entry[field]
     assert _faults(entry) != []
+
+
+NOON = datetime(2026, 3, 4, 12, 0, 0, 500_000, timezone(timedelta(hours=2)))
+EVENTS = {
+    "no_frame": no_frame_event("cam", at=NOON, monotonic_ns=5, silent_s=5.00049, count=1),
+    "disconnected": disconnected_event("cam", at=NOON, monotonic_ns=5, cause="lost", reason="no cable", count=2),
+    "reconnected": reconnected_event("cam", at=NOON, monotonic_ns=5, away_s=1.23456, attempts=3, count=2),
+}
+
+
+@pytest.mark.parametrize("name", list(EVENTS))
+def test_an_event_is_as_the_schema_says_and_no_field_of_it_may_be_left_out(name: str) -> None:
+    event = EVENTS[name]
+    assert _faults(event) == []
+    assert (event["event"], event["at"]) == (name, "2026-03-04T10:00:00.500Z")
+    for field in event:
+        assert _faults({key: value for key, value in event.items() if key != field}) != [], field
+    assert _faults({**event, "more": 1}) != []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("no_frame", {"event": "silence"}),
+        ("no_frame", {"event": "disconnected"}),
+        ("disconnected", {"cause": "bored"}),
+        ("disconnected", {"count": 0}),
+        ("disconnected", {"reason": None}),
+        ("reconnected", {"attempts": 0}),
+        ("reconnected", {"away_s": -0.1}),
+        ("reconnected", {"cause": "lost"}),
+    ],
+)
+def test_the_schema_refuses_events_that_must_not_be(name: str, change: dict[str, Any]) -> None:
+    assert _faults({**EVENTS[name], **change}) != []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

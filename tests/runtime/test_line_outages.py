@@ -1,0 +1,151 @@
+"""Outages of a camera as the records of a line tell them, and a line that ends while its camera is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from edge_ad.errors import SourceError
+from edge_ad.frame import Frame
+from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.line import Line
+from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
+from edge_ad.runtime.telemetry import Telemetry
+from edge_ad.verdict import Verdict, record_schema
+
+PATIENCE_S = 10
+VALIDATOR = Draft202012Validator(record_schema())
+RED_BGR = (0, 0, 255)
+
+
+class Opening:
+    """One opening of a camera: gives its frames, then hangs or is lost."""
+
+    live = True
+    length = None
+    name = "cam"
+
+    def __init__(self, frames: int, then: str, release: threading.Event) -> None:
+        self.left, self.then, self.release = frames, then, release
+
+    def __enter__(self) -> Opening:
+        if self.then == "absent":
+            raise SourceError("cam: is not there")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def read(self) -> Frame | None:
+        if self.left == 0:
+            if self.then == "hang":
+                self.release.wait(PATIENCE_S)
+            raise SourceError("cam: gives no further frame")
+        self.left -= 1
+        image = np.full((64, 64, 3), RED_BGR, np.uint8)
+        image[:, ::2] = np.random.default_rng(self.left).integers(0, 256, (64, 32, 3))
+        return Frame(0, "cam", datetime.now(timezone.utc), time.monotonic_ns(), image, "bgr")
+
+
+class Records:
+    keeps_records = True
+
+    def __init__(self) -> None:
+        self.lines: list[Mapping[str, Any]] = []
+        self.heard = threading.Event()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        self.lines.append(entry)
+
+    def event(self, entry: Mapping[str, Any]) -> None:
+        self.lines.append(entry)
+        self.heard.set()
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_bundle: Path) -> Iterator[Detector]:
+    with open_detector(tiny_bundle, engine="fake") as detector:
+        yield detector
+
+
+def test_every_outage_is_recorded_counted_and_said(detector: Detector) -> None:
+    release = threading.Event()
+    openings = iter(
+        [
+            Opening(2, "lost", release),
+            Opening(0, "absent", release),
+            Opening(1, "hang", release),
+            Opening(2, "", release),
+        ]
+    )
+    patience = Patience(base_s=0.001, cap_s=0.002, watchdog_s=0.1)
+    kept, telemetry, said = Records(), Telemetry(), list[str]()
+    with Reconnecting(lambda: next(openings), patience) as source:
+        lane = Lane(source, "cam (2)", buffer="every_frame", max_frames=5)
+        Line(detector, [lane], [kept], telemetry, say=said.append).run(threading.Event())
+    release.set()
+    for line in kept.lines:
+        VALIDATOR.validate(dict(line))
+        assert line["source"] == "cam (2)"
+    assert [line["frame_id"] for line in kept.lines if "event" not in line] == [0, 1, 2, 3, 4]
+    events = [line for line in kept.lines if "event" in line]
+    assert [(event["event"], event["count"]) for event in events] == [
+        ("disconnected", 1),
+        ("reconnected", 1),
+        ("disconnected", 2),
+        ("reconnected", 2),
+    ]
+    assert [event.get("cause") for event in events] == ["lost", None, "hung", None]
+    assert events[0]["reason"] == "gives no further frame" and events[1]["attempts"] == 2
+    counts = telemetry.counters.snapshot()
+    assert (counts.lanes[0].disconnected, counts.lanes[0].hung) == (2, 1)
+    assert counts.adds_up and counts.lanes[0].captured == 5
+    assert said[0] == "warning: cam (2): lost: gives no further frame"
+    assert said[1].startswith("cam (2): back after ") and len(said) == 4
+
+
+def test_a_line_ends_while_its_camera_is_away(detector: Detector) -> None:
+    release = threading.Event()
+    source = Reconnecting(lambda: Opening(1, "lost", release), Patience(base_s=1e6, cap_s=1e6))
+    kept, telemetry, stop = Records(), Telemetry(), threading.Event()
+    ended: list[Frame | None] = []
+    read = source.read
+    source.read = lambda: ended.append(read()) or ended[-1]  # type: ignore[method-assign, func-returns-value]
+    line = Line(detector, [Lane(source, "cam")], [kept], telemetry)
+    with source:
+        run = threading.Thread(target=line.run, args=(stop,))
+        run.start()
+        assert kept.heard.wait(PATIENCE_S)
+        stop.set()
+        run.join(PATIENCE_S)
+        # Freed before the source was closed: the line has not given up on a reader that hangs.
+        assert not run.is_alive() and len(ended) == 2 and ended[1] is None
+    assert telemetry.counters.snapshot().adds_up
+
+
+def test_a_camera_that_stays_away_ends_its_lane_only(detector: Detector) -> None:
+    release = threading.Event()
+    lost = Reconnecting(
+        lambda: Opening(1, "lost", release), Patience(reconnect_s=0, base_s=0.001, cap_s=0.002, watchdog_s=PATIENCE_S)
+    )
+    many = iter([Opening(40, "lost", release)] * 2)
+    good = Reconnecting(lambda: next(many), Patience())
+    kept, telemetry = Records(), Telemetry()
+    lanes = [Lane(lost, "a", buffer="every_frame"), Lane(good, "b", buffer="every_frame", max_frames=40)]
+    with lost, good, pytest.raises(SourceError, match="cam: gives no further frame"):
+        Line(detector, lanes, [kept], telemetry).run(threading.Event())
+    counts = {lane.name: lane.captured for lane in telemetry.counters.snapshot().lanes}
+    assert counts == {"a": 1, "b": 40}
