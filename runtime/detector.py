@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +26,11 @@ from edge_ad.specs import Precision, Thresholds
 from edge_ad.usability import unusable_input
 from edge_ad.validation import build
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 1.0
+"""How long closing waits for a call of the engine that is under way."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Detector:
         self.max_batch = max_batch
         self._engine = engine
         self._preprocess = Preprocessor(bundle.manifest.preprocess)
+        self._preparing, self._inferring = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Detector:
         """Load the engine and judge one made-up frame, so that the first real one is as fast as the others."""
@@ -75,8 +83,16 @@ class Detector:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._preprocess.close()
-        self._engine.__exit__(exc_type, exc, traceback)
+        """Close. What an engine that hangs in a call has allocated stays, for freeing it would crash the process."""
+        if not (self._preparing.acquire(timeout=CLOSE_S) and self._inferring.acquire(timeout=CLOSE_S)):
+            log.warning("engine %s still hangs in a call and is not closed", self._engine.name)
+            return
+        try:
+            self._preprocess.close()
+            self._engine.__exit__(exc_type, exc, traceback)
+        finally:
+            self._inferring.release()
+            self._preparing.release()
 
     @property
     def precision(self) -> Precision:
@@ -123,7 +139,8 @@ class Detector:
         Raises: ImageError; EngineError where the engine's device makes the model input, and fails.
         """
         began = time.perf_counter()
-        model_input = self._preprocess(image_hwc, color_order)
+        with self._preparing:
+            model_input = self._preprocess(image_hwc, color_order)
         took_ms = (time.perf_counter() - began) * 1e3
         return Prepared(model_input, took_ms, unusable_input(model_input))
 
@@ -144,7 +161,8 @@ class Detector:
         """
         images = [prepared.model_input.image_hwc for prepared in batch]
         images += images[-1:] * ((self._engine.spec.batch or 0) - len(images))  # a fixed batch is filled up
-        return self._engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
+        with self._inferring:
+            return self._engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
 
     def conclude(
         self, prepared: Prepared, outputs: Outputs, index: int = 0, *, thresholds: Thresholds | None = None

@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 import numpy as np
 
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.saying import unfailing
+from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.capture import Capture, Silence
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.lane import Lane
@@ -23,7 +25,7 @@ from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.verdict import Verdict, no_frame_event
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
-FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
+HUNG_S = 10.0  # for how long the engine may work on one batch before the user hears of it
 TICK_S = 0.1  # how often the caller's thread looks for silence and for the stop
 DEPTH = 8  # frames that wait, of a live source of which every one is judged
 READ_AHEAD = 2  # frames that wait, of a source that waits itself
@@ -38,7 +40,7 @@ class Line:
         lanes: the sources and their rules.
         sinks: receive every record; those of one lane in order of capture.
         telemetry: new.
-        say: receives what the user should know while the line runs, one line of text each.
+        say: receives what the user should know while the line runs, one line of text each; what it raises is ignored.
         clock_ns: the clock of `Frame.captured_ns`.
 
     Attributes:
@@ -61,7 +63,7 @@ class Line:
         self._detector = detector
         self._lanes = lanes
         self._telemetry = telemetry
-        self._say = say
+        self._say = unfailing(say)
         self._clock_ns = clock_ns
         self._live = any(lane.live for lane in lanes)
         self._failure: Exception | None = None
@@ -75,7 +77,7 @@ class Line:
             counters,
             forgiving=self._live,
             failed=self._failed,
-            say=say,
+            say=self._say,
             wrote=telemetry.wrote,
             wake=self._changed.set,
         )
@@ -106,28 +108,35 @@ class Line:
             Capture(number, lane, ledger, self._judging, self._outputs, stop, self._changed.set, self._clock_ns)
             for number, (lane, ledger) in enumerate(zip(self._lanes, self._ledgers, strict=True))
         ]
-        self._outputs.start()
-        self._judging.start()
-        for capture in captures:
-            capture.start()
         try:
+            self._outputs.start()
+            self._judging.start()
+            for capture in captures:
+                capture.start()
             self._attend(captures, stop)
         except BaseException:
             stop.set()
             raise
         finally:
-            for capture in captures:
-                capture.join(TICK_S)
-            for ledger in self._ledgers:
-                ledger.close(Verdict("error", reason=STOPPED))
-            self.hung = self._outputs.close(FLUSH_S if self._live or stop.is_set() else None)
+            self._end(captures, stop)
         failures = [self._failure, *(capture.failure for capture in captures)]
         for failure in failures:
             if failure is not None:
                 raise failure
 
+    def _end(self, captures: Sequence[Capture], stop: threading.Event) -> None:
+        try:
+            for capture in captures:
+                capture.join(TICK_S)
+            for ledger in self._ledgers:
+                ledger.close(Verdict("error", reason=STOPPED))
+        finally:
+            self._judging.abandon()
+            self.hung = self._outputs.close(output.FLUSH_S if self._live or stop.is_set() else None, stop)
+
     def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:
         """What the caller's thread does meanwhile: windows, silence, and the end."""
+        engine = Silence(HUNG_S)
         silences = [None if lane.silence_s is None else Silence(lane.silence_s) for lane in self._lanes]
         budget_s = max((lane.budget_ms or 0) / 1e3 for lane in self._lanes)
         stopped_s: float | None = None
@@ -137,6 +146,9 @@ class Line:
             self._changed.wait(TICK_S)
             self._changed.clear()
             self._outputs.work()
+            hung_s = engine.silent_s(self._judging.inferring_since_ns, self._clock_ns())
+            if hung_s is not None:
+                self._say(f"warning: the engine has not answered for {hung_s:.0f} s; no frame is judged meanwhile")
             for capture, silence in zip(captures, silences, strict=True):
                 if silence is not None and capture.lane.live:
                     self._report(capture, silence)

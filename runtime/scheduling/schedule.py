@@ -224,16 +224,16 @@ class Schedule:
         """Whether the budget is large enough for an engine that is free."""
         assert ticket.deadline_ns is not None
         budget_ns = ticket.deadline_ns - ticket.frame.captured_ns
-        return budget_ns >= self.times.prepare.high_ns + self._judging_ns(1)
+        return budget_ns >= self.times.prepare_ns(ticket.lane) + self._judging_ns(1)
 
     def _too_early(self, now_ns: int) -> int | None:
         """When to begin, if the engine is busy for longer than the preparation takes."""
         if self._engine_until_ns is None:
             return None
-        frames = min(
-            sum(bool(queue.waiting) for queue in self._queues), self.max_batch - len(self._prepared) - self._preparing
-        )
-        begin_ns = self._engine_until_ns - frames * self.times.prepare.high_ns
+        room = self.max_batch - len(self._prepared) - self._preparing
+        waiting = [lane for lane, queue in enumerate(self._queues) if queue.waiting]
+        needed = sorted((self.times.prepare_ns(lane) for lane in waiting), reverse=True)[:room]
+        begin_ns = self._engine_until_ns - sum(needed)
         return begin_ns if begin_ns > now_ns else None
 
     def _hopeless(self, ticket: Ticket, now_ns: int) -> str | None:
@@ -242,7 +242,7 @@ class Schedule:
             return None
         if now_ns >= ticket.deadline_ns:
             return _overdue(ticket, now_ns)
-        begin_ns = max(now_ns + self.times.prepare.high_ns, self._engine_until_ns or 0)
+        begin_ns = max(now_ns + self.times.prepare_ns(ticket.lane), self._engine_until_ns or 0)
         verdict_ns = begin_ns + self._judging_ns(len(self._prepared) + 1)
         if verdict_ns <= ticket.deadline_ns:
             return None

@@ -42,7 +42,18 @@ class ServiceTimes:
         """Start anew, for when the past has turned out to be no guide."""
         self.prepare = Window()
         self.conclude = Window()
+        self._prepare: dict[int, Window] = {}
         self._infer: dict[int, Window] = {}
+
+    def prepared(self, lane: int, duration_ns: int) -> None:
+        """Note one preparation of a frame of a lane: cameras of other sizes take other times."""
+        self._prepare.setdefault(lane, Window()).add(duration_ns)
+        self.prepare.add(duration_ns)
+
+    def prepare_ns(self, lane: int) -> int:
+        """Forecast for a frame of a lane; that of all lanes while none of this one was prepared."""
+        known = self._prepare.get(lane)
+        return (self.prepare if known is None else known).high_ns
 
     def inferred(self, batch: int, duration_ns: int) -> None:
         """Note one call of the engine with `batch` images."""

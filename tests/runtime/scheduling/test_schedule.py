@@ -316,6 +316,21 @@ def test_a_camera_that_was_away_does_not_make_up_for_it() -> None:
     assert first == pytest.approx(second, abs=4)
 
 
+def test_large_frames_of_one_camera_do_not_speak_against_small_ones_of_another() -> None:
+    """A forecast over all cameras would expect the preparation of the large one from every frame."""
+    schedule = Schedule([Room(freshest=True), Room(freshest=True)], ServiceTimes())
+    for _ in range(20):
+        schedule.times.prepared(0, 40 * MS)
+        schedule.times.prepared(1, 3 * MS)
+        schedule.times.inferred(1, 10 * MS)
+    schedule._last_judged_ns = 0  # so that neither is tried to test the forecast
+    tickets = [Ticket(lane, Frame(0, str(lane), MOMENT, 0, None), 30 * MS, may_skip=True) for lane in range(2)]
+    for ticket in tickets:
+        schedule.offer(ticket)
+    turn = schedule.to_prepare(0)
+    assert ([skip.ticket for skip in turn.skips], turn.tickets) == (tickets[:1], (tickets[1],))
+
+
 def test_the_nearest_deadline_comes_first() -> None:
     schedule = Schedule([Room(), Room()], ServiceTimes())
     relaxed, urgent = (

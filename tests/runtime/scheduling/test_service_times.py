@@ -53,3 +53,14 @@ def test_what_is_forgotten_is_tried_again(stage: str) -> None:
     times.inferred(1, 7)
     times.forget()
     assert (getattr(times, stage).high_ns, times.infer_ns(1)) == (0, 0)
+
+
+def test_a_camera_is_forecast_by_its_own_preparations() -> None:
+    times = ServiceTimes()
+    assert times.prepare_ns(0) == 0
+    times.prepared(0, 40)
+    assert (times.prepare_ns(0), times.prepare_ns(1)) == (40, 40)  # nothing better is known of the other
+    times.prepared(1, 3)
+    assert (times.prepare_ns(0), times.prepare_ns(1)) == (40, 3)
+    times.forget()
+    assert times.prepare_ns(0) == 0
