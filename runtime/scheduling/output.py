@@ -26,7 +26,9 @@ ROOM = 64  # records waiting for a sink from which on sources that can wait are 
 POLL_S = 0.1  # how often a source that waits for the sinks looks whether it should stop
 FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
 MAX_TRIES = 3  # of a record that a sink fails on for another reason than the world around it
-RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused
+RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused, at most
+FIRST_RETRY_S = 0.05  # after the first attempt; most refusals are short, and records pile up meanwhile
+CLOSING_RETRY_S = 0.1  # between attempts while the line ends, at most
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,12 @@ class SinkQueue:
             else:
                 self._items.appendleft(item)
                 self._pictures += item.has_picture
-                if self._closing:
-                    self._broken = True  # it has had its last chance
-                    count = len(self._items)
-                    self._items.clear()
-                    self._give_up(count)
-                else:
-                    self._changed.wait_for(lambda: self._closing, RETRY_S)
+                wait_s = min(RETRY_S, FIRST_RETRY_S * 2 ** min(self._tries - 1, 9))
+                was_closing = self._closing
+                self._changed.wait_for(
+                    lambda: self._broken or (self._closing and not was_closing),
+                    min(wait_s, CLOSING_RETRY_S) if was_closing else wait_s,
+                )
 
     def _accept(self) -> None:
         self._tries = 0
@@ -315,6 +316,9 @@ class Outputs:
             count = queue.abandon()
             if count and queue.keeps_records:
                 self._say(f"warning: {count} records could not be written any more ({queue.name})")
+        for thread in self._threads.values():
+            if thread.is_alive():
+                thread.join(POLL_S)  # it may only have waited for its next attempt
         return tuple(queue.sink for queue, thread in self._threads.items() if thread.is_alive())
 
 
