@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -206,6 +206,7 @@ def open_detector(
     device: int = 0,
     dla: int | None = None,
     batch: int = 1,
+    around_engine: Callable[[Engine], Engine] = lambda engine: engine,
 ) -> Detector:
     """Open a bundle for judging frames.
 
@@ -220,6 +221,7 @@ def open_detector(
         device: number of the GPU, for TensorRT.
         dla: core of its deep learning accelerator; None for the GPU itself.
         batch: frames that the engine is to take at once, for lines of several cameras.
+        around_engine: puts another engine around the one that was made, to watch it or to make it fail.
 
     Raises: BundleError, ConfigError, MissingExtraError.
     """
@@ -237,7 +239,7 @@ def open_detector(
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
     made = make_engine(engine, lambda: opened.read_file(file), spec)
-    return Detector(opened, made, thresholds, max_batch=fixed or batch)
+    return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 
 def open_graph(
