@@ -198,8 +198,12 @@ class Soak:
         growth_mib = self._growth.mib
         if growth_mib is not None and growth_mib > self._options.memory_mib:
             self.findings.add("memory", f"grew by {growth_mib:.1f} MiB, wanted {self._options.memory_mib:g} at most")
-        if (ended.threads, ended.files) != (began.threads, began.files):
+        if _has_more(ended, began):
             self.findings.add("left over", f"at the start {began}; at the end {ended}")
+
+
+def _has_more(ended: Held, began: Held) -> bool:
+    return ended.threads > began.threads or (ended.files or 0) > (began.files or 0)
 
 
 def _settled(began: Held) -> Held:
@@ -207,6 +211,6 @@ def _settled(began: Held) -> Held:
     until_s = time.monotonic() + SETTLE_S
     while True:
         held = Held.now()
-        if (held.threads, held.files) == (began.threads, began.files) or time.monotonic() > until_s:
+        if not _has_more(held, began) or time.monotonic() > until_s:
             return held
         time.sleep(0.05)
