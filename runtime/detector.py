@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -84,15 +85,14 @@ class Detector:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close. What an engine that hangs in a call has allocated stays, for freeing it would crash the process."""
-        if not (self._preparing.acquire(timeout=CLOSE_S) and self._inferring.acquire(timeout=CLOSE_S)):
-            log.warning("engine %s still hangs in a call and is not closed", self._engine.name)
-            return
-        try:
+        with ExitStack() as stack:
+            for lock in (self._preparing, self._inferring):
+                if not lock.acquire(timeout=CLOSE_S):
+                    log.warning("engine %s still hangs in a call and is not closed", self._engine.name)
+                    return
+                stack.callback(lock.release)
             self._preprocess.close()
             self._engine.__exit__(exc_type, exc, traceback)
-        finally:
-            self._inferring.release()
-            self._preparing.release()
 
     @property
     def precision(self) -> Precision:

@@ -132,6 +132,7 @@ class Line:
                 ledger.close(Verdict("error", reason=STOPPED))
         finally:
             self._judging.abandon()
+            self.hung = self._outputs.writing  # should an interrupt end the waiting
             self.hung = self._outputs.close(output.FLUSH_S if self._live or stop.is_set() else None, stop)
 
     def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:

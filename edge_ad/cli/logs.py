@@ -27,6 +27,7 @@ FIELDS = ("camera", "frame_id", "exit_code", "counters")
 """What a message may carry besides (`extra` of the logging calls) and is written beside it."""
 
 BURST, WINDOW_S = 5, 60.0  # messages of one kind in so many seconds; a broken part would fill the disk with its traces
+MOST_KINDS = 1000
 _PREFIXES = {"warning: ": logging.WARNING, "note: ": logging.INFO}
 
 
@@ -166,6 +167,8 @@ class Limited(logging.Filter):
         if record.levelno < logging.WARNING or record.msg == "%s":
             return True
         error = record.exc_info[0] if record.exc_info else None
+        if len(self._kinds) > MOST_KINDS:  # somebody formats before logging
+            self._kinds.clear()
         kind = self._kinds.setdefault((record.name, record.levelno, str(record.msg), error), [self._now_s(), 0, 0])
         if self._now_s() - kind[0] >= WINDOW_S:
             if kind[2]:

@@ -101,12 +101,14 @@ class Capture:
 
     def _captured(self, frame: Frame) -> bool:
         """Enter a frame. Returns: False when the line has ended."""
-        frame = checked(frame, self._clock_ns())
+        arrived_ns = self._clock_ns()
+        frame = checked(frame, arrived_ns)
         if frame.frame_id != self.captured or frame.source != self.lane.name:
             frame = replace(frame, frame_id=self.captured, source=self.lane.name)
         ticket = self._ledger.capture(frame)
         if ticket is None:
             return False
+        ticket.arrived_ns = arrived_ns
         self.captured += 1
         timings_ms = {"decode": frame.decode_ms}
         if frame.error is not None or frame.image_hwc is None:

@@ -319,6 +319,11 @@ class Outputs:
         for thread in self._threads.values():
             if thread.is_alive():
                 thread.join(POLL_S)  # it may only have waited for its next attempt
+        return self.writing
+
+    @property
+    def writing(self) -> tuple[Sink, ...]:
+        """Sinks whose threads have not ended."""
         return tuple(queue.sink for queue, thread in self._threads.items() if thread.is_alive())
 
 

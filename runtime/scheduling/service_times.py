@@ -11,6 +11,10 @@ QUANTILE = 0.9
 """Of each stage. A verdict that comes late has cost engine time that the next frame needed, a skipped frame costs one
 frame, so the forecast leans to the slow side; a higher quantile of 100 would be ruled by single hiccups."""
 
+STALE_CALLS = 500
+"""Calls of the engine after which a size of batch that was not used is forgotten: after one hiccup, the forecast would
+forbid it, and so never learn better."""
+
 
 class Window:
     """The last durations of one stage, nanoseconds."""
@@ -44,6 +48,8 @@ class ServiceTimes:
         self.conclude = Window()
         self._prepare: dict[int, Window] = {}
         self._infer: dict[int, Window] = {}
+        self._used: dict[int, int] = {}  # number of the last call with so many images
+        self._calls = 0
 
     def prepared(self, lane: int, duration_ns: int) -> None:
         """Note one preparation of a frame of a lane: cameras of other sizes take other times."""
@@ -57,6 +63,10 @@ class ServiceTimes:
 
     def inferred(self, batch: int, duration_ns: int) -> None:
         """Note one call of the engine with `batch` images."""
+        self._calls += 1
+        if self._calls - self._used.get(batch, 0) > STALE_CALLS:
+            self._infer.pop(batch, None)
+        self._used[batch] = self._calls
         self._infer.setdefault(batch, Window()).add(duration_ns)
 
     def infer_ns(self, batch: int) -> int:
@@ -65,9 +75,10 @@ class ServiceTimes:
         A size that was never measured takes as long as the next larger one, or in proportion to the largest: engines
         are seldom slower than that.
         """
-        known = self._infer.get(batch)
-        if known is None and self._infer:
-            larger = [size for size in self._infer if size > batch]
-            size = min(larger) if larger else max(self._infer)
-            return self._infer[size].high_ns * (1 if larger else batch) // (1 if larger else size)
+        fresh = {size: window for size, window in self._infer.items() if self._calls - self._used[size] < STALE_CALLS}
+        known = fresh.get(batch)
+        if known is None and fresh:
+            larger = [size for size in fresh if size > batch]
+            size = min(larger) if larger else max(fresh)
+            return fresh[size].high_ns * (1 if larger else batch) // (1 if larger else size)
         return known.high_ns if known else 0

@@ -441,3 +441,32 @@ def test_a_record_that_can_never_be_written_does_not_block_those_behind_it(
     (counts,) = telemetry.counters.snapshot().sinks
     assert (counts.delivered, counts.lost, counts.failures) == (5, 1, output.MAX_TRIES)
     assert said[-1] == "Records writes again; 1 of its records are lost"
+
+
+def test_an_interrupt_while_a_sink_hangs_at_the_end_does_not_close_it_under_its_write(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user is out of patience: whoever runs the line then closes what does not hang."""
+    monkeypatch.setattr(output, "FLUSH_S", PATIENCE_S)
+    hangs, release, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(_: Mapping[str, Any]) -> None:
+        hangs.set()
+        release.wait(2 * PATIENCE_S)
+
+    hanging, other = Records(hang), Records()
+    line = Line(detector, [Lane(Script(frames(3)), "script")], [hanging, other], Telemetry())
+    original = threading.Thread.join
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "edge-ad-Records" and hangs.is_set():
+            raise KeyboardInterrupt
+        original(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            line.run(stop)
+        assert hanging in line.hung
+    finally:
+        release.set()
