@@ -118,22 +118,27 @@ class Line:
             stop.set()
             raise
         finally:
-            self._end(captures, stop)
+            try:
+                limit_s = output.FLUSH_S if self._live or stop.is_set() else None
+                self._end(captures, stop, join_s=TICK_S, limit_s=limit_s)
+            except KeyboardInterrupt:  # ends the waiting, and no more than that
+                stop.set()
+                self._end(captures, stop, join_s=0.0, limit_s=0.0)
+                raise
         failures = [self._failure, *(capture.failure for capture in captures)]
         for failure in failures:
             if failure is not None:
                 raise failure
 
-    def _end(self, captures: Sequence[Capture], stop: threading.Event) -> None:
-        try:
-            for capture in captures:
-                capture.join(TICK_S)
-            for ledger in self._ledgers:
-                ledger.close(Verdict("error", reason=STOPPED))
-        finally:
-            self._judging.abandon()
-            self.hung = self._outputs.writing  # should an interrupt end the waiting
-            self.hung = self._outputs.close(output.FLUSH_S if self._live or stop.is_set() else None, stop)
+    def _end(self, captures: Sequence[Capture], stop: threading.Event, *, join_s: float, limit_s: float | None) -> None:
+        """Let all parts end. May be called again when an interrupt has ended it."""
+        for capture in captures:
+            capture.join(join_s)
+        for ledger in self._ledgers:
+            ledger.close(Verdict("error", reason=STOPPED))
+        self._judging.abandon()
+        self.hung = self._outputs.writing  # should an interrupt end the waiting
+        self.hung = self._outputs.close(limit_s, stop)
 
     def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:
         """What the caller's thread does meanwhile: windows, silence, and the end."""

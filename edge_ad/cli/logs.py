@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -78,8 +79,9 @@ def logging_to_stderr(command: str, log_format: str, log_level: str) -> Iterator
     In JSON, what ends the command is a line like the others, and leaves as an exit code.
     """
     is_json = log_format == "json"
+    with_traces = log_level == "debug" or bool(os.environ.get("EDGE_AD_TRACEBACK"))
     handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if is_json else TextFormatter(with_traces=log_level == "debug"))
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter(with_traces=with_traces))
     handler.addFilter(Limited())
     logger = logging.getLogger("edge_ad")
     before = logger.level

@@ -71,9 +71,10 @@ class Shift:
         self._stop = threading.Event()
         self._over = threading.Event()
         self._stopped_s: float | None = None
+        self._failure: BaseException | None = None
 
     def run(self, seconds: float) -> Snapshot:
-        """Run it for so long, and check it. Returns: the counts at its end."""
+        """Run it for so long, and check it. Returns: the counts at its end. Raises: what `tick` raises."""
         watcher = threading.Thread(target=self._look, args=(time.monotonic() + seconds,), name="soak-watch")
         watcher.start()
         try:
@@ -87,6 +88,8 @@ class Shift:
             ended_s = time.monotonic()
             self._over.set()
             watcher.join()
+        if self._failure is not None:
+            raise self._failure
         self._check_stop(ended_s)
         counts = self._telemetry.counters.snapshot()
         self._watch.evidence.close({lane.name: lane.captured for lane in counts.lanes})
@@ -96,6 +99,13 @@ class Shift:
         return counts
 
     def _look(self, until_s: float) -> None:
+        try:
+            self._watch_until(until_s)
+        except BaseException as exc:  # nobody reads what is said any more, say
+            self._failure = exc
+            self._stop.set()
+
+    def _watch_until(self, until_s: float) -> None:
         while not self._over.wait(TICK_S):
             counts = self._telemetry.counters.snapshot()
             self._check_account(counts, is_over=False)

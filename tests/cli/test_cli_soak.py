@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from typing import Any
 
 import pytest
 
 from edge_ad.cli.main import main
 from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.soak.options import soak_options
+from edge_ad.runtime.soak.soak import Soak
 
 Capture = pytest.CaptureFixture[str]
+BUNDLE = str(resources.files("edge_ad.demo") / "disc.edgead")
 SHORT = ["soak", "--seconds", "0.5", "--cameras", "2", "--fps", "40", "--budget-ms", "2000"]
 
 
@@ -37,6 +41,15 @@ def test_a_broken_promise_has_a_code(capsys: Capture, monkeypatch: pytest.Monkey
     assert "\nBROKEN account" in captured.out
     (error,) = [line for line in captured.err.splitlines() if line.startswith("edge-ad: error: ")]
     assert "promises were broken: " in error
+
+
+def test_it_ends_when_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    options = soak_options({"bundle": BUNDLE, "seconds": 600, "cameras": 1, "every_s": 0.1, "faults": "none"}, "test")
+    with pytest.raises(BrokenPipeError):
+        Soak(options, gone).run()
 
 
 def test_in_json_every_line_is_an_object(capsys: Capture) -> None:

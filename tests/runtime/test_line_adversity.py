@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -418,8 +420,6 @@ def test_a_full_disk_neither_tears_nor_doubles_a_record(
         run(detector, Script(frames(6)), sink)
         monkeypatch.setattr(os, "write", original)
     if to_stdout:
-        import sys
-
         sys.stdout.close()
     assert refusals == 3
     assert [json.loads(text)["frame_id"] for text in path.read_text().splitlines()] == list(range(6))
@@ -470,3 +470,41 @@ def test_an_interrupt_while_a_sink_hangs_at_the_end_does_not_close_it_under_its_
         assert hanging in line.hung
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("moment", range(0, 70, 3))
+def test_an_interrupt_at_any_moment_leaves_one_record_for_every_frame(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, quick_stop: None, moment: int
+) -> None:
+    """Of a program that runs a line without catching Ctrl-C itself; at the start, in the middle, or while it ends."""
+    watched = {Line._attend.__code__, Line._end.__code__}
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if frame.f_code not in watched:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == moment + 1:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    monkeypatch.setattr(line_module, "TICK_S", 0.01)
+    kept, telemetry, given = Records(), Telemetry(), frames(40)
+    line = Line(detector, [Lane(Script(given), "script", buffer="every_frame")], [kept], telemetry)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        line.run(threading.Event())
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    (lane,), (sink,) = telemetry.counters.snapshot().lanes, telemetry.counters.snapshot().sinks
+    assert telemetry.counters.snapshot().adds_up
+    assert (lane.in_flight, sink.waiting) == (0, 0)
+    assert sink.taken == lane.captured
+    assert sink.delivered == len(kept.entries) == lane.captured - sink.lost
+    assert [entry["frame_id"] for entry in kept.entries] == list(range(len(kept.entries)))

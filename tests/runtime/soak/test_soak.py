@@ -302,12 +302,12 @@ def test_control_a_line_leaves_something_behind(monkeypatch: Patch, release: thr
     original = line_module.Line._end
     left: list[Any] = []
 
-    def end(self: Any, *arguments: Any) -> None:
+    def end(self: Any, *arguments: Any, **named: Any) -> None:
         if what == "thread":
             threading.Thread(target=release.wait, daemon=True).start()
         else:
             left.append(open(os.devnull))  # noqa: SIM115
-        original(self, *arguments)
+        original(self, *arguments, **named)
 
     monkeypatch.setattr(line_module.Line, "_end", end)
     assert broken(soak(0.3)) == {"left over"}
