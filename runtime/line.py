@@ -185,8 +185,8 @@ class Line:
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.settled is not None
+        self._outputs.deliver(ticket)  # before the figures, which no record may be lost for
         self._telemetry.add(ticket.frame, ticket.settled[0])
-        self._outputs.deliver(ticket)
 
     def _failed(self, exc: Exception) -> None:
         self._failure = self._failure or exc

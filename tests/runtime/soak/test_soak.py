@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from edge_ad.engine import BatchArray, Outputs
+from edge_ad.errors import SourceError
+from edge_ad.frame import Frame, FrameSource
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.counters import Counters
@@ -24,6 +26,7 @@ from edge_ad.runtime.scheduling.output import Outputs as SinkOutputs
 from edge_ad.runtime.scheduling.output import SinkQueue
 from edge_ad.runtime.scheduling.repeats import Repeats
 from edge_ad.runtime.scheduling.schedule import Schedule
+from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak import faults as faults_module
 from edge_ad.runtime.soak import shift as shift_module
 from edge_ad.runtime.soak import soak as soak_module
@@ -108,6 +111,50 @@ def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     assert result.interrupted
     assert broken(result) == set(), "\n".join(closing_lines(result))
     assert result.totals.captured > 0
+
+
+class Reconnecting:
+    """What protects a line from its cameras, as short as can be."""
+
+    length: int | None = None
+
+    def __init__(self, inner: FrameSource) -> None:
+        self.name, self.live = inner.name, inner.live
+        self._inner = inner
+
+    def __enter__(self) -> Reconnecting:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inner.__exit__(*exc_info)
+
+    def read(self) -> Frame | None:
+        while True:
+            try:
+                return self._inner.read()
+            except SourceError:
+                self._inner.__exit__(None, None, None)
+                self._inner.__enter__()
+
+
+def test_what_protects_a_line_and_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
+    options = SoakOptions(
+        BUNDLE, seconds=1.5, cameras=2, fps=60.0, budget_ms=2000.0, faults=("drop", "sink-down"), fault_rate=0.1
+    )
+    made: list[JsonLines] = []
+
+    def more_sinks() -> list[JsonLines]:
+        made.append(JsonLines(tmp_path / str(len(made))))
+        return made[-1:]
+
+    result = Soak(options, protect=Reconnecting, more_sinks=more_sinks).run()
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert (result.shifts, len(made)) == (1, 1)
+    assert result.faults["drop"] > 0
+    counts = result.totals.sinks[3]
+    assert counts.taken == result.totals.captured
+    assert (tmp_path / "0" / "verdicts.jsonl").read_bytes().count(b"\n") == counts.delivered
 
 
 def test_control_a_frame_is_counted_twice(monkeypatch: Patch) -> None:
