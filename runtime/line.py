@@ -132,13 +132,15 @@ class Line:
 
     def _end(self, captures: Sequence[Capture], stop: threading.Event, *, join_s: float, limit_s: float | None) -> None:
         """Let all parts end. May be called again when an interrupt has ended it."""
-        for capture in captures:
-            capture.join(join_s)
-        for ledger in self._ledgers:
-            ledger.close(Verdict("error", reason=STOPPED))
-        self._judging.abandon()
-        self.hung = self._outputs.writing  # should an interrupt end the waiting
-        self.hung = self._outputs.close(limit_s, stop)
+        try:
+            for capture in captures:
+                capture.join(join_s)
+            for ledger in self._ledgers:
+                ledger.close(Verdict("error", reason=STOPPED))
+        finally:
+            self._judging.abandon()
+            self.hung = self._outputs.writing  # should an interrupt end the waiting
+            self.hung = self._outputs.close(limit_s, stop)
 
     def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:
         """What the caller's thread does meanwhile: windows, silence, and the end."""

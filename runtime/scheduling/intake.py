@@ -19,7 +19,7 @@ def checked(frame: Frame, now_ns: int) -> Frame:
     A stamp in the future, of another clock, becomes `now_ns` (monotonic): with it the frame would never be late.
     """
     changes: dict[str, Any] = {}
-    error = None if frame.error is None else str(frame.error)
+    error = None if frame.error is None else str(frame.error) or NO_PICTURE
     if error is None:
         error = NO_PICTURE if frame.image_hwc is None else _fault(frame.image_hwc)
     if error != frame.error:

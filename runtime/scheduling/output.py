@@ -25,7 +25,7 @@ MAX_PICTURES = 8  # frames with pictures that wait for one sink, some megabytes 
 ROOM = 64  # records waiting for a sink from which on sources that can wait are not read
 POLL_S = 0.1  # how often a source that waits for the sinks looks whether it should stop
 FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
-MAX_TRIES = 3  # of a record that a sink fails on for another reason than the world around it
+MAX_TRIES = 10  # of a record that a sink fails on for another reason than the world around it; takes some seconds
 RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused, at most
 FIRST_RETRY_S = 0.05  # after the first attempt; most refusals are short, and records pile up meanwhile
 CLOSING_RETRY_S = 0.1  # between attempts while the line ends, at most
@@ -189,7 +189,8 @@ class SinkQueue:
         is_defect = not isinstance(exc, (EdgeAdError, OSError))
         self._tries += 1
         if is_defect and self._refused is None:
-            log.error("sink %s", self.name, exc_info=exc)
+            where = {"camera": item.frame.source, "frame_id": item.frame.frame_id} if item.frame else {}
+            log.error("sink %s", self.name, exc_info=exc, extra=where)
         if not self._forgiving or isinstance(exc, BrokenPipeError):
             with self._changed:
                 self._give_up(1)

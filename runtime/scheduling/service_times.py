@@ -12,8 +12,8 @@ QUANTILE = 0.9
 frame, so the forecast leans to the slow side; a higher quantile of 100 would be ruled by single hiccups."""
 
 STALE_CALLS = 500
-"""Calls of the engine after which a size of batch that was not used is forgotten: after one hiccup, the forecast would
-forbid it, and so never learn better."""
+"""Calls of the engine after which the times of a size of batch that was not used count for less: after one hiccup, they
+would forbid that size, and so never be corrected."""
 
 
 class Window:
@@ -63,9 +63,9 @@ class ServiceTimes:
 
     def inferred(self, batch: int, duration_ns: int) -> None:
         """Note one call of the engine with `batch` images."""
+        if batch in self._infer and not self._is_fresh(batch):
+            del self._infer[batch]
         self._calls += 1
-        if self._calls - self._used.get(batch, 0) > STALE_CALLS:
-            self._infer.pop(batch, None)
         self._used[batch] = self._calls
         self._infer.setdefault(batch, Window()).add(duration_ns)
 
@@ -73,12 +73,18 @@ class ServiceTimes:
         """Forecast for a batch.
 
         A size that was never measured takes as long as the next larger one, or in proportion to the largest: engines
-        are seldom slower than that.
+        are seldom slower than that. One that was not used for long takes no longer than that.
         """
-        fresh = {size: window for size, window in self._infer.items() if self._calls - self._used[size] < STALE_CALLS}
-        known = fresh.get(batch)
-        if known is None and fresh:
-            larger = [size for size in fresh if size > batch]
-            size = min(larger) if larger else max(fresh)
-            return fresh[size].high_ns * (1 if larger else batch) // (1 if larger else size)
-        return known.high_ns if known else 0
+        own = self._infer.get(batch)
+        if own is not None and self._is_fresh(batch):
+            return own.high_ns
+        fresh = [size for size in self._infer if self._is_fresh(size)]
+        if not fresh:
+            return 0 if own is None else own.high_ns
+        larger = [size for size in fresh if size > batch]
+        size = min(larger) if larger else max(fresh)
+        estimate_ns = self._infer[size].high_ns * (1 if larger else batch) // (1 if larger else size)
+        return estimate_ns if own is None else min(estimate_ns, own.high_ns)
+
+    def _is_fresh(self, batch: int) -> bool:
+        return self._calls - self._used[batch] < STALE_CALLS

@@ -77,3 +77,6 @@ def test_one_hiccup_does_not_forbid_a_size_of_batch_for_ever() -> None:
     assert times.infer_ns(4) == 40  # as if it had never been measured
     times.inferred(4, 21)
     assert times.infer_ns(4) == 21
+    for _ in range(STALE_CALLS):
+        times.inferred(1, 10)
+    assert times.infer_ns(4) == 21  # what was good news stays
