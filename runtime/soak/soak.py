@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine
+from edge_ad.errors import ConfigError
 from edge_ad.frame import FrameSource
 from edge_ad.geometry import place
 from edge_ad.runtime.detector import Detector, open_detector
@@ -37,6 +38,7 @@ from edge_ad.runtime.telemetry import Telemetry
 
 FAKE_THRESHOLD = 0.7  # of the brightness that fingerprints have: both verdicts appear
 LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive the resize
+LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
 SETTLE_S = 5.0  # how long threads may take to end after the last shift
 
@@ -70,9 +72,11 @@ class Soak:
 
     Args:
         say: receives counters as they go, one line of text each.
-        line: makes the line; tests put a broken one here.
+        line: makes the line.
         protect: stands between a camera with its faults and the line, as what reconnects a camera does.
         more_sinks: makes others besides those of the soak; each is put behind faults, and counted.
+
+    Raises: BundleError; ConfigError for a bundle whose model sees too little.
     """
 
     def __init__(
@@ -98,6 +102,9 @@ class Soak:
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
         height, width = self._bundle.manifest.preprocess.size_hw
+        if min(height, width) < LEAST_INPUT:
+            wanted = f"a model input of {LEAST_INPUT} pixels at least, in which the number of a picture can be read"
+            raise ConfigError("bundle", [f"wanted {wanted}, got {height}x{width}"])
         scale = max(1, LEAST_SIDE / min(height, width))
         self._frame_hw = round(height * scale), round(width * scale)
         self._geometry = place(self._bundle.manifest.preprocess, self._frame_hw)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_ad.bundle import write_bundle
 from edge_ad.cli.main import main
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.soak.options import soak_options
 from edge_ad.runtime.soak.soak import Soak
+from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 
 Capture = pytest.CaptureFixture[str]
 BUNDLE = str(resources.files("edge_ad.demo") / "disc.edgead")
@@ -76,3 +79,23 @@ def test_options_that_fit_nothing(capsys: Capture, arguments: list[str], words: 
     captured = capsys.readouterr()
     assert words in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+def test_a_model_that_sees_too_little(tmp_path: Path, capsys: Capture) -> None:
+    fields: dict[str, Any] = {
+        "model": {"family": "none", "config": {}},
+        "preprocess": PreprocessSpec(16, 16, resize_mode="stretch"),
+        "postprocess": PostprocessSpec(),
+        "input": TensorSpec("image", (None, 16, 16, 3), "uint8"),
+        "outputs": (
+            TensorSpec("patch_map", (None, 4, 4), "float32"),
+            TensorSpec("anomaly_map", (None, 16, 16), "float32"),
+            TensorSpec("pred_score", (None,), "float32"),
+        ),
+        "opset": 17,
+        "models": {"fp32": "model.onnx"},
+        "thresholds": Thresholds(0.6),
+    }
+    bundle = write_bundle(tmp_path / "small.edgead", fields, {"model.onnx": b"never read"})
+    assert main(["soak", str(bundle.path)]) == 3
+    assert "24 pixels at least" in capsys.readouterr().err
