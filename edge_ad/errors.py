@@ -14,7 +14,8 @@
     ├── OutputError             11   a result cannot be written
     ├── TrainingError           12   training cannot go on
     ├── GateError               13   a quantized, compared or self-tested model is outside of its tolerances
-    └── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
+    ├── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
+    └── InvariantError          15   a soak found the line to lose, double or mix up what it should not
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -112,6 +113,12 @@ class DeadlineError(EdgeAdError):
     """More of a run's frames went without a verdict in time than the user allows."""
 
     exit_code = 14
+
+
+class InvariantError(EdgeAdError):
+    """A line under injected faults broke one of the promises that hold under all circumstances."""
+
+    exit_code = 15
 
 
 def one_line(exc: BaseException) -> str:

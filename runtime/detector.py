@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +27,11 @@ from edge_ad.specs import Precision, Thresholds
 from edge_ad.usability import unusable_input
 from edge_ad.validation import build
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 1.0
+"""How long closing waits for a call of the engine that is under way."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Detector:
         self._engine = engine
         self._preprocess = Preprocessor(bundle.manifest.preprocess)
         self._usability = bundle.usability
+        self._preparing, self._inferring = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Detector:
         """Load the engine and judge one made-up frame, so that the first real one is as fast as the others."""
@@ -77,8 +86,15 @@ class Detector:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._preprocess.close()
-        self._engine.__exit__(exc_type, exc, traceback)
+        """Close. What an engine that hangs in a call has allocated stays, for freeing it would crash the process."""
+        with ExitStack() as stack:
+            for lock in (self._preparing, self._inferring):
+                if not lock.acquire(timeout=CLOSE_S):
+                    log.warning("engine %s still hangs in a call and is not closed", self._engine.name)
+                    return
+                stack.callback(lock.release)
+            self._preprocess.close()
+            self._engine.__exit__(exc_type, exc, traceback)
 
     @property
     def precision(self) -> Precision:
@@ -126,7 +142,8 @@ class Detector:
         Raises: ImageError; EngineError where the engine's device makes the model input, and fails.
         """
         began = time.perf_counter()
-        model_input = self._preprocess(image_hwc, color_order)
+        with self._preparing:
+            model_input = self._preprocess(image_hwc, color_order)
         took_ms = (time.perf_counter() - began) * 1e3
         return Prepared(model_input, took_ms, unusable_input(model_input, self._usability))
 
@@ -147,7 +164,8 @@ class Detector:
         """
         images = [prepared.model_input.image_hwc for prepared in batch]
         images += images[-1:] * ((self._engine.spec.batch or 0) - len(images))  # a fixed batch is filled up
-        return self._engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
+        with self._inferring:
+            return self._engine.infer(images[0][None] if len(images) == 1 else np.stack(images))
 
     def conclude(
         self, prepared: Prepared, outputs: Outputs, index: int = 0, *, thresholds: Thresholds | None = None
@@ -191,6 +209,7 @@ def open_detector(
     device: int = 0,
     dla: int | None = None,
     batch: int = 1,
+    around_engine: Callable[[Engine], Engine] = lambda engine: engine,
 ) -> Detector:
     """Open a bundle for judging frames.
 
@@ -205,6 +224,7 @@ def open_detector(
         device: number of the GPU, for TensorRT.
         dla: core of its deep learning accelerator; None for the GPU itself.
         batch: frames that the engine is to take at once, for lines of several cameras.
+        around_engine: puts another engine around the one that was made, to watch it or to make it fail.
 
     Raises: BundleError, ConfigError, MissingExtraError.
     """
@@ -222,7 +242,7 @@ def open_detector(
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
     made = make_engine(engine, lambda: opened.read_file(file), spec)
-    return Detector(opened, made, thresholds, max_batch=fixed or batch)
+    return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 
 def open_graph(

@@ -11,6 +11,8 @@ from functools import partial
 import numpy as np
 
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.saying import unfailing
+from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.capture import Capture, Silence
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.lane import Lane
@@ -25,7 +27,7 @@ from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.verdict import Verdict, disconnected_event, no_frame_event, reconnected_event
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
-FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
+HUNG_S = 10.0  # for how long the engine may work on one batch before the user hears of it
 TICK_S = 0.1  # how often the caller's thread looks for silence and for the stop
 DEPTH = 8  # frames that wait, of a live source of which every one is judged
 READ_AHEAD = 2  # frames that wait, of a source that waits itself
@@ -40,7 +42,7 @@ class Line:
         lanes: the sources and their rules.
         sinks: receive every record; those of one lane in order of capture.
         telemetry: new.
-        say: receives what the user should know while the line runs, one line of text each.
+        say: receives what the user should know while the line runs, one line of text each; what it raises is ignored.
         clock_ns: the clock of `Frame.captured_ns`.
 
     Attributes:
@@ -63,7 +65,7 @@ class Line:
         self._detector = detector
         self._lanes = lanes
         self._telemetry = telemetry
-        self._say = say
+        self._say = unfailing(say)
         self._clock_ns = clock_ns
         self._live = any(lane.live for lane in lanes)
         self._failure: Exception | None = None
@@ -77,7 +79,7 @@ class Line:
             counters,
             forgiving=self._live,
             failed=self._failed,
-            say=say,
+            say=self._say,
             wrote=telemetry.wrote,
             wake=self._changed.set,
         )
@@ -108,31 +110,46 @@ class Line:
             Capture(number, lane, ledger, self._judging, self._outputs, stop, self._changed.set, self._clock_ns)
             for number, (lane, ledger) in enumerate(zip(self._lanes, self._ledgers, strict=True))
         ]
-        self._outputs.start()
-        self._judging.start()
-        for number, lane in enumerate(self._lanes):
-            if isinstance(lane.source, ReportsOutages):
-                lane.source.report_to(partial(self._outage, number))
-        for capture in captures:
-            capture.start()
         try:
+            self._outputs.start()
+            self._judging.start()
+            for number, lane in enumerate(self._lanes):
+                if isinstance(lane.source, ReportsOutages):
+                    lane.source.report_to(partial(self._outage, number))
+            for capture in captures:
+                capture.start()
             self._attend(captures, stop)
         except BaseException:
             stop.set()
             raise
         finally:
-            for capture in captures:
-                capture.join(TICK_S)
-            for ledger in self._ledgers:
-                ledger.close(Verdict("error", reason=STOPPED))
-            self.hung = self._outputs.close(FLUSH_S if self._live or stop.is_set() else None)
+            try:
+                limit_s = output.FLUSH_S if self._live or stop.is_set() else None
+                self._end(captures, stop, join_s=TICK_S, limit_s=limit_s)
+            except KeyboardInterrupt:  # ends the waiting, and no more than that
+                stop.set()
+                self._end(captures, stop, join_s=0.0, limit_s=0.0)
+                raise
         failures = [self._failure, *(capture.failure for capture in captures)]
         for failure in failures:
             if failure is not None:
                 raise failure
 
+    def _end(self, captures: Sequence[Capture], stop: threading.Event, *, join_s: float, limit_s: float | None) -> None:
+        """Let all parts end. May be called again when an interrupt has ended it."""
+        try:
+            for capture in captures:
+                capture.join(join_s)
+            for ledger in self._ledgers:
+                ledger.close(Verdict("error", reason=STOPPED))
+        finally:
+            self._judging.abandon()
+            self.hung = self._outputs.writing  # should an interrupt end the waiting
+            self.hung = self._outputs.close(limit_s, stop)
+
     def _attend(self, captures: Sequence[Capture], stop: threading.Event) -> None:
         """What the caller's thread does meanwhile: windows, silence, and the end."""
+        engine = Silence(HUNG_S)
         silences = [None if lane.silence_s is None else Silence(lane.silence_s) for lane in self._lanes]
         budget_s = max((lane.budget_ms or 0) / 1e3 for lane in self._lanes)
         stopped_s: float | None = None
@@ -142,6 +159,9 @@ class Line:
             self._changed.wait(TICK_S)
             self._changed.clear()
             self._outputs.work()
+            hung_s = engine.silent_s(self._judging.inferring_since_ns, self._clock_ns())
+            if hung_s is not None:
+                self._say(f"warning: the engine has not answered for {hung_s:.0f} s; no frame is judged meanwhile")
             for capture, silence in zip(captures, silences, strict=True):
                 if silence is not None and capture.lane.live:
                     self._report(capture, silence)
@@ -193,8 +213,8 @@ class Line:
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.settled is not None
+        self._outputs.deliver(ticket)  # before the figures, which no record may be lost for
         self._telemetry.add(ticket.frame, ticket.settled[0])
-        self._outputs.deliver(ticket)
 
     def _failed(self, exc: Exception) -> None:
         self._failure = self._failure or exc

@@ -21,6 +21,7 @@ from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.options import RunOptions
 from edge_ad.runtime.results import ResultFolder
+from edge_ad.runtime.saying import unfailing
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
@@ -49,6 +50,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
 
     Raises: EdgeAdError.
     """
+    say = unfailing(say)
     bundle = Bundle.read(options.bundle)
     if options.blur_check == "off":
         bundle = bundle.with_usability(replace(bundle.usability, sharpness_min=None))
@@ -79,6 +81,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
             stack.push(partial(_close, sink, line))
         for remark in _remarks(options, detector):
             say(remark)
+        interrupted.at_once = False
         try:
             line.run(stop)
         except SourceError as exc:
@@ -171,13 +174,19 @@ def _on_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()  # None where a service closed it
 
 
+class _Interruption(threading.Event):
+    """Set by Ctrl-C and SIGTERM; `at_once` while nothing was captured, since a source may take minutes to open."""
+
+    at_once = True
+
+
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[threading.Event]:
+def _stopping(stop: threading.Event) -> Iterator[_Interruption]:
     """Let Ctrl-C and SIGTERM end the run after the frame in hand; a second Ctrl-C interrupts at once."""
-    interrupted = threading.Event()
+    interrupted = _Interruption()
 
     def ask(number: int, _: FrameType | None) -> None:
-        if interrupted.is_set() and number == signal.SIGINT:
+        if interrupted.at_once or (interrupted.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         interrupted.set()
         stop.set()

@@ -21,6 +21,7 @@ COMMANDS = {
     "build": "Build a TensorRT engine from a bundle.",
     "selftest": "Prove an engine on this machine, and find what is fastest on it.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
+    "soak": "Run a simulated line with injected faults and check its promises.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
     "compare": "Say how far two models agree.",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edge_ad.cli.logs import Log, log_options, logging_to_stderr
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.errors import ImageError
@@ -87,24 +88,33 @@ from edge_ad.errors import ImageError
     help="bundle (default): frames far blurrier than its good ones are unusable; off: they are judged.",
 )
 @click.option("--show", is_flag=True, default=None, help="Show the frames in a window.")
-def command(**given: Any) -> int:
+@log_options
+def command(log_format: str, log_level: str, **given: Any) -> int:
     """Judge every frame of a source with BUNDLE: one line of JSON for each captured frame.
 
     Ctrl-C ends the run after the frame in hand.
     """
+    with logging_to_stderr("run", log_format, log_level) as log:
+        return _run(log, given)
+
+
+def _run(log: Log, given: dict[str, Any]) -> int:
     from edge_ad.cli.summary import check_miss_rate, print_summary
     from edge_ad.runtime.options import run_options
     from edge_ad.runtime.run import run
 
     options = run_options({key: value for key, value in given.items() if value not in (None, ())}, "run options")
-    result = run(options, say=lambda line: click.echo(line, err=True))
-    print_summary(result.telemetry, budget_ms=options.budget_ms)
+    result = run(options, say=log.say)
+    if log.is_json:
+        log.counters(result.telemetry)
+    else:
+        print_summary(result.telemetry, budget_ms=options.budget_ms)
     if options.output is not None:
-        click.echo(f"wrote {options.output}", err=True)
+        log.say(f"wrote {options.output}")
     if result.failure is not None:
         raise result.failure
     if result.interrupted:
-        click.echo("stopped by the user", err=True)
+        log.say("stopped by the user")
         return EXIT_INTERRUPTED
     check_miss_rate(result.telemetry, options.max_miss_rate)
     if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_ad.frame import Frame
+from edge_ad.runtime.scheduling.intake import checked
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.pace import Pace
 from edge_ad.runtime.scheduling.repeats import Repeats
+from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.verdict import OVERTAKEN, Verdict
 
 REPEATED = "the picture is the one before it, bit for bit; the camera or its stream has frozen"
@@ -64,7 +66,8 @@ class Capture:
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
@@ -78,6 +81,8 @@ class Capture:
                     return
         except Exception as exc:  # reported by the line, after the frames before it
             self.failure = exc
+        except BaseException as exc:
+            self.failure = broken("capture", exc)
         finally:
             self.reading_since_ns = None
             self.ended = True
@@ -96,16 +101,18 @@ class Capture:
 
     def _captured(self, frame: Frame) -> bool:
         """Enter a frame. Returns: False when the line has ended."""
+        arrived_ns = self._clock_ns()
+        frame = checked(frame, arrived_ns)
         if frame.frame_id != self.captured or frame.source != self.lane.name:
             frame = replace(frame, frame_id=self.captured, source=self.lane.name)
         ticket = self._ledger.capture(frame)
         if ticket is None:
             return False
+        ticket.arrived_ns = arrived_ns
         self.captured += 1
         timings_ms = {"decode": frame.decode_ms}
         if frame.error is not None or frame.image_hwc is None:
-            reason = frame.error or "the source gave no picture"
-            self._ledger.settle(ticket, Verdict("error", timings_ms=timings_ms, reason=reason))
+            self._ledger.settle(ticket, Verdict("error", timings_ms=timings_ms, reason=frame.error))
         elif self._repeats is not None and self._repeats.is_repeat(frame.image_hwc):
             self._ledger.settle(ticket, Verdict("stale", timings_ms=timings_ms, reason=REPEATED))
         else:

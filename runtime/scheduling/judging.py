@@ -16,6 +16,7 @@ from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.runtime.detector import Detector, Prepared
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.schedule import Schedule, Skip, Turn
+from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.verdict import Verdict
 
@@ -68,6 +69,8 @@ class Judging:
         self._ready_inputs: dict[Ticket, Prepared] = {}
         self._inferred: deque[_Inferred] = deque()
         self._finishing = False
+        self._abandoned = False
+        self._inferring_since_ns: int | None = None
         self._gone: set[str] = set()
         self._threads = [
             threading.Thread(target=self._guarded, args=(name, stage), name=f"edge-ad-{name}", daemon=True)
@@ -83,6 +86,18 @@ class Judging:
         """Whether the last frame has its verdict."""
         return "conclude" in self._gone
 
+    @property
+    def inferring_since_ns(self) -> int | None:
+        """When the engine was called that has not answered yet."""
+        return self._inferring_since_ns
+
+    def abandon(self) -> None:
+        """Let all threads end as soon as they can, whatever still waits."""
+        with self._captured:
+            self._abandoned = self._finishing = True
+            for condition in (self._captured, self._ready, self._concluding, self._room):
+                condition.notify_all()
+
     def finish(self) -> None:
         """No further frame is offered: the threads end when all have their verdicts."""
         with self._captured:
@@ -93,7 +108,7 @@ class Judging:
         """Wait until a lane may capture its next frame. Returns: False when `stop` was set before."""
         with self._room:
             while not self._schedule.has_room(lane):
-                if stop.is_set():
+                if stop.is_set() or self._abandoned:
                     return False
                 self._room.wait(POLL_S)
         return True
@@ -111,6 +126,8 @@ class Judging:
         except Exception as exc:
             log.exception("thread %s", name)
             self._broke(exc)
+        except BaseException as exc:
+            self._broke(broken(name, exc))
         finally:
             with self._captured:
                 self._gone.add(name)
@@ -124,7 +141,7 @@ class Judging:
             with self._captured:
                 turn = self._schedule.to_prepare(self._clock_ns())
                 while not turn:
-                    if self._finishing and not self._schedule.waits_for_preparation:
+                    if self._abandoned or (self._finishing and not self._schedule.waits_for_preparation):
                         return
                     wait_s = None if turn.again_ns is None else max(0.0, (turn.again_ns - self._clock_ns()) / 1e9)
                     self._captured.wait(wait_s)
@@ -145,7 +162,7 @@ class Judging:
         except Exception as exc:
             verdict = _failed(ticket, exc)
         with self._captured:
-            self._schedule.times.prepare.add(self._clock_ns() - began_ns)
+            self._schedule.times.prepared(ticket.lane, self._clock_ns() - began_ns)
             if verdict is None:
                 self._ready_inputs[ticket] = prepared
                 self._schedule.prepared(ticket)
@@ -172,11 +189,13 @@ class Judging:
     def _next_batch(self) -> Turn | None:
         """What to infer; None at the end. Called with the lock."""
         while True:
+            if self._abandoned:
+                return None
             if len(self._inferred) < MAX_INFERRED:
                 turn = self._schedule.to_infer(self._clock_ns())
                 if turn:
                     return turn
-                if "prepare" in self._gone and self._schedule.is_empty:
+                if "prepare" in self._gone:  # and nothing is prepared, for the engine is free
                     return None
             elif "conclude" in self._gone:
                 return None
@@ -185,6 +204,7 @@ class Judging:
     def _run_engine(self, tickets: Sequence[Ticket], prepared: Sequence[Prepared]) -> None:
         began_ns = self._clock_ns()
         failure: Exception | None = None
+        self._inferring_since_ns = began_ns
         try:
             outputs = self._detector.infer(prepared)
         except Exception as exc:
@@ -193,6 +213,7 @@ class Judging:
                     self._run_engine([ticket], [one])
                 return
             failure = exc
+        self._inferring_since_ns = None
         took_ns = self._clock_ns() - began_ns
         with self._ready:
             self._schedule.inferred()
@@ -208,7 +229,7 @@ class Judging:
         while True:
             with self._concluding:
                 while not self._inferred:
-                    if "infer" in self._gone:
+                    if self._abandoned or "infer" in self._gone:
                         return
                     self._concluding.wait()
                 batch = self._inferred.popleft()
@@ -259,6 +280,7 @@ def _failed(ticket: Ticket, exc: Exception) -> Verdict:
     if isinstance(exc, EdgeAdError):
         reason = str(exc)
     else:
-        log.error("frame %d of %s", frame.frame_id, frame.source, exc_info=exc)
+        where = {"camera": frame.source, "frame_id": frame.frame_id}
+        log.error("frame %d of %s", frame.frame_id, frame.source, exc_info=exc, extra=where)
         reason = f"internal error: {type(exc).__name__}: {one_line(exc)}"
     return Verdict("error", timings_ms={"decode": frame.decode_ms}, reason=reason)

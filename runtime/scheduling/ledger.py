@@ -16,6 +16,9 @@ from edge_ad.verdict import Provenance, Verdict, record
 MAX_OPEN = 10_000
 """Records that may wait for a frame captured before theirs, about 2 KB each; then the source waits."""
 
+MAX_PICTURES = 8
+"""Settled frames of one lane that keep their pictures while they wait for one before them, some megabytes each."""
+
 _BARE = ("skipped", "stale")  # statuses of frames whose pictures nobody needs
 
 
@@ -38,6 +41,7 @@ class Ledger:
         self._counters = counters
         self._deliver = deliver
         self._open: deque[Ticket] = deque()
+        self._pictures = 0
         self._changed = threading.Condition()
         self._closed = False
 
@@ -61,11 +65,17 @@ class Ledger:
             if ticket.settled is not None:
                 return False
             ticket.settled = verdict, entry
-            if verdict.status in _BARE:
+            waits = ticket is not self._open[0]
+            if verdict.status in _BARE or (waits and self._pictures >= MAX_PICTURES):
                 ticket.frame = replace(ticket.frame, image_hwc=None)
             self._counters.settled(self._number, verdict)
+            if waits:
+                self._pictures += ticket.frame.image_hwc is not None
+                return True
             while self._open and self._open[0].settled is not None:
-                self._deliver(self._open.popleft())
+                first = self._open.popleft()
+                self._pictures -= first is not ticket and first.frame.image_hwc is not None
+                self._deliver(first)
             self._changed.notify()
         return True
 

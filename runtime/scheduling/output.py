@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_ad.errors import OutputError, one_line
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.frame import Frame
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
+from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
 from edge_ad.verdict import Verdict
@@ -23,7 +24,11 @@ MAX_RECORDS = 10_000  # records without pictures that wait for one sink, about 2
 MAX_PICTURES = 8  # frames with pictures that wait for one sink, some megabytes each
 ROOM = 64  # records waiting for a sink from which on sources that can wait are not read
 POLL_S = 0.1  # how often a source that waits for the sinks looks whether it should stop
-RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused
+FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
+MAX_TRIES = 10  # of a record that a sink fails on for another reason than the world around it; takes some seconds
+RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused, at most
+FIRST_RETRY_S = 0.05  # after the first attempt; most refusals are short, and records pile up meanwhile
+CLOSING_RETRY_S = 0.1  # between attempts while the line ends, at most
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class SinkQueue:
         self._broken = False
         self._refused: str | None = None
         self._missing = 0
+        self._tries = 0
 
     def put(self, item: _Item) -> None:
         """Queue an item, never waiting; the oldest that may be lost makes room."""
@@ -140,8 +146,12 @@ class SinkQueue:
 
     def run(self) -> None:
         """Write until the queue is closed and empty, or the line has failed."""
-        while self.step(None):
-            pass
+        try:
+            while self.step(None):
+                pass
+        except BaseException as exc:
+            self.abandon()
+            self._failed(broken(self.name, exc))
 
     def step(self, timeout_s: float | None) -> bool:
         """Write the next item. Returns: False when there is none (any more, if nothing limits the wait)."""
@@ -159,6 +169,10 @@ class SinkQueue:
             self._write(item)
         except Exception as exc:
             self._refuse(item, exc)
+        except BaseException:
+            with self._changed:
+                self._give_up(1)
+            raise
         else:
             self._counters.sink(self._number, waiting=-1, delivered=1)
             self._accept()
@@ -175,8 +189,11 @@ class SinkQueue:
 
     def _refuse(self, item: _Item, exc: Exception) -> None:
         self._counters.sink(self._number, failures=1)
-        if not isinstance(exc, (OutputError, BrokenPipeError)):
-            log.error("sink %s", self.name, exc_info=exc)
+        is_defect = not isinstance(exc, (EdgeAdError, OSError))
+        self._tries += 1
+        if is_defect and self._refused is None:
+            where = {"camera": item.frame.source, "frame_id": item.frame.frame_id} if item.frame else {}
+            log.error("sink %s", self.name, exc_info=exc, extra=where)
         if not self._forgiving or isinstance(exc, BrokenPipeError):
             with self._changed:
                 self._give_up(1)
@@ -188,22 +205,23 @@ class SinkQueue:
             follows = "records wait for it" if self.keeps_records else "the run goes on without it"
             self._say(f"warning: {self._refused}; {follows}")
         with self._changed:
-            if not self.keeps_records or self._broken:
+            if not self.keeps_records or self._broken or (is_defect and self._tries >= MAX_TRIES):
+                self._tries = 0
                 self._give_up(1)
             elif len(self._items) >= MAX_RECORDS:
                 self._give_up(1)  # it is the oldest
             else:
                 self._items.appendleft(item)
                 self._pictures += item.has_picture
-                if self._closing:
-                    self._broken = True  # it has had its last chance
-                    count = len(self._items)
-                    self._items.clear()
-                    self._give_up(count)
-                else:
-                    self._changed.wait_for(lambda: self._closing, RETRY_S)
+                wait_s = min(RETRY_S, FIRST_RETRY_S * 2 ** min(self._tries - 1, 9))
+                was_closing = self._closing
+                self._changed.wait_for(
+                    lambda: self._broken or (self._closing and not was_closing),
+                    min(wait_s, CLOSING_RETRY_S) if was_closing else wait_s,
+                )
 
     def _accept(self) -> None:
+        self._tries = 0
         if self._refused is not None:
             self._refused = None
             self._say(f"{self.name} writes again; {self._missing} of its records are lost")
@@ -282,8 +300,8 @@ class Outputs:
                 if not queue.step(0):
                     break
 
-    def close(self, limit_s: float | None) -> tuple[Sink, ...]:
-        """Let every sink finish its queue, for `limit_s` seconds at most.
+    def close(self, limit_s: float | None, stop: threading.Event | None = None) -> tuple[Sink, ...]:
+        """Let every sink finish its queue, for `limit_s` seconds at most, and `FLUSH_S` once `stop` is set.
 
         Returns: sinks in which a write still hangs; they cannot be closed.
         """
@@ -295,12 +313,25 @@ class Outputs:
                 while queue in group and (until_s is None or time.monotonic() < until_s) and queue.step(0):
                     pass
             for queue, thread in self._threads.items():
-                if queue in group:
-                    thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
+                while queue in group and thread.is_alive():
+                    if until_s is None and stop is not None and stop.is_set():
+                        until_s = time.monotonic() + FLUSH_S
+                    left_s = POLL_S if until_s is None else until_s - time.monotonic()
+                    if left_s <= 0:
+                        break
+                    thread.join(min(POLL_S, left_s))
         for queue in self._queues:
             count = queue.abandon()
             if count and queue.keeps_records:
                 self._say(f"warning: {count} records could not be written any more ({queue.name})")
+        for thread in self._threads.values():
+            if thread.is_alive():
+                thread.join(POLL_S)  # it may only have waited for its next attempt
+        return self.writing
+
+    @property
+    def writing(self) -> tuple[Sink, ...]:
+        """Sinks whose threads have not ended."""
         return tuple(queue.sink for queue, thread in self._threads.items() if thread.is_alive())
 
 

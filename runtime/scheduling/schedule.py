@@ -13,7 +13,8 @@ from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket
 
 PROBE_NS = 1_000_000_000
-"""When no frame was judged for so long because the forecast spoke against all, one is judged to test the forecast."""
+"""When no frame of a lane was judged for so long because the forecast speaks against all of them even with a free
+engine, one is judged to test the forecast."""
 
 LEAD = 1  # frames that a lane may be served ahead of another that waits, when its deadline is nearer
 CREDIT = 1  # turns that a lane keeps from a time in which it had no frame
@@ -70,6 +71,7 @@ class _Queue:
     in_hand: int = 0
     turns: int = 0
     denied_ns: int | None = None
+    judged_ns: int | None = None
 
 
 class Schedule:
@@ -94,7 +96,6 @@ class Schedule:
         self._preparing = 0
         self._engine_until_ns: int | None = None
         self._floor = 0
-        self._last_judged_ns: int | None = None
 
     def has_room(self, lane: int) -> bool:
         """Whether a lane may read its next frame; always, where the newest replaces the older."""
@@ -156,7 +157,7 @@ class Schedule:
             if queue.turns > self._floor:
                 queue.denied_ns = None
             self._preparing += 1
-            self._last_judged_ns = now_ns
+            queue.judged_ns = now_ns
             return Turn(tuple(skips), (ticket,))
         return Turn(tuple(skips))
 
@@ -221,19 +222,19 @@ class Schedule:
         return max((end_ns for end_ns in ends if end_ns > now_ns), default=None)
 
     def _fits(self, ticket: Ticket) -> bool:
-        """Whether the budget is large enough for an engine that is free."""
+        """Whether what the frame had left when it arrived is enough for an engine that is free."""
         assert ticket.deadline_ns is not None
-        budget_ns = ticket.deadline_ns - ticket.frame.captured_ns
-        return budget_ns >= self.times.prepare.high_ns + self._judging_ns(1)
+        arrived_ns = ticket.frame.captured_ns if ticket.arrived_ns is None else ticket.arrived_ns
+        return ticket.deadline_ns - arrived_ns >= self.times.prepare_ns(ticket.lane) + self._judging_ns(1)
 
     def _too_early(self, now_ns: int) -> int | None:
         """When to begin, if the engine is busy for longer than the preparation takes."""
         if self._engine_until_ns is None:
             return None
-        frames = min(
-            sum(bool(queue.waiting) for queue in self._queues), self.max_batch - len(self._prepared) - self._preparing
-        )
-        begin_ns = self._engine_until_ns - frames * self.times.prepare.high_ns
+        room = self.max_batch - len(self._prepared) - self._preparing
+        waiting = [lane for lane, queue in enumerate(self._queues) if queue.waiting]
+        needed = sorted((self.times.prepare_ns(lane) for lane in waiting), reverse=True)[:room]
+        begin_ns = self._engine_until_ns - sum(needed)
         return begin_ns if begin_ns > now_ns else None
 
     def _hopeless(self, ticket: Ticket, now_ns: int) -> str | None:
@@ -242,11 +243,12 @@ class Schedule:
             return None
         if now_ns >= ticket.deadline_ns:
             return _overdue(ticket, now_ns)
-        begin_ns = max(now_ns + self.times.prepare.high_ns, self._engine_until_ns or 0)
+        begin_ns = max(now_ns + self.times.prepare_ns(ticket.lane), self._engine_until_ns or 0)
         verdict_ns = begin_ns + self._judging_ns(len(self._prepared) + 1)
         if verdict_ns <= ticket.deadline_ns:
             return None
-        if self._last_judged_ns is None or now_ns - self._last_judged_ns >= PROBE_NS:
+        judged_ns = self._queues[ticket.lane].judged_ns
+        if (judged_ns is None or now_ns - judged_ns >= PROBE_NS) and not self._fits(ticket):
             ticket.is_probe = True
             return None
         return _overdue(ticket, now_ns, (verdict_ns - now_ns) / 1e6)

@@ -11,6 +11,10 @@ QUANTILE = 0.9
 """Of each stage. A verdict that comes late has cost engine time that the next frame needed, a skipped frame costs one
 frame, so the forecast leans to the slow side; a higher quantile of 100 would be ruled by single hiccups."""
 
+STALE_CALLS = 500
+"""Calls of the engine after which the times of a size of batch that was not used count for less: after one hiccup, they
+would forbid that size, and so never be corrected."""
+
 
 class Window:
     """The last durations of one stage, nanoseconds."""
@@ -42,21 +46,45 @@ class ServiceTimes:
         """Start anew, for when the past has turned out to be no guide."""
         self.prepare = Window()
         self.conclude = Window()
+        self._prepare: dict[int, Window] = {}
         self._infer: dict[int, Window] = {}
+        self._used: dict[int, int] = {}  # number of the last call with so many images
+        self._calls = 0
+
+    def prepared(self, lane: int, duration_ns: int) -> None:
+        """Note one preparation of a frame of a lane: cameras of other sizes take other times."""
+        self._prepare.setdefault(lane, Window()).add(duration_ns)
+        self.prepare.add(duration_ns)
+
+    def prepare_ns(self, lane: int) -> int:
+        """Forecast for a frame of a lane; that of all lanes while none of this one was prepared."""
+        known = self._prepare.get(lane)
+        return (self.prepare if known is None else known).high_ns
 
     def inferred(self, batch: int, duration_ns: int) -> None:
         """Note one call of the engine with `batch` images."""
+        if batch in self._infer and not self._is_fresh(batch):
+            del self._infer[batch]
+        self._calls += 1
+        self._used[batch] = self._calls
         self._infer.setdefault(batch, Window()).add(duration_ns)
 
     def infer_ns(self, batch: int) -> int:
         """Forecast for a batch.
 
         A size that was never measured takes as long as the next larger one, or in proportion to the largest: engines
-        are seldom slower than that.
+        are seldom slower than that. One that was not used for long takes no longer than that.
         """
-        known = self._infer.get(batch)
-        if known is None and self._infer:
-            larger = [size for size in self._infer if size > batch]
-            size = min(larger) if larger else max(self._infer)
-            return self._infer[size].high_ns * (1 if larger else batch) // (1 if larger else size)
-        return known.high_ns if known else 0
+        own = self._infer.get(batch)
+        if own is not None and self._is_fresh(batch):
+            return own.high_ns
+        fresh = [size for size in self._infer if self._is_fresh(size)]
+        if not fresh:
+            return 0 if own is None else own.high_ns
+        larger = [size for size in fresh if size > batch]
+        size = min(larger) if larger else max(fresh)
+        estimate_ns = self._infer[size].high_ns * (1 if larger else batch) // (1 if larger else size)
+        return estimate_ns if own is None else min(estimate_ns, own.high_ns)
+
+    def _is_fresh(self, batch: int) -> bool:
+        return self._calls - self._used[batch] < STALE_CALLS

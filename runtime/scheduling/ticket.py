@@ -19,6 +19,7 @@ class Ticket:
         deadline_ns: by the monotonic clock; None without a budget.
         may_skip: whether it is left out when it cannot be judged in time.
         is_probe: judged although the forecast says that it will be late, to see whether the forecast is right.
+        arrived_ns: when the line got it, by the monotonic clock; None for at once.
         settled: verdict and record, once there are any.
     """
 
@@ -27,4 +28,5 @@ class Ticket:
     deadline_ns: int | None = None
     may_skip: bool = False
     is_probe: bool = False
+    arrived_ns: int | None = None
     settled: tuple[Verdict, dict[str, Any]] | None = field(default=None, repr=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import Frame
@@ -14,6 +13,7 @@ from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.line_file import LineFile
 from edge_ad.runtime.sinks.rotation import Rotation
+from edge_ad.runtime.sinks.standard_output import StandardOutput
 from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
 from edge_ad.verdict import Verdict, record_line
 
@@ -45,14 +45,13 @@ class JsonLines:
         self._sync = sync or SyncPolicy()
         self._say = say
         self._file: LineFile | None = None
-        self._stdout: TextIO = sys.stdout
+        self._stdout = StandardOutput()
         self._ticker = Ticker(None if folder is None else self._sync.interval_s, self._flush, "edge-ad-records-sync")
         self._unflushed = False
 
     def __enter__(self) -> JsonLines:
         if self.path is None:
-            if sys.stdout is None:
-                raise OutputError("standard output is closed; give --output")
+            self._stdout.check()
             return self
         output_folder(self.path.parent)
         with self._named_errors():
@@ -66,14 +65,15 @@ class JsonLines:
         self.event(entry)
 
     def event(self, entry: Mapping[str, Any]) -> None:
-        """Write what happened between frames as a line of its own. Raises: OutputError; no part of it stays then."""
-        line = record_line(entry) + "\n"
+        """Write what happened between frames as a line of its own.
+
+        Raises: OutputError; then no part of it stays in a file; standard output gets the rest with the next attempt.
+        """
+        data = (record_line(entry) + "\n").encode("ascii")
         with self._named_errors():
             if self.path is None:
-                self._stdout.write(line)
-                self._stdout.flush()
+                self._stdout.append(data)
                 return
-            data = line.encode("ascii")
             if self._file is None or self._rotation.is_full(self._file, len(data)):
                 self._rotate(self.path)
             assert self._file is not None

@@ -183,6 +183,40 @@ def test_a_failing_sink_of_a_live_line_is_said_once_and_gets_its_records_later(m
     assert bench.failures == []
 
 
+def test_a_sink_that_fails_while_the_line_ends_is_tried_until_the_time_is_up(monkeypatch: Any) -> None:
+    """One refusal at that moment is no reason to give up all that waits."""
+    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    failing, gate = iter([True] * 5), threading.Event()
+
+    def before(number: int) -> None:
+        assert_set(gate)
+        if number == 3 and next(failing, False):
+            raise OutputError("no connection")
+
+    sink = Kept(before)
+    bench = Bench(sink)
+    for number in range(50):
+        bench.put(number)
+    threading.Timer(0.05, gate.set).start()
+    assert bench.outputs.close(PATIENCE_S) == ()
+    assert sink.numbers == list(range(50))
+    assert (bench.counts().delivered, bench.counts().failures) == (50, 5)
+
+
+def test_a_sink_that_never_writes_does_not_hold_the_end_up(monkeypatch: Any) -> None:
+    monkeypatch.setattr(output, "RETRY_S", 0.01)
+
+    def before(_: int) -> None:
+        raise OutputError("no connection")
+
+    bench = Bench(Kept(before))
+    for number in range(50):
+        bench.put(number)
+    assert bench.outputs.close(0.3) == ()
+    assert (bench.counts().lost, bench.counts().waiting) == (50, 0)
+    assert "could not be written any more (Kept)" in bench.said[-1]
+
+
 def test_a_record_that_is_too_many_is_lost_and_counted(monkeypatch: Any) -> None:
     monkeypatch.setattr(output, "MAX_RECORDS", 10)
     sink = HereKept()

@@ -31,6 +31,7 @@ class Camera:
     budget_ns: int | None = None
     room: Room = field(default_factory=lambda: Room(freshest=True))
     live: bool = True
+    age_ns: int = 0  # of a frame when it arrives: what decoding and the way have taken
 
     @classmethod
     def regular(cls, fps: float, seconds: float, phase_ms: float = 0, **rules: object) -> Camera:
@@ -109,9 +110,10 @@ class Line:
         if not self.schedule.has_room(lane):  # the source waits
             self._at(self.now_ns + MS, lambda: self._arrive(lane, number))
             return
-        frame = Frame(number, str(lane), MOMENT, self.now_ns, None)
-        deadline_ns = None if camera.budget_ns is None else self.now_ns + camera.budget_ns
-        ticket = Ticket(lane, frame, deadline_ns, may_skip=camera.live)
+        captured_ns = self.now_ns - camera.age_ns
+        frame = Frame(number, str(lane), MOMENT, captured_ns, None)
+        deadline_ns = None if camera.budget_ns is None else captured_ns + camera.budget_ns
+        ticket = Ticket(lane, frame, deadline_ns, may_skip=camera.live, arrived_ns=self.now_ns)
         self._by_ticket[ticket] = Fate(ticket)
         for older in self.schedule.offer(ticket):
             self._settle(older, reason="overtaken")
@@ -146,7 +148,7 @@ class Line:
 
     def _prepared(self, ticket: Ticket, took_ns: int) -> None:
         self._preparing = False
-        self.times.prepare.add(took_ns)
+        self.times.prepared(ticket.lane, took_ns)
         self.schedule.prepared(ticket)
 
     def _inferred(self, tickets: tuple[Ticket, ...], took_ns: int) -> None:
@@ -298,6 +300,30 @@ def test_a_budget_that_leaves_no_slack_starves_no_camera(budget_ms: int) -> None
         assert sum(served) >= 0.85 * 20 / 0.033  # what waiting for each other costs
 
 
+def test_a_camera_whose_frames_arrive_too_old_does_not_hold_up_the_others() -> None:
+    """Its budget would do for a frame that arrives at once; waiting for it would serve nobody."""
+    station = Station.steady(3, 25)
+    cameras = [
+        Camera.regular(30, 20, budget_ns=100 * MS),
+        Camera.regular(30, 20, 11, budget_ns=50 * MS, age_ns=30 * MS),
+    ]
+    served = _served(Line(cameras, station, _informed(station)).run(), 2)
+    assert served[0] >= 580
+    assert served[1] <= 25  # one a second is tried
+
+
+def test_a_camera_that_was_slow_to_prepare_once_is_tried_again_while_others_go_on() -> None:
+    station = Station.steady(3, 10)
+    line = Line([Camera.regular(30, 10, budget_ns=100 * MS), Camera.regular(30, 10, 5, budget_ns=50 * MS)], station)
+    line.times.prepared(0, 3 * MS)
+    line.times.prepared(1, 200 * MS)
+    line.times.inferred(1, 10 * MS)
+    fates = line.run()
+    served = _served(fates, 2)
+    assert served[0] == 300
+    assert served[1] >= 260
+
+
 def test_a_slow_camera_is_not_pushed_aside_by_fast_ones() -> None:
     """Two cameras of 60 fps want more than the engine has; one of 5 fps gets all it asks for."""
     cameras = [Camera.regular(60, 20), Camera.regular(60, 20, 3), Camera.regular(5, 20, 7)]
@@ -314,6 +340,22 @@ def test_a_camera_that_was_away_does_not_make_up_for_it() -> None:
     second_half = [fate for fate in fates if 10e9 < fate.ticket.frame.captured_ns < 20e9]
     first, second = _served(second_half, 2)
     assert first == pytest.approx(second, abs=4)
+
+
+def test_large_frames_of_one_camera_do_not_speak_against_small_ones_of_another() -> None:
+    """A forecast over all cameras would expect the preparation of the large one from every frame."""
+    schedule = Schedule([Room(freshest=True), Room(freshest=True)], ServiceTimes())
+    for _ in range(20):
+        schedule.times.prepared(0, 40 * MS)
+        schedule.times.prepared(1, 3 * MS)
+        schedule.times.inferred(1, 10 * MS)
+    tickets = [Ticket(lane, Frame(0, str(lane), MOMENT, 0, None), 30 * MS, may_skip=True) for lane in range(2)]
+    for queue in schedule._queues:
+        queue.judged_ns = 0  # so that neither is tried to test the forecast
+    for ticket in tickets:
+        schedule.offer(ticket)
+    turn = schedule.to_prepare(0)
+    assert ([skip.ticket for skip in turn.skips], turn.tickets) == (tickets[:1], (tickets[1],))
 
 
 def test_the_nearest_deadline_comes_first() -> None:

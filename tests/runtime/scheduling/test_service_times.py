@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ad.runtime.scheduling.service_times import QUANTILE, WINDOW, ServiceTimes, Window
+from edge_ad.runtime.scheduling.service_times import QUANTILE, STALE_CALLS, WINDOW, ServiceTimes, Window
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
@@ -53,3 +53,30 @@ def test_what_is_forgotten_is_tried_again(stage: str) -> None:
     times.inferred(1, 7)
     times.forget()
     assert (getattr(times, stage).high_ns, times.infer_ns(1)) == (0, 0)
+
+
+def test_a_camera_is_forecast_by_its_own_preparations() -> None:
+    times = ServiceTimes()
+    assert times.prepare_ns(0) == 0
+    times.prepared(0, 40)
+    assert (times.prepare_ns(0), times.prepare_ns(1)) == (40, 40)  # nothing better is known of the other
+    times.prepared(1, 3)
+    assert (times.prepare_ns(0), times.prepare_ns(1)) == (40, 3)
+    times.forget()
+    assert times.prepare_ns(0) == 0
+
+
+def test_one_hiccup_does_not_forbid_a_size_of_batch_for_ever() -> None:
+    times = ServiceTimes()
+    times.inferred(1, 10)
+    times.inferred(4, 20)
+    times.inferred(4, 900)
+    assert times.infer_ns(4) == 900
+    for _ in range(STALE_CALLS):
+        times.inferred(1, 10)
+    assert times.infer_ns(4) == 40  # as if it had never been measured
+    times.inferred(4, 21)
+    assert times.infer_ns(4) == 21
+    for _ in range(STALE_CALLS):
+        times.inferred(1, 10)
+    assert times.infer_ns(4) == 21  # what was good news stays

@@ -1,0 +1,193 @@
+"""What a command that runs for months says on standard error: plain lines, or one JSON object for each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edge_ad.cli.main import EXIT_INTERNAL, EXIT_INTERRUPTED
+from edge_ad.errors import EdgeAdError, one_line
+
+if TYPE_CHECKING:
+    from edge_ad.runtime.telemetry import Telemetry
+
+F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+FIELDS = ("camera", "frame_id", "exit_code", "counters")
+"""What a message may carry besides (`extra` of the logging calls) and is written beside it."""
+
+BURST, WINDOW_S = 5, 60.0  # messages of one kind in so many seconds; a broken part would fill the disk with its traces
+MOST_KINDS = 1000
+_PREFIXES = {"warning: ": logging.WARNING, "note: ": logging.INFO}
+
+
+def log_options(function: F) -> F:
+    """`--log-format` and `--log-level` of a command."""
+    function = click.option(
+        "--log-level", type=click.Choice(LEVELS), default="info", help="Least of what is said on standard error (info)."
+    )(function)
+    return click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        default="text",
+        help="json: every line on standard error is a JSON object with time, level, logger and message.",
+    )(function)
+
+
+class Log:
+    """What a command says. Attributes: is_json: whether all of it is JSON, and nothing else may be printed."""
+
+    def __init__(self, command: str, *, is_json: bool) -> None:
+        self.is_json = is_json
+        self._logger = logging.getLogger(f"edge_ad.{command}")
+
+    def say(self, line: str) -> None:
+        """A line for the user; `warning: ` in front of it is its level."""
+        prefix = next((prefix for prefix in _PREFIXES if line.startswith(prefix)), "")
+        level = _PREFIXES.get(prefix, logging.INFO)
+        if self.is_json:
+            self._logger.log(level, "%s", line[len(prefix) :])
+        elif self._logger.isEnabledFor(level):
+            click.echo(line, err=True)
+
+    def counters(self, telemetry: Telemetry) -> None:
+        """The figures of a run, as one message."""
+        counts = telemetry.counters.snapshot()
+        stages = {
+            row.stage: {key: round(value, 3) for key, value in asdict(row).items() if key != "stage"}
+            for row in telemetry.stages()
+        }
+        fields = {**asdict(counts), "verdicts": dict(telemetry.verdicts), "stages": stages}
+        self._logger.info("%d frames captured", counts.captured, extra={"counters": fields})
+
+
+@contextmanager
+def logging_to_stderr(command: str, log_format: str, log_level: str) -> Iterator[Log]:
+    """Send what `edge_ad` logs to standard error while the command runs.
+
+    In JSON, what ends the command is a line like the others, and leaves as an exit code.
+    """
+    is_json = log_format == "json"
+    with_traces = log_level == "debug" or bool(os.environ.get("EDGE_AD_TRACEBACK"))
+    handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter(with_traces=with_traces))
+    handler.addFilter(Limited())
+    logger = logging.getLogger("edge_ad")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(log_level.upper())
+    try:
+        if not is_json:
+            yield Log(command, is_json=False)
+            return
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(handler)
+        try:
+            with _failures_as_lines(logger):
+                yield Log(command, is_json=True)
+        finally:
+            logging.getLogger("py.warnings").removeHandler(handler)
+            logging.captureWarnings(False)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextmanager
+def _failures_as_lines(logger: logging.Logger) -> Iterator[None]:
+    try:
+        yield
+    except EdgeAdError as exc:
+        logger.critical("%s", " ".join(str(exc).split()), extra={"exit_code": exc.exit_code})
+        raise click.exceptions.Exit(exc.exit_code) from exc
+    except KeyboardInterrupt as exc:
+        logger.critical("interrupted", extra={"exit_code": EXIT_INTERRUPTED})
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc
+    except (OSError, click.ClickException, click.exceptions.Exit):
+        raise  # the front door knows what to do with a closed pipe
+    except Exception as exc:
+        logger.critical("internal error, a defect in edge-ad", exc_info=exc, extra={"exit_code": EXIT_INTERNAL})
+        raise click.exceptions.Exit(EXIT_INTERNAL) from exc
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object, ASCII, on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": _utc(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {field: getattr(record, field) for field in FIELDS if hasattr(record, field)}
+        if record.exc_info and record.exc_info[1] is not None:
+            entry["exception"] = _named(record.exc_info[1])
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people. Args: with_traces: whether an exception's trace follows it."""
+
+    def __init__(self, *, with_traces: bool) -> None:
+        super().__init__()
+        self._with_traces = with_traces
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_utc(record)} {record.levelname.lower()}: {record.name}: {' '.join(record.getMessage().split())}"
+        if record.exc_info and record.exc_info[1] is not None:
+            line += f" ({_named(record.exc_info[1])})"
+            if self._with_traces:
+                line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class Limited(logging.Filter):
+    """Lets `BURST` messages of one kind through in `WINDOW_S` seconds, and says later how many were left out.
+
+    A kind is what the code says, with the type of its exception: there are only so many.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now_s = now_s
+        self._kinds: dict[tuple[str, int, str, type[BaseException] | None], list[float]] = {}  # since, seen, left out
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or record.msg == "%s":
+            return True
+        error = record.exc_info[0] if record.exc_info else None
+        if len(self._kinds) > MOST_KINDS:  # somebody formats before logging
+            self._kinds.clear()
+        kind = self._kinds.setdefault((record.name, record.levelno, str(record.msg), error), [self._now_s(), 0, 0])
+        if self._now_s() - kind[0] >= WINDOW_S:
+            if kind[2]:
+                record.msg = f"{record.msg} ({kind[2]:.0f} more like this were left out)"
+            kind[:] = [self._now_s(), 0, 0]
+        kind[1] += 1
+        if kind[1] <= BURST:
+            return True
+        kind[2] += 1
+        return False
+
+
+def _named(exc: BaseException) -> str:
+    text = one_line(exc)
+    return type(exc).__name__ if text == type(exc).__name__ else f"{type(exc).__name__}: {text}"
+
+
+def _utc(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,60 @@
+"""What this process holds: memory, threads, open files. Known on Linux only."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+from dataclasses import dataclass
+
+MIB = 2**20
+MOST_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the process holds at one moment; None where the system does not say."""
+
+    memory_mib: float | None
+    threads: int
+    files: int | None
+
+    @classmethod
+    def now(cls) -> Held:
+        try:
+            with open("/proc/self/statm", encoding="ascii") as statm:
+                pages = int(statm.read().split()[1])
+            memory_mib: float | None = pages * os.sysconf("SC_PAGE_SIZE") / MIB
+            files: int | None = len(os.listdir("/proc/self/fd"))
+        except OSError:
+            memory_mib = files = None
+        return cls(memory_mib, threading.active_count(), files)
+
+    def __str__(self) -> str:
+        memory = "?" if self.memory_mib is None else f"{self.memory_mib:.0f}"
+        return f"memory {memory} MiB, threads {self.threads}, files {'?' if self.files is None else self.files}"
+
+
+class Growth:
+    """Memory over time; keeps a bounded number of samples, evenly spread."""
+
+    def __init__(self) -> None:
+        self._samples: list[float] = []
+        self._every = 1
+        self._count = 0
+
+    def add(self, memory_mib: float) -> None:
+        if self._count % self._every == 0:
+            self._samples.append(memory_mib)
+            if len(self._samples) == MOST_SAMPLES:
+                self._samples = self._samples[::2]
+                self._every *= 2
+        self._count += 1
+
+    @property
+    def mib(self) -> float | None:
+        """Median of the last quarter less that of the second: the first one is for warming up. None for few samples."""
+        quarter = len(self._samples) // 4
+        if quarter < 3:
+            return None
+        return statistics.median(self._samples[-quarter:]) - statistics.median(self._samples[quarter : 2 * quarter])

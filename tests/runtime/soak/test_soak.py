@@ -1,0 +1,362 @@
+"""A sound line keeps all promises under every fault, and every promise that a broken line does not keep is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ad.engine import BatchArray, Outputs
+from edge_ad.errors import SourceError
+from edge_ad.frame import Frame, FrameSource
+from edge_ad.runtime import line as line_module
+from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.scheduling.judging import Judging
+from edge_ad.runtime.scheduling.ledger import Ledger
+from edge_ad.runtime.scheduling.output import Outputs as SinkOutputs
+from edge_ad.runtime.scheduling.output import SinkQueue
+from edge_ad.runtime.scheduling.repeats import Repeats
+from edge_ad.runtime.scheduling.schedule import Schedule
+from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.soak import faults as faults_module
+from edge_ad.runtime.soak import shift as shift_module
+from edge_ad.runtime.soak import soak as soak_module
+from edge_ad.runtime.soak.faults import FAULTS, Fault
+from edge_ad.runtime.soak.options import SoakOptions
+from edge_ad.runtime.soak.report import closing_lines
+from edge_ad.runtime.soak.soak import Soak, SoakResult
+from edge_ad.runtime.telemetry import Telemetry
+from edge_ad.verdict import Verdict
+
+BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
+Patch = pytest.MonkeyPatch
+
+
+def soak(seconds: float = 0.4, **options: Any) -> SoakResult:
+    values = {"cameras": 2, "fps": 60.0, "budget_ms": 2000.0, "faults": (), "fault_rate": 0.3, **options}
+    return Soak(SoakOptions(BUNDLE, seconds=seconds, **values)).run()
+
+
+def broken(result: SoakResult) -> set[str]:
+    return set(result.findings.counts)
+
+
+def every(count: int) -> Callable[[], bool]:
+    """True at every so many-th call."""
+    calls = iter(range(1, 10**9))
+    return lambda: next(calls) % count == 0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(line_module, "STOP_S", 0.5)
+    monkeypatch.setattr(output, "RETRY_S", 0.05)
+
+
+def test_two_hundred_faults_of_every_kind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL", "edge_ad.runtime.scheduling")
+    said: list[str] = []
+    options = SoakOptions(
+        BUNDLE, seconds=60.0, fps=40.0, fault_rate=0.12, max_faults=200, seed=7, shift_s=2.0, batch=2, every_s=0.5
+    )
+    result = Soak(options, said.append).run()
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert sum(result.faults.values()) == 200
+    assert len(result.faults) >= 12
+    assert result.totals.adds_up
+    assert set(result.totals.statuses) == {"ok", "late", "skipped", "stale", "unusable", "error"} - (
+        set() if result.totals.statuses["late"] else {"late"}
+    )
+    assert "captured" in said[0]
+    assert all(line.startswith("holds") for line in list(closing_lines(result))[-13:])
+
+
+def test_a_line_without_faults_misses_nothing() -> None:
+    result = soak(1.0, cameras=3, batch=3)
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert result.faults == {}
+    statuses = result.totals.statuses
+    assert set(statuses) <= {"ok", "skipped"}
+    assert statuses["ok"] > 10
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    def drawn(seed: int) -> list[str | None]:
+        plan = faults_module.Plan(tuple(FAULTS), seed=seed, rate=0.2)
+        dice = faults_module.Dice("camera 0", "source", plan)
+        kinds = {fault.strike: kind for kind, fault in FAULTS.items()}
+        return [None if (fault := dice.draw()) is None else kinds[fault.strike] for _ in range(300)]
+
+    assert drawn(3) == drawn(3) != drawn(4)
+    assert len({kind for kind in drawn(3) if kind}) == 6
+
+
+def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
+    def interrupt(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    options = SoakOptions(
+        BUNDLE, seconds=30, cameras=2, fps=60.0, faults=("repeat", "engine-slow"), fault_rate=0.3, every_s=0.4
+    )
+    result = Soak(options, interrupt).run()
+    assert result.interrupted
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert result.totals.captured > 0
+
+
+class Reconnecting:
+    """What protects a line from its cameras, as short as can be."""
+
+    length: int | None = None
+
+    def __init__(self, inner: FrameSource) -> None:
+        self.name, self.live = inner.name, inner.live
+        self._inner = inner
+
+    def __enter__(self) -> Reconnecting:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inner.__exit__(*exc_info)
+
+    def read(self) -> Frame | None:
+        while True:
+            try:
+                return self._inner.read()
+            except SourceError:
+                self._inner.__exit__(None, None, None)
+                self._inner.__enter__()
+
+
+def test_what_protects_a_line_and_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
+    options = SoakOptions(
+        BUNDLE, seconds=1.5, cameras=2, fps=60.0, budget_ms=2000.0, faults=("drop", "sink-down"), fault_rate=0.1
+    )
+    made: list[JsonLines] = []
+
+    def more_sinks() -> list[JsonLines]:
+        made.append(JsonLines(tmp_path / str(len(made))))
+        return made[-1:]
+
+    result = Soak(options, protect=Reconnecting, more_sinks=more_sinks).run()
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert (result.shifts, len(made)) == (1, 1)
+    assert result.faults["drop"] > 0
+    counts = result.totals.sinks[3]
+    assert counts.taken == result.totals.captured
+    assert (tmp_path / "0" / "verdicts.jsonl").read_bytes().count(b"\n") == counts.delivered
+
+
+def test_control_a_frame_is_counted_twice(monkeypatch: Patch) -> None:
+    original, now = Counters.captured, every(10)
+
+    def captured(self: Counters, lane: int) -> None:
+        original(self, lane)
+        if now():
+            original(self, lane)
+
+    monkeypatch.setattr(Counters, "captured", captured)
+    assert "account" in broken(soak())
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_control_a_record_is_lost_or_doubled(monkeypatch: Patch, times: int) -> None:
+    original, now = SinkOutputs.deliver, every(7)
+
+    def deliver(self: SinkOutputs, ticket: Any) -> None:
+        for _ in range(times if now() else 1):
+            original(self, ticket)
+
+    monkeypatch.setattr(SinkOutputs, "deliver", deliver)
+    result = soak()
+    assert "record" in broken(result)
+    wanted = "has a second record" if times else "has no record"
+    assert wanted in result.findings.examples("record")[0]
+
+
+def test_control_records_overtake_each_other(monkeypatch: Patch) -> None:
+    original, now = SinkOutputs.deliver, every(7)
+    held: list[Any] = []
+
+    def deliver(self: SinkOutputs, ticket: Any) -> None:
+        if now():
+            held.append(ticket)
+            return
+        original(self, ticket)
+        while held and held[-1].lane == ticket.lane:
+            original(self, held.pop())
+
+    monkeypatch.setattr(SinkOutputs, "deliver", deliver)
+    assert "order" in broken(soak())
+
+
+@pytest.mark.parametrize("fault", ["black", "corrupt", "engine-error", "engine-nan"])
+def test_control_a_frame_is_normal_without_having_been_scored(monkeypatch: Patch, fault: str) -> None:
+    original = Ledger.settle
+
+    def settle(self: Ledger, ticket: Any, verdict: Verdict) -> bool:
+        if verdict.score is None:
+            verdict = replace(verdict, status="ok", score=0.1, threshold=0.7, verdict="normal", reason=None)
+            verdict = replace(verdict, timings_ms={**verdict.timings_ms, "total": 1.0})
+        return original(self, ticket, verdict)
+
+    monkeypatch.setattr(Ledger, "settle", settle)
+    result = soak(faults=(fault,))
+    assert "scored" in broken(result)
+    assert "normal, but the engine never saw it" in result.findings.examples("scored")[0]
+
+
+def test_control_a_frame_gets_the_score_of_another(monkeypatch: Patch) -> None:
+    original = Judging._concluded
+    last: list[Any] = []
+
+    def concluded(self: Judging, batch: Any, index: int) -> Verdict:
+        mixed = replace(batch, outputs=last[-1]) if last else batch
+        last[:] = [batch.outputs]
+        return original(self, mixed, index)
+
+    monkeypatch.setattr(Judging, "_concluded", concluded)
+    assert "own score" in broken(soak())
+
+
+def test_control_a_verdict_does_not_follow_from_the_score(monkeypatch: Patch) -> None:
+    original = Judging._concluded
+
+    def concluded(self: Judging, batch: Any, index: int) -> Verdict:
+        return replace(original(self, batch, index), verdict="normal")
+
+    monkeypatch.setattr(Judging, "_concluded", concluded)
+    assert "own score" in broken(soak())
+
+
+def test_control_a_record_goes_with_the_picture_of_another(monkeypatch: Patch) -> None:
+    original = SinkOutputs.deliver
+    last: list[Any] = []
+
+    def deliver(self: SinkOutputs, ticket: Any) -> None:
+        image = ticket.frame.image_hwc
+        if last and image is not None:
+            ticket.frame = replace(ticket.frame, image_hwc=last[-1])
+        if image is not None:
+            last[:] = [image]
+        original(self, ticket)
+
+    monkeypatch.setattr(SinkOutputs, "deliver", deliver)
+    assert "own picture" in broken(soak())
+
+
+def test_control_a_frozen_camera_is_judged(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Repeats, "is_repeat", lambda *_: False)
+    assert "spoiled" in broken(soak(faults=("repeat",)))
+
+
+@pytest.fixture
+def slow_engine(monkeypatch: Patch) -> None:
+    """A kind of fault that is not in the registry: an engine that takes 20 ms for every batch."""
+
+    def dawdle(engine: Any, dice: Any, batch_nhwc: BatchArray) -> Outputs:
+        engine.closed.wait(0.02)
+        outputs: Outputs = engine.compute(batch_nhwc)
+        return outputs
+
+    monkeypatch.setitem(FAULTS, "dawdle", Fault("engine", dawdle))
+
+
+def test_control_a_late_verdict_passes_for_one_in_time(monkeypatch: Patch, slow_engine: None) -> None:
+    original = Judging._concluded
+
+    def concluded(self: Judging, batch: Any, index: int) -> Verdict:
+        return replace(original(self, batch, index), status="ok")
+
+    monkeypatch.setattr(Judging, "_concluded", concluded)
+    assert "deadline" in broken(soak(faults=("dawdle",), fault_rate=1.0, budget_ms=5.0))
+
+
+def test_control_a_sink_is_said_to_have_what_it_has_not(monkeypatch: Patch) -> None:
+    original, now = SinkQueue._write, every(9)
+
+    def write(self: SinkQueue, item: Any) -> None:
+        if not now():
+            original(self, item)
+
+    monkeypatch.setattr(SinkQueue, "_write", write)
+    assert "sinks" in broken(soak())
+
+
+def test_control_a_sink_ends_the_line(monkeypatch: Patch) -> None:
+    original = SinkQueue.__init__
+
+    def init(self: SinkQueue, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **{**named, "forgiving": False})
+
+    monkeypatch.setattr(SinkQueue, "__init__", init)
+    result = soak(faults=("sink-down",))
+    assert "goes on" in broken(result)
+    assert "simulated: no connection" in result.findings.examples("goes on")[0]
+
+
+def test_control_a_line_does_not_stop_in_time(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(shift_module, "STOP_SLACK_S", -100.0)
+    assert "goes on" in broken(soak())
+
+
+@pytest.mark.parametrize("fair", [True, False])
+def test_control_one_camera_comes_first(monkeypatch: Patch, slow_engine: None, fair: bool) -> None:
+    monkeypatch.setattr(shift_module, "FEW", 10)
+
+    def first(self: Schedule) -> int | None:
+        return next((lane for lane, queue in enumerate(self._queues) if queue.waiting), None)
+
+    if not fair:
+        monkeypatch.setattr(Schedule, "_next_lane", first)
+        monkeypatch.setattr(Schedule, "_held", lambda *_: None)
+    result = soak(0.9, faults=("dawdle",), fault_rate=1.0, fps=200.0)
+    assert ("fairness" in broken(result)) == (not fair), "\n".join(closing_lines(result))
+
+
+def test_control_memory_grows(monkeypatch: Patch) -> None:
+    original = Telemetry.add
+    kept: list[Any] = []
+
+    def add(self: Telemetry, frame: Any, verdict: Verdict) -> None:
+        kept.append(np.ones(2**20, np.uint8))
+        original(self, frame, verdict)
+
+    monkeypatch.setattr(Telemetry, "add", add)
+    assert broken(soak(1.6, memory_mib=8.0)) == {"memory"}
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    release = threading.Event()
+    yield release
+    release.set()
+
+
+@pytest.mark.parametrize("what", ["thread", "file"])
+def test_control_a_line_leaves_something_behind(monkeypatch: Patch, release: threading.Event, what: str) -> None:
+    monkeypatch.setattr(soak_module, "SETTLE_S", 0.2)
+    original = line_module.Line._end
+    left: list[Any] = []
+
+    def end(self: Any, *arguments: Any, **named: Any) -> None:
+        if what == "thread":
+            threading.Thread(target=release.wait, daemon=True).start()
+        else:
+            left.append(open(os.devnull))  # noqa: SIM115
+        original(self, *arguments, **named)
+
+    monkeypatch.setattr(line_module.Line, "_end", end)
+    assert broken(soak(0.3)) == {"left over"}
+    for file in left:
+        file.close()
