@@ -33,7 +33,7 @@ class LineFile:
             try:
                 rest = memoryview(line)
                 while rest:
-                    rest = rest[os.write(self._file.fileno(), rest) :]
+                    rest = rest[self._file.write(rest) :]
                 if flush:
                     os.fsync(self._file.fileno())
             except OSError:
