@@ -15,9 +15,9 @@ import numpy as np
 from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec, Outputs
-from edge_ad.errors import BundleError, ConfigError
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.errors import BundleError, ConfigError, ImageError
+from edge_ad.frame import Box, ColorOrder, ImageArray
+from edge_ad.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
 from edge_ad.specs import Precision, Thresholds
@@ -117,13 +117,23 @@ class Detector:
         }
         return replace(verdict, timings_ms=timings_ms)
 
-    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Prepared:
+    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb", roi: Box | None = None) -> Prepared:
         """First part of `judge`: the model input. The parts may run in three threads, each of them in one at a time.
 
-        Raises: ImageError; EngineError where the engine's device makes the model input, and fails.
+        Args:
+            roi: the part of the frame that is judged, in frame pixels; None for all of it.
+
+        Raises: ImageError, also for a `roi` that the frame does not hold; EngineError where the engine's device makes
+            the model input, and fails.
         """
         began = time.perf_counter()
-        model_input = self._preprocess(image_hwc, color_order)
+        if roi is None:
+            model_input = self._preprocess(image_hwc, color_order)
+        else:
+            check_image(image_hwc)
+            model_input = self._preprocess(_cropped(image_hwc, roi), color_order)
+            geometry = model_input.geometry.within((image_hwc.shape[0], image_hwc.shape[1]), roi)
+            model_input = replace(model_input, geometry=geometry)
         took_ms = (time.perf_counter() - began) * 1e3
         return Prepared(model_input, took_ms, unusable_input(model_input))
 
@@ -176,6 +186,17 @@ class Detector:
             inspected_box=geometry.inspected_box,
             maps=Maps(patch_map, anomaly_map, geometry, postprocess, threshold),
         )
+
+
+def _cropped(image_hwc: ImageArray, roi: Box) -> ImageArray:
+    x_min, y_min, x_max, y_max = roi
+    height, width = image_hwc.shape[:2]
+    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+        raise ImageError(
+            f"region of interest {list(roi)} (left, top, right, bottom) lies outside of the {width}x{height} frame;"
+            " correct roi or the camera's resolution"
+        )
+    return image_hwc[y_min:y_max, x_min:x_max]
 
 
 def open_detector(

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.scheduling.capture import Capture, Silence
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.lane import Lane
@@ -17,10 +18,12 @@ from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.schedule import Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
+from edge_ad.runtime.scheduling.thresholds import InUse, ThresholdBoard
 from edge_ad.runtime.scheduling.ticket import Ticket
+from edge_ad.runtime.scheduling.trigger import Pending, Software, TriggerGate, Triggers
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict, no_frame_event
+from edge_ad.verdict import Verdict, no_frame_event, trigger_missed_event
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
 FLUSH_S = 5.0  # how long a line that stopped, or whose cameras are gone, waits for its sinks
@@ -42,6 +45,9 @@ class Line:
         clock_ns: the clock of `Frame.captured_ns`.
 
     Attributes:
+        thresholds: those in use; they may be changed while the line runs.
+        triggers: where parts are announced to cameras that are triggered by software; from any thread.
+        status: how the line is doing; None while it does not run.
         hung: sinks in which a write still hung at the end of `run`; closing them would hang as well.
 
     Raises: ConfigError for a lane that drops frames of a source that waits.
@@ -58,6 +64,7 @@ class Line:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.hung: tuple[Sink, ...] = ()
+        self.status: LineStatus | None = None
         self._detector = detector
         self._lanes = lanes
         self._telemetry = telemetry
@@ -82,11 +89,21 @@ class Line:
         self._ledgers = [
             Ledger(number, lane, detector.provenance, counters, self._deliver) for number, lane in enumerate(lanes)
         ]
+        self._gates = [
+            TriggerGate(number, lane.trigger, counters, self._missed, clock_ns)
+            if isinstance(lane.trigger, Software)
+            else None
+            for number, lane in enumerate(lanes)
+        ]
+        names = [lane.name for lane in lanes]
+        self.triggers = Triggers(dict(zip(names, self._gates, strict=True)), say)
+        self.thresholds = ThresholdBoard(names, [_in_use(lane, detector) for lane in lanes])
         self._times = ServiceTimes()
         self._judging = Judging(
             detector,
             lanes,
             Schedule([_room(lane, detector.max_batch) for lane in lanes], self._times, detector.max_batch),
+            self.thresholds,
             settle=lambda ticket, verdict: self._ledgers[ticket.lane].settle(ticket, verdict),
             broke=self._failed,
             tell=self._changed.set,
@@ -103,21 +120,35 @@ class Line:
         self._stop = stop
         self._measure_batches()
         captures = [
-            Capture(number, lane, ledger, self._judging, self._outputs, stop, self._changed.set, self._clock_ns)
-            for number, (lane, ledger) in enumerate(zip(self._lanes, self._ledgers, strict=True))
+            Capture(
+                number,
+                lane,
+                self._ledgers[number],
+                self._judging,
+                self._outputs,
+                self._telemetry.counters,
+                self._gates[number],
+                stop,
+                self._changed.set,
+                self._clock_ns,
+            )
+            for number, lane in enumerate(self._lanes)
         ]
         self._outputs.start()
         self._judging.start()
         for capture in captures:
             capture.start()
+        self.status = LineStatus(captures, self._ledgers, self._judging, self._outputs, self._clock_ns)
         try:
             self._attend(captures, stop)
         except BaseException:
             stop.set()
             raise
         finally:
+            self.status = None
             for capture in captures:
                 capture.join(TICK_S)
+            self.triggers.close()
             for ledger in self._ledgers:
                 ledger.close(Verdict("error", reason=STOPPED))
             self.hung = self._outputs.close(FLUSH_S if self._live or stop.is_set() else None)
@@ -137,6 +168,7 @@ class Line:
             self._changed.wait(TICK_S)
             self._changed.clear()
             self._outputs.work()
+            self.triggers.expire(self._clock_ns())
             for capture, silence in zip(captures, silences, strict=True):
                 if silence is not None and capture.lane.live:
                     self._report(capture, silence)
@@ -165,6 +197,17 @@ class Line:
             )
             self._outputs.event(entry)
 
+    def _missed(self, lane: int, trigger: Pending, waited_ns: int, reason: str) -> None:
+        entry = trigger_missed_event(
+            self._lanes[lane].name,
+            part_id=trigger.part_id,
+            at=datetime.now(timezone.utc),
+            monotonic_ns=self._clock_ns(),
+            waited_ms=waited_ns / 1e6,
+            reason=reason,
+        )
+        self._outputs.event(entry)
+
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.settled is not None
         self._telemetry.add(ticket.frame, ticket.settled[0])
@@ -187,6 +230,10 @@ class Line:
             began_ns = self._clock_ns()
             self._detector.infer([prepared] * size)
             self._times.inferred(size, self._clock_ns() - began_ns)
+
+
+def _in_use(lane: Lane, detector: Detector) -> InUse:
+    return InUse(detector.thresholds) if lane.thresholds is None else InUse(lane.thresholds, "camera")
 
 
 def _room(lane: Lane, max_batch: int) -> Room:

@@ -16,6 +16,7 @@ from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.runtime.detector import Detector, Prepared
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.schedule import Schedule, Skip, Turn
+from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.verdict import Verdict
 
@@ -48,6 +49,7 @@ class Judging:
         detector: Detector,
         lanes: Sequence[Lane],
         schedule: Schedule,
+        thresholds: ThresholdBoard,
         settle: Callable[[Ticket, Verdict], bool],
         broke: Callable[[Exception], None],
         tell: Callable[[], None],
@@ -56,6 +58,7 @@ class Judging:
         self._detector = detector
         self._lanes = lanes
         self._schedule = schedule
+        self._thresholds = thresholds
         self._settle = settle
         self._broke = broke
         self._tell = tell
@@ -82,6 +85,11 @@ class Judging:
     def ended(self) -> bool:
         """Whether the last frame has its verdict."""
         return "conclude" in self._gone
+
+    @property
+    def dead(self) -> list[str]:
+        """Stages whose thread has ended before its time."""
+        return [thread.name for thread in self._threads if not thread.is_alive()]
 
     def finish(self) -> None:
         """No further frame is offered: the threads end when all have their verdicts."""
@@ -139,9 +147,10 @@ class Judging:
         assert frame.image_hwc is not None
         verdict: Verdict | None = None
         try:
-            prepared = self._detector.prepare(frame.image_hwc, color_order=frame.color_order)
+            roi = self._lanes[ticket.lane].roi
+            prepared = self._detector.prepare(frame.image_hwc, color_order=frame.color_order, roi=roi)
             if prepared.reason is not None:
-                verdict = self._detector.unusable(prepared, thresholds=self._lanes[ticket.lane].thresholds)
+                verdict = self._detector.unusable(prepared, thresholds=self._thresholds.of(ticket.lane))
         except Exception as exc:
             verdict = _failed(ticket, exc)
         with self._captured:
@@ -218,7 +227,7 @@ class Judging:
 
     def _concluded(self, batch: _Inferred, index: int) -> Verdict:
         ticket, began_ns = batch.tickets[index], self._clock_ns()
-        thresholds = self._lanes[ticket.lane].thresholds
+        thresholds = self._thresholds.of(ticket.lane)
         try:
             verdict = self._detector.conclude(batch.prepared[index], batch.outputs, index, thresholds=thresholds)
         except Exception as exc:
