@@ -1,11 +1,10 @@
-"""A whole run: bundle, sources and sinks from options, until the sources end or the user stops it."""
+"""A whole run: bundle, sources and sinks from settings, until the sources end or the user stops it."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,19 +13,19 @@ from types import FrameType, TracebackType
 from typing import TextIO
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import FrameSource
-from edge_ad.geometry import place
 from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.options import RunOptions
+from edge_ad.runtime.reload import ThresholdReload, configured, reloading_on_hangup
 from edge_ad.runtime.results import ResultFolder
 from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles
 from edge_ad.runtime.sinks.progress import ProgressBar
-from edge_ad.runtime.sources import open_source
+from edge_ad.runtime.station import Station, Work
 from edge_ad.runtime.telemetry import Telemetry
 
 
@@ -39,72 +38,74 @@ class RunResult:
     failure: SourceError | None = None
 
 
-def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
-    """Judge the frames of all sources.
+def run(
+    settings: LineSettings, say: Callable[[str], None], *, reread: Callable[[], LineSettings] | None = None
+) -> RunResult:
+    """Judge the frames of all cameras.
 
     The engine is loaded and warm before the sources open, and the sources before anything is written.
 
     Args:
         say: receives what the user should know, one line each.
+        reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
+            that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it.
 
     Raises: EdgeAdError.
     """
-    detector = open_detector(
-        options.bundle,
-        engine=options.engine,
-        precision=options.precision,
-        threshold=options.threshold,
-        engine_cache=options.engine_cache,
-        device=options.device,
-        dla=options.dla,
-        batch=options.batch,
-    )
-    sources = [open_source(uri) for uri in options.sources]
-    telemetry = Telemetry()
-    stop = threading.Event()
-    failure: SourceError | None = None
-    with detector, _stopping(stop) as interrupted, ExitStack() as stack:
-        for source in sources:
-            stack.enter_context(source)
-        lanes = _lanes(options, sources)
-        if options.output is not None:
-            stack.enter_context(ResultFolder(options.output))
-        sinks = list(_sinks(options, sources, detector, stop, say))
-        line = Line(detector, lanes, sinks, telemetry, say=say)
-        for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
-            sink.__enter__()
-            stack.push(partial(_close, sink, line))
-        for remark in _remarks(options, detector):
-            say(remark)
-        try:
-            line.run(stop)
-        except SourceError as exc:
-            failure = exc
-    for lane, counts in zip(lanes, telemetry.counters.snapshot().lanes, strict=True):
-        expected = min(-(-(lane.source.length or 0) // lane.vid_stride), options.max_frames or sys.maxsize)
-        if counts.captured < expected and not stop.is_set() and failure is None:
-            say(f"warning: {lane.name} ended after {counts.captured} of {expected} frames; is it damaged?")
+    station, stop = Station(), threading.Event()
+    with ExitStack() as door:
+        if settings.http is not None:
+            from edge_ad.runtime.http.door import open_door
+
+            host, port = door.enter_context(open_door(settings.http, station)).address
+            say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        detector = open_detector(
+            settings.bundle,
+            engine=settings.engine,
+            precision=settings.precision,
+            engine_cache=settings.engine_cache,
+            device=settings.device,
+            dla=settings.dla,
+            batch=settings.batch,
+        )
+        sources = open_sources(settings)
+        lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))
+        telemetry = Telemetry()
+        failure: SourceError | None = None
+        with detector, _stopping(stop) as interrupted, ExitStack() as stack:
+            for source in sources:
+                stack.enter_context(source)
+            if settings.output is not None:
+                stack.enter_context(ResultFolder(settings.output))
+            sinks = list(_sinks(settings, lanes, detector, stop, say))
+            line = Line(detector, lanes, sinks, telemetry, say=say)
+            for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
+                sink.__enter__()
+                stack.push(partial(_close, sink, line))
+            for remark in _remarks(settings, lanes, detector):
+                say(remark)
+            reload = ThresholdReload(
+                settings, reread or (lambda: settings), detector.bundle, detector.precision, line.thresholds, say
+            )
+            if reread is not None:
+                stack.enter_context(reloading_on_hangup(reload))
+            station.open(Work(line, telemetry, detector.provenance, reload))
+            try:
+                line.run(stop)
+            except SourceError as exc:
+                failure = exc
+            finally:
+                station.close()
+    if not stop.is_set() and failure is None:
+        _warn_of_short_sources(lanes, telemetry, say)
     return RunResult(telemetry, interrupted.is_set(), failure)
 
 
-def _lanes(options: RunOptions, sources: Sequence[FrameSource]) -> list[Lane]:
-    lanes: list[Lane] = []
-    seen: Counter[str] = Counter()
-    for source in sources:
-        seen[source.name] += 1
-        count = seen[source.name]  # what tells two apart may be a secret, which names leave out
-        lane = Lane(
-            source,
-            source.name if count == 1 else f"{source.name} ({count})",
-            buffer=options.buffer,
-            budget_ms=options.budget_ms,
-            vid_stride=options.vid_stride,
-            max_fps=options.max_fps,
-            max_frames=options.max_frames,
-            silence_s=options.silence_s,
-        )
-        lanes.append(lane)
-    return lanes
+def _warn_of_short_sources(lanes: Sequence[Lane], telemetry: Telemetry, say: Callable[[str], None]) -> None:
+    for lane, counts in zip(lanes, telemetry.counters.snapshot().lanes, strict=True):
+        given, length = counts.captured + counts.left_out, lane.source.length or 0
+        if given < length and (lane.max_frames is None or counts.captured < lane.max_frames):
+            say(f"warning: {lane.name} ended after {given} of {length} frames; is it damaged?")
 
 
 def _close(
@@ -118,9 +119,9 @@ def _close(
         sink.__exit__(exc_type, exc, traceback)
 
 
-def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
+def _remarks(settings: LineSettings, lanes: Sequence[Lane], detector: Detector) -> Iterator[str]:
     """What the user should know before the first frame."""
-    provenance, threshold = detector.provenance, detector.thresholds.image
+    provenance = detector.provenance
     how = "from the cache" if detector.from_cache else "compiled"
     yield f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}"
     record = detector.bundle.manifest.quantization.get(detector.precision)
@@ -130,35 +131,40 @@ def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
             f"warning: the gate of the {detector.precision} model is {gate}: it may be far from the float model;"
             " 'edge-ad calibrate' proves one, --precision fp32 does without"
         )
-    if threshold is None:
-        yield "note: the bundle has no threshold, so frames get a score but no verdict; give --threshold"
-        if "masks" in options.save:
-            yield "warning: no masks are saved without a threshold"
-    elif not 0 <= threshold <= 1:
-        yield f"warning: scores lie between 0 and 1; threshold {threshold:g} gives one verdict to all frames"
+    for score, lane in {_score(lane, detector): lane for lane in reversed(lanes)}.items():
+        whose = "" if len(lanes) == 1 else f"{lane.name}: "
+        if score is None:
+            yield f"note: {whose}the bundle has no threshold, so frames get a score but no verdict; give --threshold"
+            if "masks" in settings.sinks.save:
+                yield "warning: no masks are saved without a threshold"
+        elif not 0 <= score <= 1:
+            yield (f"warning: {whose}scores lie between 0 and 1; threshold {score:g} gives one verdict to all frames")
+
+
+def _score(lane: Lane, detector: Detector) -> float | None:
+    return (lane.thresholds or detector.thresholds).image
 
 
 def _sinks(
-    options: RunOptions,
-    sources: Sequence[FrameSource],
+    settings: LineSettings,
+    lanes: Sequence[Lane],
     detector: Detector,
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> Iterator[Sink]:
-    yield JsonLines(options.output)
-    if options.output is not None:
-        without_threshold = {"masks"} if detector.thresholds.image is None else set()
-        for kind in set(options.save) - without_threshold:
+    yield JsonLines(settings.output)
+    if settings.output is not None:
+        is_blind = all(_score(lane, detector) is None for lane in lanes)
+        for kind in set(settings.sinks.save) - ({"masks"} if is_blind else set()):
             suffix, draw = PICTURES[kind]
-            yield PictureFiles(options.output / kind, suffix, draw)
-    yield CoverageWarning(lambda frame_hw: place(detector.bundle.manifest.preprocess, frame_hw), say)
-    if options.show:
+            yield PictureFiles(settings.output / kind, suffix, draw)
+    yield CoverageWarning(detector.bundle.manifest.preprocess, say, {lane.name: lane.roi for lane in lanes})
+    if settings.sinks.show:
         from edge_ad.runtime.sinks.window import Window
 
         yield Window(stop)
-    if _on_terminal(sys.stderr) and (options.output is not None or not _on_terminal(sys.stdout)):
-        most = options.max_frames or sys.maxsize
-        counts = [min(most, source.length or most) for source in sources]
+    if _on_terminal(sys.stderr) and (settings.output is not None or not _on_terminal(sys.stdout)):
+        counts = [min(lane.max_frames or sys.maxsize, lane.source.length or sys.maxsize) for lane in lanes]
         total = sum(counts) if sys.maxsize not in counts else None
         yield ProgressBar(total)
 

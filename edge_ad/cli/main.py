@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": "Give a bundle an int8 or fp16 model that is proven on images.",
     "build": "Build a TensorRT engine from a bundle.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
+    "check": "Say what is wrong with a line's file, without opening a camera.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
     "compare": "Say how far two models agree.",

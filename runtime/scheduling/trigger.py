@@ -187,7 +187,7 @@ class Triggers:
         self._lock = threading.Lock()
         self._full: set[str] = set()
 
-    def fire(self, camera: str, part_id: str) -> Fired:
+    def fire(self, camera: str, part_id: object) -> Fired:
         """Ask for the next frame of a camera, for a part whose id is to stand in the record; from any thread.
 
         Returns: whether it was accepted, which is true or false, and in words why not. Never raises, never waits.
