@@ -130,6 +130,8 @@ def _sound(data: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
     named, faults = _with_names(data, "")
     settings, found = build_rest(LineSettings, named, _STAND_INS)
     faults += [fault.line for fault in found]
+    if any(line.startswith("cameras.") for line in faults):  # else the faulty ones are said to be too few as well
+        faults = [line for line in faults if not line.startswith("cameras: ")]
     cameras = named.get("cameras")
     if any(fault.key == "cameras" for fault in found):
         sound = []

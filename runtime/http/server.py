@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 2.0  # how long a server that stops waits for answers that are under way
 START_S = 10.0
+BACKLOG = 64  # connections that the system keeps until they are taken
 
 
 @dataclass(frozen=True)
@@ -105,28 +109,28 @@ class HttpServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with suppress(RuntimeError):  # the thread has ended already
+                self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             self._thread.join(2 * STOP_S)
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
     def _bind(self) -> list[socket.socket]:
-        from tornado.netutil import bind_sockets
-
         settings = self._settings
         try:
-            sockets = bind_sockets(settings.port, settings.address)
+            with ExitStack() as stack:
+                sockets = [stack.enter_context(one) for one in _listening(settings.address, settings.port)]
+                strange = [one.getsockname()[0] for one in sockets if not is_loopback(str(one.getsockname()[0]))]
+                if strange and not self._has_token:
+                    fault = f"host: {strange[0]} is no loopback address; wanted token_env, or 127.0.0.1"
+                    raise ConfigError("http", [fault])
+                stack.pop_all()
+                return sockets
         except OSError as exc:
             advice = "another program has it; choose another port" if exc.errno in _IN_USE else "correct host or port"
             where = f"{settings.host}:{settings.port}"
             raise ConfigError("http", [f"port: {where} cannot be listened on ({os_reason(exc)}): {advice}"]) from exc
-        strange = [one.getsockname()[0] for one in sockets if not is_loopback(str(one.getsockname()[0]))]
-        if strange and not self._has_token:
-            for one in sockets:
-                one.close()
-            raise ConfigError("http", [f"host: {strange[0]} is no loopback address; wanted token_env, or 127.0.0.1"])
-        return sockets
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -169,7 +173,24 @@ class HttpServer:
             return refuse(500, "internal error, a defect in edge-ad")
 
 
-_IN_USE = frozenset({98, 48, 10048})  # EADDRINUSE of Linux, macOS, Windows
+_IN_USE = frozenset({errno.EADDRINUSE, 10048})  # the second is what Windows says
+
+
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Sockets that listen on all addresses of a name. Raises: OSError; then none of the last one is left open."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        with ExitStack() as stack:
+            one = stack.enter_context(socket.socket(family, kind, protocol))
+            if os.name == "posix":  # elsewhere it would let two programs share the port
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(BACKLOG)
+            stack.pop_all()
+        yield one
 
 
 def _send(connection: Any, response: Response) -> None:
