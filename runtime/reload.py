@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, EdgeAdError
@@ -95,37 +96,53 @@ class ThresholdReload:
         return new.thresholds(self._precision)
 
 
-@contextmanager
-def reloading_on_hangup(reload: ThresholdReload) -> Iterator[None]:
-    """Call `reload`, in a thread of its own, at every SIGHUP; does nothing where there is no such signal."""
-    number = getattr(signal, "SIGHUP", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked, over = threading.Event(), threading.Event()
+class Hangups:
+    """SIGHUP asks for a reload instead of ending the process, from `__enter__` on, even if it comes before the line is
+    put together; does nothing where there is no such signal, or outside of the main thread.
+    """
 
-    def work() -> None:
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._over = False
+        self._previous: Any = None
+        self._number = getattr(signal, "SIGHUP", None)
+
+    def __enter__(self) -> Hangups:
+        if self._number is not None and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(self._number, self._ask)
+        else:
+            self._number = None
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._number is not None:
+            signal.signal(self._number, self._previous)
+
+    @contextmanager
+    def answered_by(self, reload: ThresholdReload) -> Iterator[None]:
+        """Call `reload` at every hangup, in a thread of its own, while the block lasts."""
+        thread = threading.Thread(target=self._work, args=(reload,), name="edge-ad-reload", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over = True
+            self._asked.set()
+            thread.join()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked.set()
+
+    def _work(self, reload: ThresholdReload) -> None:
         while True:
-            asked.wait()
-            if over.is_set():
+            self._asked.wait()
+            if self._over:
                 return
-            asked.clear()
+            self._asked.clear()
             with suppress(EdgeAdError):  # it has been said
                 reload()
-
-    def ask(_: int, __: FrameType | None) -> None:
-        asked.set()
-
-    thread = threading.Thread(target=work, name="edge-ad-reload", daemon=True)
-    previous = signal.signal(number, ask)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.signal(number, previous)
-        over.set()
-        asked.set()
-        thread.join()
 
 
 def _cameras(settings: LineSettings) -> list[tuple[str, str | None]]:

@@ -16,7 +16,7 @@ from edge_ad.errors import SourceError
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.reload import ThresholdReload, configured, reloading_on_hangup
+from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.results import ResultFolder
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.settings import LineSettings
@@ -54,6 +54,7 @@ def run(
     """
     station, stop = Station(), threading.Event()
     with ExitStack() as door:
+        hangups = None if reread is None else door.enter_context(Hangups())
         if settings.http is not None:
             from edge_ad.runtime.http.door import open_door
 
@@ -87,8 +88,8 @@ def run(
             reload = ThresholdReload(
                 settings, reread or (lambda: settings), detector.bundle, detector.precision, line.thresholds, say
             )
-            if reread is not None:
-                stack.enter_context(reloading_on_hangup(reload))
+            if hangups is not None:
+                stack.enter_context(hangups.answered_by(reload))
             station.open(Work(line, telemetry, detector.provenance, reload))
             try:
                 line.run(stop)

@@ -47,7 +47,7 @@ class HttpLimits:
     body_s: float = 5.0
     connection_s: float = 120.0
     connections: int = 32
-    requests_per_s: float = 500.0
+    requests_per_s: float = 200.0
 
 
 class HttpServer:
@@ -161,9 +161,9 @@ class HttpServer:
         assert self._loop is not None and self._executor is not None
         if self._slow(request):
             done = self._loop.run_in_executor(self._executor, self._answered, request)
-            done.add_done_callback(lambda task: None if task.cancelled() else _send(connection, task.result()))
+            done.add_done_callback(lambda task: None if task.cancelled() else _send(connection, request, task.result()))
         else:
-            _send(connection, self._answered(request))
+            _send(connection, request, self._answered(request))
 
     def _answered(self, request: Request) -> Response:
         try:
@@ -193,7 +193,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield one
 
 
-def _send(connection: Any, response: Response) -> None:
+def _send(connection: Any, request: Request, response: Response) -> None:
     from tornado.httputil import HTTPHeaders, ResponseStartLine
     from tornado.iostream import StreamClosedError
 
@@ -208,9 +208,8 @@ def _send(connection: Any, response: Response) -> None:
         }
     )
     start = ResponseStartLine("HTTP/1.1", response.status, HTTPStatus(response.status).phrase)
-    is_head = connection._request_start_line.method == "HEAD"
     try:
-        connection.write_headers(start, headers, None if is_head else response.body)
+        connection.write_headers(start, headers, None if request.method == "HEAD" else response.body)
         connection.finish()
     except StreamClosedError:
         pass  # whoever asked has left

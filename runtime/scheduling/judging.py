@@ -89,6 +89,8 @@ class Judging:
     @property
     def dead(self) -> list[str]:
         """Stages whose thread has ended before its time."""
+        if self._finishing:
+            return []
         return [thread.name for thread in self._threads if not thread.is_alive()]
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line_file import examine_line, read_line, run_options
 from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Interval, Software
-from edge_ad.runtime.settings import Limits, LineSettings, SinkSettings
+from edge_ad.runtime.settings import CameraSettings, Limits, LineSettings, SinkSettings
 
 FULL: dict[str, Any] = {
     "bundle": "bottle.edgead",
@@ -302,3 +302,16 @@ def test_whatever_the_text_is_there_is_one_clean_error(tmp_path_factory: Any, te
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ConfigError):
         read_line(path, {})
+
+
+def test_the_example_in_the_documentation_is_a_line(tmp_path: Path) -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs" / "line.md").read_text("utf-8")
+    text = document.split("<!-- line.yaml -->\n```yaml\n")[1].split("```")[0]
+    line = read_line(written(tmp_path, text), {})
+    assert [camera.name for camera in line.cameras] == ["top", "side", "belt"]
+    assert line.cameras[1].rule == Software(250.0)
+    assert line.cameras[0].roi == (320, 0, 1600, 1080)
+    shown = set(yaml.safe_load(text)) | {key for camera in yaml.safe_load(text)["cameras"] for key in camera}
+    known = {*LineSettings.__dataclass_fields__, *CameraSettings.__dataclass_fields__}
+    assert known - shown == {"device", "dla"}  # which stand in comments
+    assert "# device: 0" in text and "# dla: 0" in text
