@@ -97,20 +97,16 @@ class OnTrigger:
 
     sees_all = True
 
-    def __init__(self, gate: TriggerGate, live: bool, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, gate: TriggerGate, live: bool) -> None:
         self._gate = gate
         self._live = live
-        self._clock_ns = clock_ns
         self._taken: tuple[Pending, ...] = ()
 
     def wait(self, stop: threading.Event) -> bool:
         return self._gate.wait(stop)
 
     def admit(self, frame: Frame) -> PartIds:
-        if self._live:
-            self._taken = self._gate.take(frame.captured_ns)
-        else:
-            self._taken = self._gate.take(self._clock_ns(), limit=1)
+        self._taken = self._gate.take(frame.captured_ns) if self._live else self._gate.take_kept()
         return tuple(one.part_id for one in self._taken)
 
     def refused(self, part_ids: PartIds) -> None:
@@ -124,7 +120,7 @@ class OnTrigger:
 def admission(lane: Lane, gate: TriggerGate | None, clock_ns: Callable[[], int]) -> Admission:
     """The rule of a lane. Args: gate: of a lane that is triggered by software."""
     if gate is not None:
-        return OnTrigger(gate, lane.live, clock_ns)
+        return OnTrigger(gate, lane.live)
     if isinstance(lane.trigger, Interval):
         return AtIntervals(lane.trigger, clock_ns)
     return Paced(lane, clock_ns)

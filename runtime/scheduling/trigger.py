@@ -102,6 +102,7 @@ class TriggerGate:
         self._missed = missed
         self._clock_ns = clock_ns
         self._pending: deque[Pending] = deque()
+        self._kept: Pending | None = None
         self._changed = threading.Condition()
         self._closed = False
 
@@ -120,20 +121,35 @@ class TriggerGate:
         return outcome
 
     def wait(self, stop: threading.Event) -> bool:
-        """Wait until a trigger is there. Returns: False when `stop` was set, or the gate closed, before."""
+        """Wait for a trigger and keep it for `take_kept`: from then on a frame is on its way, so it no longer expires.
+
+        Returns: False when `stop` was set, or the gate closed, before.
+        """
         with self._changed:
-            while not self._pending:
+            while self._kept is None:
                 if self._closed or stop.is_set():
                     return False
-                self._changed.wait(POLL_S)
+                if self._pending:
+                    self._kept = self._pending.popleft()
+                else:
+                    self._changed.wait(POLL_S)
         return True
 
-    def take(self, captured_ns: int, limit: int = MAX_PENDING) -> tuple[Pending, ...]:
-        """The triggers that a frame captured at `captured_ns` answers: those fired before it, up to `limit`."""
+    def take_kept(self) -> tuple[Pending, ...]:
+        """The trigger that `wait` has kept, once; none when the gate was closed since."""
+        with self._changed:
+            kept, self._kept = self._kept, None
+            if kept is None:
+                return ()
+            self._counters.trigger(self._lane, answered=1)
+        return (kept,)
+
+    def take(self, captured_ns: int) -> tuple[Pending, ...]:
+        """The triggers that a frame captured at `captured_ns` answers: those fired before it and still waiting."""
         taken: list[Pending] = []
         with self._changed:
             late = self._overdue(captured_ns)
-            while self._pending and len(taken) < limit and self._pending[0].fired_ns <= captured_ns:
+            while self._pending and self._pending[0].fired_ns <= captured_ns:
                 taken.append(self._pending.popleft())
             self._counters.trigger(self._lane, answered=len(taken), missed=len(late))
         self._report(late, captured_ns, TOO_LATE)
@@ -156,7 +172,8 @@ class TriggerGate:
         """Accept no more, and give up all that wait."""
         with self._changed:
             self._closed = True
-            left = list(self._pending)
+            left = [*([] if self._kept is None else [self._kept]), *self._pending]
+            self._kept = None
             self._pending.clear()
             self._counters.trigger(self._lane, missed=len(left))
             self._changed.notify_all()
