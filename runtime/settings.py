@@ -195,7 +195,7 @@ def contradictions(settings: LineSettings) -> Iterator[str]:
         if count > 1:
             yield f"cameras: {count} of them have the name {name!r}; wanted different ones"
     if settings.sinks.save and settings.output is None:
-        yield "sinks.save: wanted an output folder to save pictures in"
+        yield "sinks.save: wanted an --output folder (in the file: output) to save pictures in"
     if settings.sinks.save and len(settings.cameras) > 1:
         yield "sinks.save: wanted one source, pictures of several would take the same names"
     for key, given in (("device", settings.device != 0), ("dla", settings.dla is not None)):
