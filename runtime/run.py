@@ -65,7 +65,7 @@ def run(
             engine=settings.engine,
             precision=settings.precision,
             engine_cache=settings.engine_cache,
-            device=settings.device,
+            device=settings.device or 0,
             dla=settings.dla,
             batch=settings.batch,
         )

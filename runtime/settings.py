@@ -165,7 +165,7 @@ class LineSettings:
         engine: name of the inference engine.
         precision: which of the bundle's models; None for its default.
         engine_cache: folder for compiled models; None for the user's cache folder.
-        device: number of the GPU, as CUDA counts those that are visible; for TensorRT.
+        device: number of the GPU, as CUDA counts those that are visible; for TensorRT, where None is the first.
         dla: core of its deep learning accelerator; for TensorRT.
         batch: frames that the engine takes at once.
         output: folder for `verdicts.jsonl` and pictures; None writes the records to standard output.
@@ -177,7 +177,7 @@ class LineSettings:
     engine: Annotated[str, _one_of(ENGINES)] = "openvino"
     precision: Precision | None = None
     engine_cache: Pathname | None = None
-    device: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[int, Field(ge=0)] | None = None
     dla: Annotated[int, Field(ge=0)] | None = None
     batch: Annotated[int, Field(gt=0, le=64)] = 1
     output: Pathname | None = None
@@ -198,9 +198,9 @@ def contradictions(settings: LineSettings) -> Iterator[str]:
         yield "sinks.save: wanted an --output folder (in the file: output) to save pictures in"
     if settings.sinks.save and len(settings.cameras) > 1:
         yield "sinks.save: wanted one source, pictures of several would take the same names"
-    for key, given in (("device", settings.device != 0), ("dla", settings.dla is not None)):
-        if given and settings.engine != "tensorrt":
-            yield f"{key}: is for the engine tensorrt, not for {settings.engine}; leave it out"
+    for key, number in (("device", settings.device), ("dla", settings.dla)):
+        if number is not None and settings.engine != "tensorrt":
+            yield f"{key}: is for --engine tensorrt, not for {settings.engine}; leave it out"
     if settings.http is not None:
         yield from (f"http.{fault}" for fault in settings.http.contradictions())
 

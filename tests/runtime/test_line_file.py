@@ -22,7 +22,6 @@ FULL: dict[str, Any] = {
     "engine": "onnxruntime",
     "precision": "fp32",
     "engine_cache": "cache",
-    "device": 0,
     "batch": 2,
     "output": "out",
     "cameras": [
@@ -173,7 +172,7 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
         ({"cameras": [{"source": "a", "trigger": "software", "buffer": "freshest"}]}, "cameras.0.buffer"),
         ({"cameras": [{"source": "a", "threshold": float("inf")}]}, "cameras.0.threshold: wanted a finite number"),
         ({"output": "a\0b"}, "output: wanted a path that the system can name"),
-        ({"dla": 1}, "dla: is for the engine tensorrt, not for onnxruntime"),
+        ({"dla": 1}, "dla: is for --engine tensorrt, not for onnxruntime"),
         ({"sinks": {"save": "masks"}, "output": None}, "sinks.save: wanted an --output folder"),
         ({"http": {"host": "0.0.0.0"}}, "http.host: 0.0.0.0 can be reached from other machines"),
         ({"http": {"host": "::"}}, "http.host: :: can be reached from other machines"),
