@@ -150,6 +150,9 @@ def _http(settings: LineSettings) -> Iterator[Finding]:
         http.token()
     except ConfigError as exc:
         yield Finding("http.token_env", ConfigError("http", [fault.partition(": ")[2] for fault in exc.faults]))
+        return
+    if any(http.contradictions()):
+        return  # the file's faults speak of it
     try:
         socket.getaddrinfo(http.address, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:

@@ -24,7 +24,7 @@ _SECTIONS = {
 }
 _OF_CAMERAS = frozenset({"threshold", "budget_ms", "buffer", "vid_stride", "max_fps", "max_frames", "silence_s"})
 _RENAMED = {"http_host": "host", "http_port": "port", "http_token_env": "token_env"}
-_STAND_INS: dict[str, Any] = {"bundle": "-", "cameras": (CameraSettings("-"),)}
+_STAND_INS: dict[str, Any] = {"bundle": "-", "cameras": (CameraSettings(source="-"),)}
 
 
 def run_options(values: Mapping[str, Any], where: str) -> LineSettings:

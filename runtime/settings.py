@@ -95,7 +95,7 @@ Edge = Annotated[int, Field(ge=0, le=LARGEST_EDGE)]
 
 
 @strict
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraSettings:
     """One camera of a line.
 

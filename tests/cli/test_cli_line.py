@@ -16,6 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_ad.cli.main import main
@@ -353,3 +355,49 @@ def whole_records(folder: Path) -> list[dict[str, Any]]:
     path = folder / "verdicts.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(one) for one in text[: text.rfind("\n") + 1].splitlines()]
+
+
+NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-5, 10**12), st.floats())
+VALUES = st.one_of(NUMBERS, st.text(max_size=6), st.lists(st.integers(), max_size=3))
+PLACES = st.sampled_from(
+    [
+        *(
+            "engine",
+            "precision",
+            "engine_cache",
+            "device",
+            "dla",
+            "batch",
+            "output",
+            "sinks",
+            "http",
+            "limits",
+            "bundle",
+        ),
+        *(f"cameras.0.{key}" for key in ("name", "threshold", "roi", "trigger", "buffer", "max_frames", "silence_s")),
+        *(f"http.{key}" for key in ("host", "port", "token_env")),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(changes=st.lists(st.tuples(PLACES, VALUES), min_size=1, max_size=3))
+def test_whatever_the_file_says_the_check_ends_with_a_code_and_whole_lines(
+    line: dict[str, Any], tmp_path: Path, capsys: Capture, changes: list[tuple[str, Any]]
+) -> None:
+    data = {**line, "cameras": [dict(one) for one in line["cameras"]], "http": {"port": 0}}
+    for place, value in changes:
+        node: Any = data
+        *path, key = place.split(".")
+        for step in path:
+            if isinstance(node, (dict, list)):
+                node = node[int(step) if step.isdigit() else step]
+        if isinstance(node, dict):
+            node[key] = value
+    path_ = written(tmp_path, data)
+    code = main(["check", "-c", path_])
+    captured = capsys.readouterr()
+    assert code in (0, 3, 5, 7, 9, 10, 11)
+    assert (code == 0) == bool(captured.out)
+    for text in captured.err.splitlines():
+        assert text.startswith((f"edge-ad: error: {path_}: ", f"warning: {path_}: "))

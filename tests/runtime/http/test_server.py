@@ -90,10 +90,9 @@ def test_without_a_token_no_other_machine_is_listened_to(host: str) -> None:
         HttpServer(HttpSettings(host, 0), None, echo).__enter__()
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.7"])
-def test_an_address_that_is_not_this_machines(host: str) -> None:
+def test_an_address_that_is_not_this_machines() -> None:
     with pytest.raises(ConfigError, match="correct host or port"):
-        HttpServer(HttpSettings(host, 0, "T"), b"x", echo).__enter__()
+        HttpServer(HttpSettings("203.0.113.7", 0, "T"), b"x", echo).__enter__()
 
 
 def test_sizes_have_limits() -> None:
