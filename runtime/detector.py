@@ -92,18 +92,19 @@ class Detector:
         """Whether the engine came from the cache instead of being compiled."""
         return self._engine.from_cache
 
-    def judge(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Verdict:
+    def judge(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb", roi: Box | None = None) -> Verdict:
         """Judge one frame.
 
         Args:
             image_hwc: (H, W, 3) uint8, any size.
             color_order: `rgb`, or `bgr` for pictures that come from OpenCV.
+            roi: the part of the frame that is judged, in frame pixels; None for all of it.
 
         Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing.
 
-        Raises: ImageError for an array that is no such image; EngineError.
+        Raises: ImageError for an array that is no such image, or does not hold `roi`; EngineError.
         """
-        prepared = self.prepare(image_hwc, color_order=color_order)
+        prepared = self.prepare(image_hwc, color_order=color_order, roi=roi)
         if prepared.reason is not None:
             return self.unusable(prepared)
         began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.messages import JSON, Request, Response, answer_json, refuse
 from edge_ad.runtime.scheduling.trigger import Fired
 from edge_ad.runtime.station import Station
+
+log = logging.getLogger(__name__)
 
 TRIGGER = "/trigger/"
 RELOAD = "/thresholds/reload"
@@ -96,6 +99,7 @@ class Routes:
         try:
             scores = _scores(_parsed(request.body))
             work.line.thresholds.change(scores)
+            log.info("thresholds changed by request: %s", scores)
         except ValueError as exc:
             return refuse(400, str(exc))
         except ConfigError as exc:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from edge_ad.errors import ConfigError, SourceError
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.scheduling.trigger import (
@@ -396,6 +397,28 @@ def test_a_region_outside_of_the_frame_is_an_error_record_and_the_next_camera_go
     assert by_name["outside"]["inspected_box"] is None
     assert (by_name["inside"]["verdict"], by_name["inside"]["inspected_box"]) == ("normal", [0, 0, 20, 40])
     assert by_name["inside"]["frame_size"] == [60, 40]  # the spot lies beside the region
+
+
+def test_a_thread_that_is_gone_is_named() -> None:
+    class Stage:
+        dead: ClassVar = ["edge-ad-infer"]
+
+    class Sinks:
+        dead: ClassVar = ["JsonLines"]
+
+    class Gone:
+        lane = Lane(Camera(), "door")
+        is_alive, ended = False, False
+
+    class Ended(Gone):
+        ended = True
+
+    status = LineStatus([Gone(), Ended()], [], Stage(), Sinks(), lambda: 0)  # type: ignore[list-item, arg-type]
+    assert status.dead() == [
+        "the thread edge-ad-infer has ended",
+        "the thread sink JsonLines has ended",
+        "the thread capture of door has ended",
+    ]
 
 
 def test_a_line_says_what_is_wrong_with_it(detector: Detector) -> None:

@@ -53,9 +53,9 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def judge(detector: Detector, image: ImageArray, roi: Box | None) -> Verdict:
-    prepared = detector.prepare(image, roi=roi)
-    assert prepared.reason is None
-    return detector.conclude(prepared, detector.infer([prepared]))
+    verdict = detector.judge(image, roi=roi)
+    assert verdict.status == "ok"
+    return verdict
 
 
 def picture(seed: int) -> ImageArray:

@@ -151,6 +151,21 @@ def test_paths_and_methods(method: str, path: str, status: int, allow: str | Non
     assert not any(name.lower().startswith("access-control") for name in answer.headers)
 
 
+def test_a_thread_that_has_ended_is_ill_and_not_ready() -> None:
+    fault = "the thread edge-ad-infer has ended"
+
+    class Ill(Station):
+        def ill(self) -> list[str]:
+            return [fault]
+
+        def unready(self) -> list[str]:
+            return [fault]
+
+    for path in ("/healthz", "/readyz"):
+        answer = Routes(Ill(), lambda: (b"", "text/plain")).answer(Request("GET", path))
+        assert (answer.status, json.loads(answer.body)["reasons"]) == (503, [fault])
+
+
 def test_before_and_after_the_line() -> None:
     door, station = routes()
     for reason in (STARTING, ENDED):
