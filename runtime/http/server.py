@@ -50,6 +50,20 @@ class HttpLimits:
     requests_per_s: float = 200.0
 
 
+class Turns:
+    """When requests are answered: at once, as long as no more come than a rate allows, else one after the other."""
+
+    def __init__(self, per_s: float) -> None:
+        self._every_s = 1 / per_s
+        self._next_s = 0.0
+
+    def take(self, now_s: float) -> float:
+        """The time for a request that comes now, not before it."""
+        turn_s = max(now_s, self._next_s)
+        self._next_s = turn_s + self._every_s
+        return turn_s
+
+
 class HttpServer:
     """Listens from `__enter__` to `__exit__`, in a thread of its own.
 
@@ -89,7 +103,7 @@ class HttpServer:
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._next_s = 0.0
+        self._turns = Turns(self._limits.requests_per_s)
 
     def __enter__(self) -> HttpServer:
         """Raises: ConfigError when the address cannot be listened on."""
@@ -153,9 +167,7 @@ class HttpServer:
             headers={name.lower(): value for name, value in headers.items()},
             body=body,
         )
-        now_s = self._loop.time()
-        self._next_s = max(now_s, self._next_s + 1 / self._limits.requests_per_s)
-        self._loop.call_at(self._next_s, self._respond, connection, request)
+        self._loop.call_at(self._turns.take(self._loop.time()), self._respond, connection, request)
 
     def _respond(self, connection: Any, request: Request) -> None:
         assert self._loop is not None and self._executor is not None

@@ -380,7 +380,7 @@ PLACES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(changes=st.lists(st.tuples(PLACES, VALUES), min_size=1, max_size=3))
 def test_whatever_the_file_says_the_check_ends_with_a_code_and_whole_lines(
     line: dict[str, Any], tmp_path: Path, capsys: Capture, changes: list[tuple[str, Any]]

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from edge_ad.bundle import Bundle, write_bundle
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.frame import Frame, ImageArray
+from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.line_status import LineStatus
@@ -277,7 +278,10 @@ def test_a_trigger_without_a_frame_leaves_an_event(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize("how", ["ends", "breaks", "stops"])
-def test_triggers_that_wait_at_the_end_leave_events(detector: Detector, how: str) -> None:
+def test_triggers_that_wait_at_the_end_leave_events(
+    detector: Detector, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_module, "STOP_S", 0.1)
     camera, other = Camera(), Camera("window")
     with Running(detector, [lane(camera), lane(other)]) as running:
         until(lambda: running.line.status is not None)
@@ -450,7 +454,7 @@ PLANS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(plan=PLANS, how=st.sampled_from(["end", "stop", "break"]), live=st.booleans())
 def test_every_part_comes_back_once_whatever_the_cameras_do(
     detector: Detector, plan: list[tuple[str, int]], how: str, live: bool

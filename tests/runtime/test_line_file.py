@@ -277,7 +277,7 @@ def mutants(draw: Any) -> Any:
     return data
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.one_of(TREES, mutants()))
 def test_whatever_the_file_holds_there_are_settings_or_one_clean_error(tmp_path_factory: Any, data: Any) -> None:
     path = written(tmp_path_factory.getbasetemp(), yaml.safe_dump(data, allow_unicode=True))

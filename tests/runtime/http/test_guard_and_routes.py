@@ -226,7 +226,7 @@ BODIES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", ""]) | st.text(max_size=6),
     path=st.sampled_from(PATHS) | st.text(max_size=20).map("/trigger/".__add__) | st.text(max_size=12),

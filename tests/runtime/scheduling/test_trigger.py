@@ -151,7 +151,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(steps=STEPS)
 def test_every_accepted_trigger_comes_back_once(steps: list[tuple[str, int]]) -> None:
     ended = threading.Event()
