@@ -38,6 +38,7 @@ class Frame:
         path: file of the frame, for sources that read files.
         error: why there is no image; None for a good frame.
         truth: ground truth, where the source knows it.
+        part_id: the part that it was captured for, where somebody announced one.
     """
 
     frame_id: int
@@ -50,6 +51,7 @@ class Frame:
     path: str | None = None
     error: str | None = None
     truth: Truth | None = None
+    part_id: str | None = None
 
 
 class FrameSource(Protocol):

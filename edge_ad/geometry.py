@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_ad.frame import Box
 from edge_ad.specs import PreprocessSpec
@@ -13,13 +13,15 @@ from edge_ad.specs import PreprocessSpec
 class FrameGeometry:
     """Placement of the resized frame on the model's canvas.
 
-    Model pixel (x, y) shows the frame at ``((x + left) · scale_x, (y + top) · scale_y)``, edges counted, not centres.
+    Model pixel (x, y) shows the frame at ``((x + left) · scale_x, (y + top) · scale_y)``, edges counted, not centres,
+    from the corner of the part of the frame that was resized.
 
     Attributes:
         frame_hw: frame size in pixels.
         model_hw: model input size in pixels.
-        resized_hw: size of the whole frame after the resize, before crop or padding.
+        resized_hw: size of the whole frame, or of its part `roi`, after the resize, before crop or padding.
         top, left: offset of the canvas in the resized frame; negative where the canvas is padded.
+        roi: the part of the frame that was resized, in frame pixels; None for all of it.
     """
 
     frame_hw: tuple[int, int]
@@ -27,16 +29,28 @@ class FrameGeometry:
     resized_hw: tuple[int, int]
     top: int
     left: int
+    roi: Box | None = None
+
+    @property
+    def region(self) -> Box:
+        """The part of the frame that was resized, in frame pixels: `roi`, or all of it."""
+        return self.roi or (0, 0, self.frame_hw[1], self.frame_hw[0])
+
+    @property
+    def region_hw(self) -> tuple[int, int]:
+        """Rows and columns of `region`."""
+        x_min, y_min, x_max, y_max = self.region
+        return y_max - y_min, x_max - x_min
 
     @property
     def scale_y(self) -> float:
         """Frame pixels per model pixel, downwards."""
-        return self.frame_hw[0] / self.resized_hw[0]
+        return self.region_hw[0] / self.resized_hw[0]
 
     @property
     def scale_x(self) -> float:
         """Frame pixels per model pixel, to the right."""
-        return self.frame_hw[1] / self.resized_hw[1]
+        return self.region_hw[1] / self.resized_hw[1]
 
     @property
     def content_box(self) -> Box:
@@ -61,19 +75,26 @@ class FrameGeometry:
         return self.to_frame(self.content_box)
 
     @property
-    def covers_frame(self) -> bool:
-        return self.inspected_box == (0, 0, self.frame_hw[1], self.frame_hw[0])
+    def covers_region(self) -> bool:
+        """Whether the model sees all of the frame, or of its part `roi`."""
+        return self.inspected_box == self.region
+
+    def within(self, frame_hw: tuple[int, int], roi: Box) -> FrameGeometry:
+        """The same placement, when what was taken for a frame is the part `roi` of one of `frame_hw` pixels."""
+        assert self.roi is None and self.frame_hw == (roi[3] - roi[1], roi[2] - roi[0])
+        return replace(self, frame_hw=frame_hw, roi=roi)
 
     def to_frame(self, box: Box) -> Box:
-        """A box on the model grid in frame pixels: rounded outwards, clipped to the frame."""
+        """A box on the model grid in frame pixels: rounded outwards, clipped to `region`."""
         x_min, y_min, x_max, y_max = box
-        height, width = self.frame_hw
+        height, width = self.region_hw
+        x_0, y_0 = self.region[:2]
         slack = 1e-6  # keeps a product such as 288 · (1080 / 288) from being rounded up past its exact value
         return (
-            max(0, math.floor((x_min + self.left) * self.scale_x + slack)),
-            max(0, math.floor((y_min + self.top) * self.scale_y + slack)),
-            min(width, math.ceil((x_max + self.left) * self.scale_x - slack)),
-            min(height, math.ceil((y_max + self.top) * self.scale_y - slack)),
+            x_0 + max(0, math.floor((x_min + self.left) * self.scale_x + slack)),
+            y_0 + max(0, math.floor((y_min + self.top) * self.scale_y + slack)),
+            x_0 + min(width, math.ceil((x_max + self.left) * self.scale_x - slack)),
+            y_0 + min(height, math.ceil((y_max + self.top) * self.scale_y - slack)),
         )
 
 

@@ -141,7 +141,8 @@ class FrameMap:
 
     def __init__(self, geometry: FrameGeometry, patch_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
         self.box_xyxy = geometry.inspected_box
-        x_min, y_min, x_max, y_max = self.box_xyxy
+        x_0, y_0 = geometry.region[:2]
+        x_min, y_min, x_max, y_max = (edge - (x_0, y_0)[axis % 2] for axis, edge in enumerate(self.box_xyxy))
         self._frame_hw = geometry.frame_hw
         self._rows = _frame_axis(
             y_min, y_max, geometry.scale_y, geometry.top, geometry.model_hw[0], patch_hw[0], sigma, truncate

@@ -153,7 +153,7 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
         "bundle": provenance.bundle,
         "engine": provenance.engine,
         "precision": provenance.precision,
-        "part_id": None,
+        "part_id": frame.part_id,
         "budget_ms": budget_ms,
         "timings_ms": {stage: round(value, 3) for stage, value in verdict.timings_ms.items()},
     }
@@ -228,6 +228,30 @@ def reconnected_event(
         "away_s": round(away_s, 3),
         "attempts": attempts,
         "count": count,
+    }
+
+
+def trigger_missed_event(
+    source: str, *, part_id: str, at: datetime, monotonic_ns: int, waited_ms: float, reason: str
+) -> dict[str, Any]:
+    """The JSON object that says that a part was announced and not captured; `verdict.schema.json` describes it.
+
+    Args:
+        source: as in records.
+        part_id: as announced.
+        at: when it was given up.
+        monotonic_ns: the same by the monotonic clock.
+        waited_ms: how long it waited for a frame.
+        reason: why it got none.
+    """
+    return {
+        "event": "trigger_missed",
+        "source": source,
+        "part_id": part_id,
+        "at": _utc_text(at),
+        "monotonic_ns": monotonic_ns,
+        "waited_ms": round(waited_ms, 3),
+        "reason": reason,
     }
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec, Outputs
-from edge_ad.errors import BundleError, ConfigError
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.errors import BundleError, ConfigError, ImageError
+from edge_ad.frame import Box, ColorOrder, ImageArray
+from edge_ad.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
 from edge_ad.specs import Precision, Thresholds
@@ -110,19 +110,20 @@ class Detector:
         """Whether the engine came from the cache instead of being compiled."""
         return self._engine.from_cache
 
-    def judge(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Verdict:
+    def judge(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb", roi: Box | None = None) -> Verdict:
         """Judge one frame.
 
         Args:
             image_hwc: (H, W, 3) uint8, any size.
             color_order: `rgb`, or `bgr` for pictures that come from OpenCV.
+            roi: the part of the frame that is judged, in frame pixels; None for all of it.
 
         Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing,
             or is far blurrier than the line's good ones.
 
-        Raises: ImageError for an array that is no such image; EngineError.
+        Raises: ImageError for an array that is no such image, or does not hold `roi`; EngineError.
         """
-        prepared = self.prepare(image_hwc, color_order=color_order)
+        prepared = self.prepare(image_hwc, color_order=color_order, roi=roi)
         if prepared.reason is not None:
             return self.unusable(prepared)
         began = time.perf_counter()
@@ -136,14 +137,24 @@ class Detector:
         }
         return replace(verdict, timings_ms=timings_ms)
 
-    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb") -> Prepared:
+    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb", roi: Box | None = None) -> Prepared:
         """First part of `judge`: the model input. The parts may run in three threads, each of them in one at a time.
 
-        Raises: ImageError; EngineError where the engine's device makes the model input, and fails.
+        Args:
+            roi: the part of the frame that is judged, in frame pixels; None for all of it.
+
+        Raises: ImageError, also for a `roi` that the frame does not hold; EngineError where the engine's device makes
+            the model input, and fails.
         """
         began = time.perf_counter()
         with self._preparing:
-            model_input = self._preprocess(image_hwc, color_order)
+            if roi is None:
+                model_input = self._preprocess(image_hwc, color_order)
+            else:
+                check_image(image_hwc)
+                model_input = self._preprocess(_cropped(image_hwc, roi), color_order)
+                geometry = model_input.geometry.within((image_hwc.shape[0], image_hwc.shape[1]), roi)
+                model_input = replace(model_input, geometry=geometry)
         took_ms = (time.perf_counter() - began) * 1e3
         return Prepared(model_input, took_ms, unusable_input(model_input, self._usability))
 
@@ -197,6 +208,17 @@ class Detector:
             inspected_box=geometry.inspected_box,
             maps=Maps(patch_map, anomaly_map, geometry, postprocess, threshold),
         )
+
+
+def _cropped(image_hwc: ImageArray, roi: Box) -> ImageArray:
+    x_min, y_min, x_max, y_max = roi
+    height, width = image_hwc.shape[:2]
+    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+        raise ImageError(
+            f"region of interest {list(roi)} (left, top, right, bottom) lies outside of the {width}x{height} frame;"
+            " correct roi or the camera's resolution"
+        )
+    return image_hwc[y_min:y_max, x_min:x_max]
 
 
 def open_detector(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from functools import partial
 
 import numpy as np
 
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.line_events import LineEvents
+from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.saying import unfailing
 from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.capture import Capture, Silence
@@ -20,11 +21,13 @@ from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.schedule import Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
+from edge_ad.runtime.scheduling.thresholds import InUse, ThresholdBoard
 from edge_ad.runtime.scheduling.ticket import Ticket
+from edge_ad.runtime.scheduling.trigger import Software, TriggerGate, Triggers
 from edge_ad.runtime.sinks import Sink
-from edge_ad.runtime.sources.outage import Interruptible, Lost, Outage, ReportsOutages
+from edge_ad.runtime.sources.outage import Interruptible, ReportsOutages
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict, disconnected_event, no_frame_event, reconnected_event
+from edge_ad.verdict import Verdict
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
 HUNG_S = 10.0  # for how long the engine may work on one batch before the user hears of it
@@ -46,6 +49,9 @@ class Line:
         clock_ns: the clock of `Frame.captured_ns`.
 
     Attributes:
+        thresholds: those in use; they may be changed while the line runs.
+        triggers: where parts are announced to cameras that are triggered by software; from any thread.
+        status: how the line is doing; None while it does not run.
         hung: sinks in which a write still hung at the end of `run`; closing them would hang as well.
 
     Raises: ConfigError for a lane that drops frames of a source that waits.
@@ -62,6 +68,7 @@ class Line:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.hung: tuple[Sink, ...] = ()
+        self.status: LineStatus | None = None
         self._detector = detector
         self._lanes = lanes
         self._telemetry = telemetry
@@ -83,14 +90,25 @@ class Line:
             wrote=telemetry.wrote,
             wake=self._changed.set,
         )
+        names = [lane.name for lane in lanes]
+        self._events = LineEvents(names, counters, self._outputs.event, self._say, clock_ns)
         self._ledgers = [
             Ledger(number, lane, detector.provenance, counters, self._deliver) for number, lane in enumerate(lanes)
         ]
+        self._gates = [
+            TriggerGate(number, lane.trigger, counters, self._events.trigger_missed, clock_ns)
+            if isinstance(lane.trigger, Software)
+            else None
+            for number, lane in enumerate(lanes)
+        ]
+        self.triggers = Triggers(dict(zip(names, self._gates, strict=True)), self._say)
+        self.thresholds = ThresholdBoard(names, [_in_use(lane, detector) for lane in lanes])
         self._times = ServiceTimes()
         self._judging = Judging(
             detector,
             lanes,
             Schedule([_room(lane, detector.max_batch) for lane in lanes], self._times, detector.max_batch),
+            self.thresholds,
             settle=lambda ticket, verdict: self._ledgers[ticket.lane].settle(ticket, verdict),
             broke=self._failed,
             tell=self._changed.set,
@@ -107,22 +125,35 @@ class Line:
         self._stop = stop
         self._measure_batches()
         captures = [
-            Capture(number, lane, ledger, self._judging, self._outputs, stop, self._changed.set, self._clock_ns)
-            for number, (lane, ledger) in enumerate(zip(self._lanes, self._ledgers, strict=True))
+            Capture(
+                number,
+                lane,
+                self._ledgers[number],
+                self._judging,
+                self._outputs,
+                self._telemetry.counters,
+                self._gates[number],
+                stop,
+                self._changed.set,
+                self._clock_ns,
+            )
+            for number, lane in enumerate(self._lanes)
         ]
         try:
             self._outputs.start()
             self._judging.start()
             for number, lane in enumerate(self._lanes):
                 if isinstance(lane.source, ReportsOutages):
-                    lane.source.report_to(partial(self._outage, number))
+                    lane.source.report_to(partial(self._events.outage, number))
             for capture in captures:
                 capture.start()
+            self.status = LineStatus(captures, self._ledgers, self._judging, self._outputs, self._clock_ns)
             self._attend(captures, stop)
         except BaseException:
             stop.set()
             raise
         finally:
+            self.status = None
             try:
                 limit_s = output.FLUSH_S if self._live or stop.is_set() else None
                 self._end(captures, stop, join_s=TICK_S, limit_s=limit_s)
@@ -140,6 +171,7 @@ class Line:
         try:
             for capture in captures:
                 capture.join(join_s)
+            self.triggers.close()
             for ledger in self._ledgers:
                 ledger.close(Verdict("error", reason=STOPPED))
         finally:
@@ -159,12 +191,15 @@ class Line:
             self._changed.wait(TICK_S)
             self._changed.clear()
             self._outputs.work()
+            self.triggers.expire(self._clock_ns())
             hung_s = engine.silent_s(self._judging.inferring_since_ns, self._clock_ns())
             if hung_s is not None:
                 self._say(f"warning: the engine has not answered for {hung_s:.0f} s; no frame is judged meanwhile")
             for capture, silence in zip(captures, silences, strict=True):
                 if silence is not None and capture.lane.live:
-                    self._report(capture, silence)
+                    silent_s = silence.silent_s(capture.reading_since_ns, self._clock_ns())
+                    if silent_s is not None:
+                        self._events.silence(capture.number, silent_s)
                 if capture.failure is not None and len(captures) > 1 and capture not in said:
                     said.add(capture)
                     self._say(f"warning: {capture.failure}; the other sources go on")
@@ -179,37 +214,6 @@ class Line:
                 self._judging.finish()
             if waited_s > STOP_S + STOP_S + budget_s:
                 return
-
-    def _report(self, capture: Capture, silence: Silence) -> None:
-        silent_s = silence.silent_s(capture.reading_since_ns, self._clock_ns())
-        if silent_s is not None:
-            count = self._telemetry.counters.no_frame(capture.number)
-            entry = no_frame_event(
-                capture.lane.name,
-                at=datetime.now(timezone.utc),
-                monotonic_ns=self._clock_ns(),
-                silent_s=silent_s,
-                count=count,
-            )
-            self._outputs.event(entry)
-
-    def _outage(self, number: int, outage: Outage) -> None:
-        """Record that a source was lost or is back; called from the thread that reads it."""
-        name, counters = self._lanes[number].name, self._telemetry.counters
-        at, monotonic_ns = outage.at, outage.monotonic_ns
-        if isinstance(outage, Lost):
-            count = counters.disconnected(number, hung=outage.cause == "hung")
-            entry = disconnected_event(
-                name, at=at, monotonic_ns=monotonic_ns, cause=outage.cause, reason=outage.reason, count=count
-            )
-            self._say(f"warning: {name}: {outage.cause}: {outage.reason}")
-        else:
-            count = counters.snapshot().lanes[number].disconnected
-            entry = reconnected_event(
-                name, at=at, monotonic_ns=monotonic_ns, away_s=outage.away_s, attempts=outage.attempts, count=count
-            )
-            self._say(f"{name}: back after {outage.away_s:.1f} s and {outage.attempts} attempt(s)")
-        self._outputs.event(entry)
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.settled is not None
@@ -233,6 +237,10 @@ class Line:
             began_ns = self._clock_ns()
             self._detector.infer([prepared] * size)
             self._times.inferred(size, self._clock_ns() - began_ns)
+
+
+def _in_use(lane: Lane, detector: Detector) -> InUse:
+    return InUse(detector.thresholds) if lane.thresholds is None else InUse(lane.thresholds, "camera")
 
 
 def _room(lane: Lane, max_batch: int) -> Room:

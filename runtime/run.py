@@ -1,33 +1,35 @@
-"""A whole run: bundle, sources and sinks from options, until the sources end or the user stops it."""
+"""A whole run: bundle, sources and sinks from settings, until the sources end or the user stops it."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TextIO
 
 from edge_ad.bundle import Bundle
 from edge_ad.errors import SourceError
-from edge_ad.frame import FrameSource
-from edge_ad.geometry import place
 from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.options import RunOptions
+from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
+from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
 from edge_ad.runtime.results import ResultFolder
 from edge_ad.runtime.saying import unfailing
 from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.scheduling.trigger import Fired
+from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
-from edge_ad.runtime.sources import open_source
+from edge_ad.runtime.station import Station, Work
+from edge_ad.runtime.stopping import stopping
 from edge_ad.runtime.telemetry import Telemetry
 
 
@@ -40,77 +42,80 @@ class RunResult:
     failure: SourceError | None = None
 
 
-def run(options: RunOptions, say: Callable[[str], None]) -> RunResult:
-    """Judge the frames of all sources.
+def run(
+    settings: LineSettings, say: Callable[[str], None], *, reread: Callable[[], LineSettings] | None = None
+) -> RunResult:
+    """Judge the frames of all cameras.
 
     The engine is loaded and warm before the sources open, and the sources before anything is written.
 
     Args:
-        say: receives what the user should know, one line each.
+        say: receives what the user should know, one line each; what it raises is ignored.
+        reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
+            that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it.
 
     Raises: EdgeAdError.
     """
     say = unfailing(say)
-    bundle = Bundle.read(options.bundle)
-    if options.blur_check == "off":
-        bundle = bundle.with_usability(replace(bundle.usability, sharpness_min=None))
-    detector = open_detector(
-        bundle,
-        engine=options.engine,
-        precision=options.precision,
-        threshold=options.threshold,
-        engine_cache=options.engine_cache,
-        device=options.device,
-        dla=options.dla,
-        batch=options.batch,
-    )
-    sources = [open_source(uri, options.source_settings) for uri in options.sources]
-    telemetry = Telemetry()
-    stop = threading.Event()
-    failure: SourceError | None = None
-    with detector, _stopping(stop) as interrupted, ExitStack() as stack:
-        for source in sources:
-            stack.enter_context(source)
-        lanes = _lanes(options, sources)
-        if options.output is not None:
-            stack.enter_context(ResultFolder(options.output))
-        sinks = list(_sinks(options, sources, detector, stop, say))
-        line = Line(detector, lanes, sinks, telemetry, say=say)
-        for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
-            sink.__enter__()
-            stack.push(partial(_close, sink, line))
-        for remark in _remarks(options, detector):
+    station, stop = Station(), threading.Event()
+    with ExitStack() as door:
+        hangups = None if reread is None else door.enter_context(Hangups())
+        if settings.http is not None:
+            from edge_ad.runtime.http.door import open_door
+
+            host, port = door.enter_context(open_door(settings.http, station)).address
+            say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        detector = _detector(settings)
+        sources = open_sources(settings)
+        lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))
+        telemetry = Telemetry()
+        failure: SourceError | None = None
+        with detector, stopping(stop) as interrupted, ExitStack() as stack:
+            for source in sources:
+                stack.enter_context(source)
+            if settings.output is not None:
+                stack.enter_context(ResultFolder(settings.output))
+            context = _context(settings, lanes, detector, say)
+            sinks = list(_sinks(settings, context, lanes, detector, stop))
+            line = Line(detector, lanes, sinks, telemetry, say=say)
+            for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
+                sink.__enter__()
+                stack.push(partial(_close, sink, line))
+            for remark in remarks_before(settings, lanes, detector):
+                say(remark)
+            reload = ThresholdReload(
+                settings, reread or (lambda: settings), detector.bundle, detector.precision, line.thresholds, say
+            )
+            if hangups is not None:
+                stack.enter_context(hangups.answered_by(reload))
+            _announcements(settings, context, line, stack)
+            station.open(Work(line, telemetry, detector.provenance, reload))
+            interrupted.at_once = False
+            try:
+                line.run(stop)
+            except SourceError as exc:
+                failure = exc
+            finally:
+                station.close()
+    if not stop.is_set() and failure is None:
+        for remark in remarks_after(lanes, telemetry):
             say(remark)
-        interrupted.at_once = False
-        try:
-            line.run(stop)
-        except SourceError as exc:
-            failure = exc
-    for lane, counts in zip(lanes, telemetry.counters.snapshot().lanes, strict=True):
-        expected = min(-(-(lane.source.length or 0) // lane.vid_stride), options.max_frames or sys.maxsize)
-        if counts.captured < expected and not stop.is_set() and failure is None:
-            say(f"warning: {lane.name} ended after {counts.captured} of {expected} frames; is it damaged?")
     return RunResult(telemetry, interrupted.is_set(), failure)
 
 
-def _lanes(options: RunOptions, sources: Sequence[FrameSource]) -> list[Lane]:
-    lanes: list[Lane] = []
-    seen: Counter[str] = Counter()
-    for source in sources:
-        seen[source.name] += 1
-        count = seen[source.name]  # what tells two apart may be a secret, which names leave out
-        lane = Lane(
-            source,
-            source.name if count == 1 else f"{source.name} ({count})",
-            buffer=options.buffer,
-            budget_ms=options.budget_ms,
-            vid_stride=options.vid_stride,
-            max_fps=options.max_fps,
-            max_frames=options.max_frames,
-            silence_s=options.silence_s,
-        )
-        lanes.append(lane)
-    return lanes
+def _detector(settings: LineSettings) -> Detector:
+    bundle = Bundle.read(settings.bundle)
+    if settings.blur_check == "off":
+        bundle = bundle.with_usability(replace(bundle.usability, sharpness_min=None))
+    return open_detector(
+        bundle,
+        engine=settings.engine,
+        precision=settings.precision,
+        engine_cache=settings.engine_cache,
+        device=settings.device or 0,
+        dla=settings.dla,
+        batch=settings.batch,
+    )
 
 
 def _close(
@@ -124,79 +129,46 @@ def _close(
         sink.__exit__(exc_type, exc, traceback)
 
 
-def _remarks(options: RunOptions, detector: Detector) -> Iterator[str]:
-    """What the user should know before the first frame."""
-    provenance, threshold = detector.provenance, detector.thresholds.image
-    how = "from the cache" if detector.from_cache else "compiled"
-    yield f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}"
-    record = detector.bundle.manifest.quantization.get(detector.precision)
-    gate = "unproven" if record is None else record.gate
-    if detector.precision != "fp32" and gate != "passed":
-        yield (
-            f"warning: the gate of the {detector.precision} model is {gate}: it may be far from the float model;"
-            " 'edge-ad calibrate' proves one, --precision fp32 does without"
-        )
-    if threshold is None:
-        yield "note: the bundle has no threshold, so frames get a score but no verdict; give --threshold"
-        pictures = options.sink_settings.pictures
-        if "masks" in pictures.save:
-            yield "warning: no masks are saved without a threshold"
-        if pictures.save and pictures.which == "rejects":
-            yield "warning: no pictures of rejects are saved without a threshold"
-    elif not 0 <= threshold <= 1:
-        yield f"warning: scores lie between 0 and 1; threshold {threshold:g} gives one verdict to all frames"
+def _context(
+    settings: LineSettings, lanes: Sequence[Lane], detector: Detector, say: Callable[[str], None]
+) -> SinkContext:
+    has_threshold = any(threshold_of(lane, detector) is not None for lane in lanes)
+    return SinkContext(settings.output, has_threshold, [lane.name for lane in lanes], say)
 
 
 def _sinks(
-    options: RunOptions,
-    sources: Sequence[FrameSource],
-    detector: Detector,
-    stop: threading.Event,
-    say: Callable[[str], None],
+    settings: LineSettings, context: SinkContext, lanes: Sequence[Lane], detector: Detector, stop: threading.Event
 ) -> Iterator[Sink]:
-    context = SinkContext(
-        options.output, detector.thresholds.image is not None, [source.name for source in sources], say
-    )
-    yield from make_sinks(options.sink_settings, context)
-    yield CoverageWarning(lambda frame_hw: place(detector.bundle.manifest.preprocess, frame_hw), say)
-    if options.show:
+    yield from make_sinks(settings.sinks, context)
+    yield CoverageWarning(detector.bundle.manifest.preprocess, context.say, {lane.name: lane.roi for lane in lanes})
+    if settings.show:
         from edge_ad.runtime.sinks.window import Window
 
         yield Window(stop)
-    if _on_terminal(sys.stderr) and (options.output is not None or not _on_terminal(sys.stdout)):
-        most = options.max_frames or sys.maxsize
-        counts = [min(most, source.length or most) for source in sources]
+    if _on_terminal(sys.stderr) and (settings.output is not None or not _on_terminal(sys.stdout)):
+        counts = [min(lane.max_frames or sys.maxsize, lane.source.length or sys.maxsize) for lane in lanes]
         total = sum(counts) if sys.maxsize not in counts else None
         yield ProgressBar(total)
 
 
+def _announcements(settings: LineSettings, context: SinkContext, line: Line, stack: ExitStack) -> None:
+    """Let parts be announced over MQTT, where that is wanted; HTTP has its own way."""
+    broker = settings.triggers.mqtt
+    if broker is None:
+        return
+    from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers
+
+    def fire(camera: str, part_id: str | None) -> None:
+        outcome = line.triggers.fire(camera, part_id or datetime.now(timezone.utc).isoformat())
+        if not outcome and outcome is not Fired.FULL:  # which the line says itself
+            raise SourceError(f"{camera}: {outcome.value}")
+
+    stack.enter_context(
+        MqttTriggers(
+            broker, context.sources, fire, run_id=context.run_id, say=context.say, environment=context.environment
+        )
+    )
+
+
 def _on_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()  # None where a service closed it
-
-
-class _Interruption(threading.Event):
-    """Set by Ctrl-C and SIGTERM; `at_once` while nothing was captured, since a source may take minutes to open."""
-
-    at_once = True
-
-
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[_Interruption]:
-    """Let Ctrl-C and SIGTERM end the run after the frame in hand; a second Ctrl-C interrupts at once."""
-    interrupted = _Interruption()
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if interrupted.at_once or (interrupted.is_set() and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        interrupted.set()
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

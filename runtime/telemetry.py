@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ from edge_ad.verdict import Verdict
 WINDOW = 20_000  # frames that percentiles look back on; bounds the memory of a run of months
 STAGES = ("decode", "wait", "preprocess", "infer", "postprocess", "total", "output")
 PERCENTILES = (50, 95, 99)
+BOUNDS_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+"""Upper bounds of a histogram's classes, inclusive; one more holds what is above."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,19 @@ class StageRow:
     p95_ms: float
     p99_ms: float
     max_ms: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Times of one stage over the whole run.
+
+    Attributes:
+        counts: frames in each class of `BOUNDS_MS`, and one above.
+        sum_ms: all of them together.
+    """
+
+    counts: tuple[int, ...]
+    sum_ms: float
 
 
 class Telemetry:
@@ -41,6 +58,8 @@ class Telemetry:
         self._verdicts: Counter[str] = Counter()
         self._confusion: Counter[tuple[bool, str]] = Counter()
         self._times_ms: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._counts = {stage: [0] * (len(BOUNDS_MS) + 1) for stage in STAGES}
+        self._sums_ms = dict.fromkeys(STAGES, 0.0)
 
     @property
     def frames(self) -> int:
@@ -66,7 +85,7 @@ class Telemetry:
         """Note verdict and times of one frame."""
         with self._lock:
             for stage, value in verdict.timings_ms.items():
-                self._times_ms[stage].append(value)
+                self._note(stage, value)
             if verdict.verdict is not None:
                 self._verdicts[verdict.verdict] += 1
                 if frame.truth is not None:
@@ -75,7 +94,17 @@ class Telemetry:
     def wrote(self, seconds: float) -> None:
         """Note what one sink took for one record."""
         with self._lock:
-            self._times_ms["output"].append(seconds * 1e3)
+            self._note("output", seconds * 1e3)
+
+    def _note(self, stage: str, value_ms: float) -> None:
+        self._times_ms[stage].append(value_ms)
+        self._counts[stage][bisect_left(BOUNDS_MS, value_ms)] += 1
+        self._sums_ms[stage] += value_ms
+
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Times of every stage since the start."""
+        with self._lock:
+            return {stage: Histogram(tuple(self._counts[stage]), self._sums_ms[stage]) for stage in STAGES}
 
     def stages(self) -> list[StageRow]:
         """Percentiles of every stage that was measured (of the last 20,000 frames)."""

@@ -15,12 +15,14 @@ HEAVY = frozenset(
         "onnx",
         "onnxruntime",
         "openvino",
+        "prometheus_client",
         "pydantic",
         "scipy",
         "tensorrt",
         "timm",
         "torch",
         "torchvision",
+        "tornado",
         "yaml",
     }
 )

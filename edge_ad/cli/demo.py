@@ -62,13 +62,13 @@ def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
 
 def _judge(bundle: Path, source: str, folder: Path) -> RunResult:
     """Run the bundle on the line and say how often it was right."""
-    from edge_ad.runtime.options import run_options
+    from edge_ad.runtime.line_file import run_options
     from edge_ad.runtime.run import run
 
     click.echo(f"$ edge-ad run {bundle} --source '{source}' --output {folder} --save {SAVED}\n")
     values = {"bundle": bundle, "source": source, "output": folder, "save": SAVED}
     result = run(run_options(values, "demo"), say=click.echo)
-    print_summary(result.telemetry, budget_ms=None)
+    print_summary(result.telemetry, [None])
     click.echo()
     click.echo(_confusion(result.telemetry))
     return result

@@ -22,6 +22,7 @@ COMMANDS = {
     "selftest": "Prove an engine on this machine, and find what is fastest on it.",
     "run": "Judge frames of a camera, video, stream, picture or folder.",
     "soak": "Run a simulated line with injected faults and check its promises.",
+    "check": "Say what is wrong with a line's file, without opening a camera.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
     "compare": "Say how far two models agree.",

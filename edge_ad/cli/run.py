@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +15,8 @@ from edge_ad.errors import ImageError
 
 
 @click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
-@click.argument("bundle")
+@click.argument("bundle", required=False)
+@text_option("-c", "--config", "config", metavar="FILE", help="Describes the whole line; options here take the place.")
 @click.option(
     "--source",
     metavar="SOURCE",
@@ -82,6 +85,8 @@ from edge_ad.errors import ImageError
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
 @text_option("--dla", metavar="CORE", help="Core of the deep learning accelerator to run on (tensorrt).")
+@text_option("--http", metavar="ADDRESS", help="Serve health, metrics, triggers, thresholds: PORT or HOST:PORT.")
+@text_option("--http-token-env", metavar="NAME", help="Environment variable that holds the token for --http.")
 @text_option(
     "--blur-check",
     metavar="WHAT",
@@ -89,34 +94,43 @@ from edge_ad.errors import ImageError
 )
 @click.option("--show", is_flag=True, default=None, help="Show the frames in a window.")
 @log_options
-def command(log_format: str, log_level: str, **given: Any) -> int:
+def command(config: str | None, log_format: str, log_level: str, **given: Any) -> int:
     """Judge every frame of a source with BUNDLE: one line of JSON for each captured frame.
 
-    Ctrl-C ends the run after the frame in hand.
+    Ctrl-C ends the run after the frame in hand. 'edge-ad check' says what is wrong with a file of the line; while it
+    runs, SIGHUP has its thresholds read again.
     """
     with logging_to_stderr("run", log_format, log_level) as log:
-        return _run(log, given)
+        return _run(log, config, given)
 
 
-def _run(log: Log, given: dict[str, Any]) -> int:
+def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
     from edge_ad.cli.summary import check_miss_rate, print_summary
-    from edge_ad.runtime.options import run_options
+    from edge_ad.runtime.line_file import read_line, run_options
     from edge_ad.runtime.run import run
 
-    options = run_options({key: value for key, value in given.items() if value not in (None, ())}, "run options")
-    result = run(options, say=log.say)
+    options = {key: value for key, value in given.items() if value not in (None, ())}
+    if config is None:
+        if "bundle" not in options:
+            raise click.UsageError("Missing argument 'BUNDLE', or --config with a file that names one.")
+        reread = None
+        settings = run_options(options, "run options")
+    else:
+        reread = partial(read_line, Path(config), options)
+        settings = reread()
+    result = run(settings, say=log.say, reread=reread)
     if log.is_json:
         log.counters(result.telemetry)
     else:
-        print_summary(result.telemetry, budget_ms=options.budget_ms)
-    if options.output is not None:
-        log.say(f"wrote {options.output}")
+        print_summary(result.telemetry, [camera.budget_ms for camera in settings.cameras])
+    if settings.output is not None:
+        log.say(f"wrote {settings.output}")
     if result.failure is not None:
         raise result.failure
     if result.interrupted:
         log.say("stopped by the user")
         return EXIT_INTERRUPTED
-    check_miss_rate(result.telemetry, options.max_miss_rate)
+    check_miss_rate(result.telemetry, settings.limits.max_miss_rate)
     if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:
         raise ImageError(f"none of {result.telemetry.frames} frames could be judged; each record says why")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import DeadlineError
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from edge_ad.runtime.telemetry import Telemetry
 
 
-def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
-    """Counts and times of a run, on stderr."""
+def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> None:
+    """Counts and times of a run, on stderr. Args: budgets_ms: of the cameras."""
     if sys.stderr is None:
         return
     from rich.console import Console
@@ -35,7 +35,7 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
     if telemetry.verdicts:
         console.print("verdicts: " + ", ".join(f"{count} {name}" for name, count in telemetry.verdicts.most_common()))
     late, missed = counts.statuses["late"], counts.missed - counts.overtaken
-    limit = "no budget set" if budget_ms is None else f"budget {budget_ms:g} ms"
+    limit = _budgets([budget_ms for budget_ms in budgets_ms if budget_ms is not None])
     console.print(
         f"missed deadlines: {missed} ({late} judged too late, {missed - late} too old to be judged; {limit}),"
         f" dropped for a newer frame: {counts.overtaken}"
@@ -45,6 +45,11 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
             console.print(f"{lane.name} was silent: reported {lane.no_frame} times")
         if lane.disconnected:
             console.print(f"{lane.name} was lost: {lane.disconnected} times, {lane.hung} of them by the watchdog")
+        if lane.triggers.accepted or lane.triggers.refused:
+            console.print(
+                f"{lane.name}: {lane.triggers.accepted} triggers, {lane.triggers.answered} answered,"
+                f" {lane.triggers.missed} without a frame; {lane.triggers.refused} more were refused"
+            )
     for sink in counts.sinks:
         if sink.lost or sink.dropped or sink.failures or sink.waiting:
             waiting = f" {sink.waiting} waiting," if sink.waiting else ""
@@ -52,6 +57,14 @@ def print_summary(telemetry: Telemetry, *, budget_ms: float | None) -> None:
                 f"{sink.name}: {sink.delivered} of {sink.taken} written, {sink.lost} lost, {sink.dropped} left out,"
                 f"{waiting} {sink.failures} failures"
             )
+
+
+def _budgets(budgets_ms: Sequence[float]) -> str:
+    if not budgets_ms:
+        return "no budget set"
+    if len(set(budgets_ms)) == 1:
+        return f"budget {budgets_ms[0]:g} ms"
+    return f"budgets {min(budgets_ms):g} to {max(budgets_ms):g} ms"
 
 
 def check_miss_rate(telemetry: Telemetry, limit: float | None) -> None:

@@ -142,7 +142,8 @@ class ResizeSmoothPlan:
         Scores are not defined on it: launch it without one, or take it for what it is, the maximum of this map.
         """
         spread = (postprocess.sigma, postprocess.truncate)
-        x_min, y_min, x_max, y_max = geometry.inspected_box
+        x_0, y_0 = geometry.region[:2]
+        x_min, y_min, x_max, y_max = (edge - (x_0, y_0)[axis % 2] for axis, edge in enumerate(geometry.inspected_box))
         shown = _shown_patches(geometry, patch_hw)
         axes = []
         for n_patch, n_model, span, scale, offset, kept in (

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_ad.frame import Frame
+from edge_ad.runtime.scheduling.admission import admission
+from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.intake import checked
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs
-from edge_ad.runtime.scheduling.pace import Pace
 from edge_ad.runtime.scheduling.repeats import Repeats
 from edge_ad.runtime.scheduling.threads import broken
+from edge_ad.runtime.scheduling.trigger import TriggerGate
 from edge_ad.verdict import OVERTAKEN, Verdict
 
 REPEATED = "the picture is the one before it, bit for bit; the camera or its stream has frozen"
@@ -27,10 +29,12 @@ class Capture:
         failure: what broke the source off.
         reading_since_ns: when the read began that is under way; None between reads.
         captured: frames so far.
+        read: frames that the source has given so far, left out or not.
         ended: whether the last frame was captured.
         number: of the lane.
 
     Args:
+        gate: of a lane that is triggered by software, else None.
         stop: ends the capture after the frame in hand.
         tell: called once, from the thread, when no further frame comes.
     """
@@ -42,6 +46,8 @@ class Capture:
         ledger: Ledger,
         judging: Judging,
         outputs: Outputs,
+        counters: Counters,
+        gate: TriggerGate | None,
         stop: threading.Event,
         tell: Callable[[], None],
         clock_ns: Callable[[], int],
@@ -50,15 +56,17 @@ class Capture:
         self.failure: Exception | None = None
         self.reading_since_ns: int | None = None
         self.captured = 0
+        self.read = 0
         self.ended = False
         self.number = number
         self._ledger = ledger
         self._judging = judging
         self._outputs = outputs
+        self._counters = counters
         self._stop = stop
         self._tell = tell
         self._clock_ns = clock_ns
-        self._pace = Pace(lane)
+        self._admission = admission(lane, gate, clock_ns)
         self._repeats = Repeats() if lane.live else None
         self._thread = threading.Thread(target=self._run, name="edge-ad-capture", daemon=True)
 
@@ -77,7 +85,8 @@ class Capture:
                 self.reading_since_ns = None
                 if frame is None:
                     return
-                if self._pace.takes(self._clock_ns()) and not self._captured(frame):
+                self.read += 1
+                if not self._sort(frame):
                     return
         except Exception as exc:  # reported by the line, after the frames before it
             self.failure = exc
@@ -86,6 +95,7 @@ class Capture:
         finally:
             self.reading_since_ns = None
             self.ended = True
+            self._admission.ended()
             self._tell()
 
     def _wanted(self) -> bool:
@@ -95,16 +105,37 @@ class Capture:
         if not self.lane.live:
             if not self._outputs.wait_for_room(self._stop):
                 return False
-            if self._stop.wait(self._pace.wait_s(self._clock_ns())):
+            if not self._admission.wait(self._stop):
                 return False
         return self._judging.wait_for_room(self.number, self._stop)
 
-    def _captured(self, frame: Frame) -> bool:
-        """Enter a frame. Returns: False when the line has ended."""
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _sort(self, frame: Frame) -> bool:
+        """Capture a frame or leave it out. Returns: False when the line has ended."""
         arrived_ns = self._clock_ns()
         frame = checked(frame, arrived_ns)
-        if frame.frame_id != self.captured or frame.source != self.lane.name:
-            frame = replace(frame, frame_id=self.captured, source=self.lane.name)
+        part_ids = self._admission.admit(frame)
+        if not part_ids:
+            self._counters.left_out(self.number)
+        before = self.captured
+        try:
+            repeats = self._is_repeat(frame, bool(part_ids))
+            return all(self._captured(frame, arrived_ns, part_id, repeats) for part_id in part_ids)
+        finally:
+            self._admission.refused(part_ids[self.captured - before :])
+
+    def _is_repeat(self, frame: Frame, wanted: bool) -> bool:
+        if self._repeats is None or frame.image_hwc is None or not (wanted or self._admission.sees_all):
+            return False
+        return self._repeats.is_repeat(frame.image_hwc)
+
+    def _captured(self, frame: Frame, arrived_ns: int, part_id: str | None, repeats: bool) -> bool:
+        """Enter a frame. Returns: False when the line has ended."""
+        if frame.frame_id != self.captured or frame.source != self.lane.name or part_id is not None:
+            frame = replace(frame, frame_id=self.captured, source=self.lane.name, part_id=part_id)
         ticket = self._ledger.capture(frame)
         if ticket is None:
             return False
@@ -113,7 +144,7 @@ class Capture:
         timings_ms = {"decode": frame.decode_ms}
         if frame.error is not None or frame.image_hwc is None:
             self._ledger.settle(ticket, Verdict("error", timings_ms=timings_ms, reason=frame.error))
-        elif self._repeats is not None and self._repeats.is_repeat(frame.image_hwc):
+        elif repeats:
             self._ledger.settle(ticket, Verdict("stale", timings_ms=timings_ms, reason=REPEATED))
         else:
             for older in self._judging.offer(ticket):

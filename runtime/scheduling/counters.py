@@ -11,6 +11,27 @@ from edge_ad.verdict import OVERTAKEN, Verdict
 
 
 @dataclass(frozen=True)
+class TriggerCounts:
+    """Triggers of one camera.
+
+    Attributes:
+        accepted: those that were to get a frame.
+        answered: those that got one.
+        missed: those that got none, each of which left an event.
+        refused: those that were not accepted, because too many waited or the camera had ended.
+    """
+
+    accepted: int = 0
+    answered: int = 0
+    missed: int = 0
+    refused: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.accepted - self.answered - self.missed
+
+
+@dataclass(frozen=True)
 class LaneCounts:
     """Frames of one lane.
 
@@ -23,6 +44,9 @@ class LaneCounts:
         no_frame: times that the source was reported as silent.
         disconnected: times that the source was lost, or absent at the start.
         hung: how many of these were found by the watchdog.
+        left_out: frames that the source gave and that were not captured, on purpose.
+        verdicts: judged frames by verdict.
+        triggers: those of a lane that is triggered by software.
     """
 
     name: str
@@ -33,6 +57,15 @@ class LaneCounts:
     no_frame: int = 0
     disconnected: int = 0
     hung: int = 0
+    left_out: int = 0
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    triggers: TriggerCounts = TriggerCounts()
+
+    @property
+    def miss_rate(self) -> float:
+        """Share of the captured frames without a verdict in time; 0 for none."""
+        missed = self.statuses.get("late", 0) + self.statuses.get("skipped", 0)
+        return missed / self.captured if self.captured else 0.0
 
     @property
     def adds_up(self) -> bool:
@@ -105,19 +138,44 @@ class Snapshot:
         return all(lane.adds_up for lane in self.lanes) and all(sink.adds_up for sink in self.sinks)
 
 
+@dataclass
+class _LaneCounters:
+    name: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    triggers: Counter[str] = field(default_factory=Counter)
+    rest: Counter[str] = field(default_factory=Counter)
+
+    def snapshot(self) -> LaneCounts:
+        rest = self.rest
+        return LaneCounts(
+            self.name,
+            rest["captured"],
+            {status: count for status, count in self.statuses.items() if count},
+            rest["captured"] - rest["settled"],
+            rest["overtaken"],
+            rest["no_frame"],
+            rest["disconnected"],
+            rest["hung"],
+            rest["left_out"],
+            dict(self.verdicts),
+            TriggerCounts(**self.triggers),
+        )
+
+
 class Counters:
     """Counts from all threads of a line, under one lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: list[tuple[str, Counter[str], Counter[str]]] = []  # name, statuses, the rest
+        self._lanes: list[_LaneCounters] = []
         self._sinks: list[tuple[str, Counter[str]]] = []
         self._accounts: list[Callable[[], SinkCounts]] = []
 
     def add_lane(self, name: str) -> int:
         """Returns: the number of the lane for the other methods."""
         with self._lock:
-            self._lanes.append((name, Counter(), Counter()))
+            self._lanes.append(_LaneCounters(name))
             return len(self._lanes) - 1
 
     def add_sink(self, name: str) -> int:
@@ -133,26 +191,39 @@ class Counters:
 
     def captured(self, lane: int) -> None:
         with self._lock:
-            self._lanes[lane][2]["captured"] += 1
+            self._lanes[lane].rest["captured"] += 1
+
+    def left_out(self, lane: int) -> None:
+        with self._lock:
+            self._lanes[lane].rest["left_out"] += 1
+
+    def trigger(self, lane: int, **changes: int) -> None:
+        """Add to counts of triggers, all at once, by the names of `TriggerCounts`."""
+        with self._lock:
+            counts = self._lanes[lane].triggers
+            for name, change in changes.items():
+                counts[name] += change
 
     def settled(self, lane: int, verdict: Verdict) -> None:
         with self._lock:
-            _, statuses, rest = self._lanes[lane]
-            statuses[verdict.status] += 1
-            rest["settled"] += 1
-            rest["overtaken"] += verdict.reason == OVERTAKEN
+            counts = self._lanes[lane]
+            counts.statuses[verdict.status] += 1
+            counts.rest["settled"] += 1
+            counts.rest["overtaken"] += verdict.reason == OVERTAKEN
+            if verdict.verdict is not None:
+                counts.verdicts[verdict.verdict] += 1
 
     def no_frame(self, lane: int) -> int:
         """Count a report of silence. Returns: how many there are for this lane."""
         with self._lock:
-            rest = self._lanes[lane][2]
+            rest = self._lanes[lane].rest
             rest["no_frame"] += 1
             return rest["no_frame"]
 
     def disconnected(self, lane: int, *, hung: bool) -> int:
         """Count a loss of the source. Returns: how many there are for this lane."""
         with self._lock:
-            rest = self._lanes[lane][2]
+            rest = self._lanes[lane].rest
             rest["disconnected"] += 1
             rest["hung"] += hung
             return rest["disconnected"]
@@ -166,19 +237,7 @@ class Counters:
 
     def snapshot(self) -> Snapshot:
         with self._lock:
-            lanes = tuple(
-                LaneCounts(
-                    name,
-                    rest["captured"],
-                    {status: count for status, count in statuses.items() if count},
-                    rest["captured"] - rest["settled"],
-                    rest["overtaken"],
-                    rest["no_frame"],
-                    rest["disconnected"],
-                    rest["hung"],
-                )
-                for name, statuses, rest in self._lanes
-            )
+            lanes = tuple(lane.snapshot() for lane in self._lanes)
             sinks = tuple(SinkCounts(name, **counts) for name, counts in self._sinks)
             accounts = tuple(self._accounts)
         sinks += tuple(read() for read in accounts)  # they have locks of their own

@@ -17,6 +17,7 @@ from edge_ad.runtime.detector import Detector, Prepared
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.schedule import Schedule, Skip, Turn
 from edge_ad.runtime.scheduling.threads import broken
+from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.scheduling.ticket import Ticket
 from edge_ad.verdict import Verdict
 
@@ -49,6 +50,7 @@ class Judging:
         detector: Detector,
         lanes: Sequence[Lane],
         schedule: Schedule,
+        thresholds: ThresholdBoard,
         settle: Callable[[Ticket, Verdict], bool],
         broke: Callable[[Exception], None],
         tell: Callable[[], None],
@@ -57,6 +59,7 @@ class Judging:
         self._detector = detector
         self._lanes = lanes
         self._schedule = schedule
+        self._thresholds = thresholds
         self._settle = settle
         self._broke = broke
         self._tell = tell
@@ -97,6 +100,13 @@ class Judging:
             self._abandoned = self._finishing = True
             for condition in (self._captured, self._ready, self._concluding, self._room):
                 condition.notify_all()
+
+    @property
+    def dead(self) -> list[str]:
+        """Stages whose thread has ended before its time."""
+        if self._finishing:
+            return []
+        return [thread.name for thread in self._threads if not thread.is_alive()]
 
     def finish(self) -> None:
         """No further frame is offered: the threads end when all have their verdicts."""
@@ -156,9 +166,10 @@ class Judging:
         assert frame.image_hwc is not None
         verdict: Verdict | None = None
         try:
-            prepared = self._detector.prepare(frame.image_hwc, color_order=frame.color_order)
+            roi = self._lanes[ticket.lane].roi
+            prepared = self._detector.prepare(frame.image_hwc, color_order=frame.color_order, roi=roi)
             if prepared.reason is not None:
-                verdict = self._detector.unusable(prepared, thresholds=self._lanes[ticket.lane].thresholds)
+                verdict = self._detector.unusable(prepared, thresholds=self._thresholds.of(ticket.lane))
         except Exception as exc:
             verdict = _failed(ticket, exc)
         with self._captured:
@@ -239,7 +250,7 @@ class Judging:
 
     def _concluded(self, batch: _Inferred, index: int) -> Verdict:
         ticket, began_ns = batch.tickets[index], self._clock_ns()
-        thresholds = self._lanes[ticket.lane].thresholds
+        thresholds = self._thresholds.of(ticket.lane)
         try:
             verdict = self._detector.conclude(batch.prepared[index], batch.outputs, index, thresholds=thresholds)
         except Exception as exc:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edge_ad.errors import ConfigError
-from edge_ad.frame import FrameSource
+from edge_ad.frame import Box, FrameSource
+from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Software, Trigger
 from edge_ad.specs import Thresholds
 
 Buffer = Literal["auto", "every_frame", "freshest"]
@@ -28,6 +29,8 @@ class Lane:
         max_fps: frames captured per second at most.
         max_frames: captured frames after which the lane ends.
         silence_s: seconds without a frame after which a live source is reported as silent; None never does.
+        roi: the part of the frame that is judged, in frame pixels; None for all of it.
+        trigger: what makes a frame be captured.
     """
 
     source: FrameSource
@@ -39,6 +42,8 @@ class Lane:
     max_fps: float | None = None
     max_frames: int | None = None
     silence_s: float | None = None
+    roi: Box | None = None
+    trigger: Trigger = EVERY_FRAME
 
     @property
     def live(self) -> bool:
@@ -52,7 +57,11 @@ class Lane:
         """
         if self.buffer == "freshest" and not self.live:
             raise ConfigError("buffer", [f"{self.name} waits to be read, so none of its frames is dropped; use auto"])
-        return self.live and self.buffer != "every_frame"
+        if self.buffer == "freshest" and isinstance(self.trigger, Software):
+            raise ConfigError(
+                "buffer", [f"{self.name}: the frame of a trigger is never replaced by that of the next; use auto"]
+            )
+        return self.live and self.buffer != "every_frame" and not isinstance(self.trigger, Software)
 
     @property
     def budget_ns(self) -> int | None:

@@ -58,6 +58,12 @@ class Ledger:
             self._counters.captured(self._number)
         return ticket
 
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest frame was captured that has left no record yet; None when there is none."""
+        with self._changed:
+            return self._open[0].frame.captured_ns if self._open else None
+
     def settle(self, ticket: Ticket, verdict: Verdict) -> bool:
         """Give a frame its verdict. Returns: False when the line ended before and gave it another."""
         entry = record(ticket.frame, verdict, self._provenance, budget_ms=self._lane.budget_ms)

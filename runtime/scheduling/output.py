@@ -93,6 +93,12 @@ class SinkQueue:
         self._refused: str | None = None
         self._missing = 0
         self._tries = 0
+        self._busy_since_s: float | None = None
+
+    def stuck_s(self) -> float:
+        """For how long the sink has not taken what it is given: a write that hangs, or records that it refuses."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def put(self, item: _Item) -> None:
         """Queue an item, never waiting; the oldest that may be lost makes room."""
@@ -165,15 +171,20 @@ class SinkQueue:
         if was_full:
             with self._room:
                 self._room.notify_all()
+        if self._busy_since_s is None:  # else it has refused the record before
+            self._busy_since_s = time.monotonic()
         try:
             self._write(item)
         except Exception as exc:
+            if not self.keeps_records:
+                self._busy_since_s = None
             self._refuse(item, exc)
         except BaseException:
             with self._changed:
                 self._give_up(1)
             raise
         else:
+            self._busy_since_s = None
             self._counters.sink(self._number, waiting=-1, delivered=1)
             self._accept()
         return True
@@ -267,6 +278,20 @@ class Outputs:
     def start(self) -> None:
         for thread in self._threads.values():
             thread.start()
+
+    @property
+    def names(self) -> list[str]:
+        """Of every sink, in the order of their counters."""
+        return [queue.name for queue in self._queues]
+
+    @property
+    def dead(self) -> list[str]:
+        """Sinks whose thread has ended before its time."""
+        return [queue.name for queue, thread in self._threads.items() if not thread.is_alive()]
+
+    def stuck_s(self) -> list[float]:
+        """For every sink, for how long it has not taken what it is given."""
+        return [queue.stuck_s() for queue in self._queues]
 
     def deliver(self, ticket: Ticket) -> None:
         """Queue a settled frame for every sink."""

@@ -60,7 +60,8 @@ def sink_faults(settings: SinkSettings, folder: Path | None) -> list[str]:
         "mqtt": settings.mqtt is not None,
         "webhook": settings.webhook is not None,
     }
-    return [f"{name}: wanted an output folder with it, to keep files in" for name, is_set in wanted.items() if is_set]
+    fault = "wanted an --output folder (in the file: output) to keep files in"
+    return [f"{name}: {fault}" for name, is_set in wanted.items() if is_set]
 
 
 def make_sinks(settings: SinkSettings, context: SinkContext) -> Iterator[Sink]:

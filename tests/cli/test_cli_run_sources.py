@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from edge_ad.cli.main import main
-from edge_ad.runtime.options import run_options
+from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.sources.backoff import Backoff
 from edge_ad.runtime.sources.settings import SourceSettings
 from edge_ad.verdict import record_schema
@@ -174,4 +175,5 @@ def test_what_makes_no_sense_is_one_line(
     ],
 )
 def test_options_become_settings_of_the_sources(given: dict[str, Any], wanted: SourceSettings) -> None:
-    assert run_options({"bundle": "b", "source": ["camera:0"], **given}, "test").source_settings == wanted
+    (camera,) = run_options({"bundle": "b", "source": ["camera:0"], **given}, "test").cameras
+    assert {field.name: getattr(camera, field.name) for field in fields(SourceSettings)} == asdict(wanted)

@@ -37,14 +37,14 @@ def _exact_box(geometry: FrameGeometry, box: tuple[int, int, int, int]) -> tuple
 def test_centre_crop_of_full_hd_sees_the_middle_square() -> None:
     geometry = place(PreprocessSpec(288, 288, resize=288), (1080, 1920))
     assert geometry.inspected_box == (420, 0, 1500, 1080)
-    assert not geometry.covers_frame
+    assert not geometry.covers_region
 
 
 @pytest.mark.parametrize("mode", ["stretch", "letterbox"])
 @pytest.mark.parametrize("frame_hw", [(1080, 1920), (1920, 1080), (57, 33), (288, 288), (1, 9)])
 def test_stretch_and_letterbox_see_the_whole_frame(mode: ResizeMode, frame_hw: tuple[int, int]) -> None:
     geometry = place(_spec(mode, 288, 288), frame_hw)
-    assert geometry.covers_frame
+    assert geometry.covers_region
     assert geometry.inspected_box == (0, 0, frame_hw[1], frame_hw[0])
 
 
@@ -137,4 +137,4 @@ def test_letterbox_is_centred_and_keeps_the_aspect(frame: tuple[int, int], model
 def test_a_crop_larger_than_the_resized_frame_is_padded_on_both_sides() -> None:
     geometry = place(_spec("shorter_side_crop", 64, 64, resize=48), (100, 100))
     assert geometry.content_box == (8, 8, 56, 56)
-    assert geometry.covers_frame
+    assert geometry.covers_region

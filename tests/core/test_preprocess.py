@@ -172,7 +172,7 @@ def test_letterbox_pads_around_the_whole_frame(frame_hw: tuple[int, int]) -> Non
     padding = np.ones((64, 64), bool)
     padding[y_min:y_max, x_min:x_max] = False
     assert (got.image_hwc[padding] == (10, 20, 30)).all()
-    assert got.geometry.covers_frame
+    assert got.geometry.covers_region
 
 
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -20,7 +20,7 @@ from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.run import command
 from edge_ad.errors import BundleError, ConfigError, MissingExtraError
 from edge_ad.runtime import line
-from edge_ad.runtime.options import RunOptions, run_options
+from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.scheduling import output
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -75,12 +75,10 @@ def test_the_command_line_is_one_that_edge_ad_takes(arguments: object) -> None:
     context = command.make_context("run", rest)
     assert context.params.pop("log_format") == "json"
     context.params.pop("log_level")
-    options = run_options({key: value for key, value in context.params.items() if value not in (None, ())}, "deploy")
-    assert isinstance(options, RunOptions)
-    assert options.sources == ("camera:0",)
-    assert options.budget_ms == 100
-    assert options.output is not None
-    assert options.output.is_relative_to("/var/lib/edge-ad")
+    settings = run_options({key: value for key, value in context.params.items() if value not in (None, ())}, "deploy")
+    assert [(camera.source, camera.budget_ms) for camera in settings.cameras] == [("camera:0", 100)]
+    assert settings.output is not None
+    assert settings.output.is_relative_to("/var/lib/edge-ad")
 
 
 def test_a_stop_takes_less_time_than_it_is_given() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_ad.frame import Frame
-from edge_ad.runtime import run as run_module
-from edge_ad.runtime.options import run_options
+from edge_ad.runtime import lanes as lanes_module
+from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.run import run
 
 
@@ -41,7 +41,7 @@ def test_a_run_ends_at_once_while_a_source_is_being_opened(
     number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = Unreachable(number)
-    monkeypatch.setattr(run_module, "open_source", lambda *_: source)
+    monkeypatch.setattr(lanes_module, "open_source", lambda *_: source)
     bundle = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
     values = {"bundle": bundle, "source": "unreachable", "engine": "fake", "output": tmp_path / "out"}
     before = signal.getsignal(number)

@@ -158,7 +158,7 @@ def test_a_mask_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> Non
 def test_the_coverage_warning_is_said_once() -> None:
     said: list[str] = []
     failed = Frame(9, "test", datetime.now(timezone.utc), 0, None, error="torn")
-    with CoverageWarning(lambda frame_hw: place(PreprocessSpec(288, 288), frame_hw), said.append) as sink:
+    with CoverageWarning(PreprocessSpec(288, 288), said.append) as sink:
         _write(sink, failed, _frame(0, (288, 288)))
         assert said == []  # nothing of a square frame is cut off
         _write(sink, _frame(1, (1080, 1920)), _frame(2, (1080, 1920)), _frame(3, (50, 600)))
@@ -171,6 +171,6 @@ def test_the_coverage_warning_is_said_once() -> None:
 def test_there_is_no_warning_when_all_is_seen() -> None:
     said: list[str] = []
     spec = PreprocessSpec(288, 288, resize_mode="letterbox")
-    with CoverageWarning(lambda frame_hw: place(spec, frame_hw), said.append) as sink:
+    with CoverageWarning(spec, said.append) as sink:
         _write(sink, _frame(0, (1080, 1920)))
     assert said == []

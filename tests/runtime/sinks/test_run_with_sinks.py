@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import edge_ad.demo
-from edge_ad.runtime.options import run_options
+from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.run import run
 from edge_ad.verdict import record_schema
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.options import run_options
+from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks, new_run_id
 from edge_ad.runtime.sinks.settings import (
     DriftSettings,
@@ -154,7 +154,7 @@ def test_sinks_that_keep_files_need_a_folder() -> None:
     assert keys == ["records", "pictures.save", "sqlite", "mqtt", "webhook"]
     with pytest.raises(ConfigError) as refused:
         run_options({"bundle": "b", "source": "camera:0", "sinks": {"mqtt": {"host": "h"}}}, "run options")
-    assert "sinks.mqtt: wanted an output folder with it, to keep files in" in refused.value.faults
+    assert "sinks.mqtt: wanted an --output folder (in the file: output) to keep files in" in refused.value.faults
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_flags_take_the_place_of_settings(which: str, selected: tuple[str, float
         "save-which": which,
         "rotate_mb": "5",
     }
-    made = run_options({key.replace("-", "_"): value for key, value in given.items()}, "run options").sink_settings
+    made = run_options({key.replace("-", "_"): value for key, value in given.items()}, "run options").sinks
     assert (made.pictures.which, made.pictures.sample_rate) == selected
     assert (made.pictures.save, made.records.rotate_mb) == (("masks",), 5)
 
@@ -182,8 +182,8 @@ def test_flags_take_the_place_of_settings(which: str, selected: tuple[str, float
             "save_which: wanted all, rejects, or a share from 0 to 1",
         ),
         ({"save": "masks", "save_which": "1.5", "output": "o"}, "save_which: wanted all, rejects, or a share"),
-        ({"save_which": "all", "output": "o"}, "save_which: wanted --save masks or overlays with it"),
-        ({"rotate_mb": "5"}, "rotate_mb: wanted an --output folder to write files in"),
+        ({"save_which": "rejects", "output": "o"}, "save_which: chooses among pictures, and none are saved"),
+        ({"rotate_mb": "5"}, "rotate_mb: wanted an --output folder"),
     ],
 )
 def test_flags_that_make_no_sense_are_faults(given: dict[str, str], fault: str) -> None:
