@@ -103,7 +103,6 @@ def test_a_limit_of_missed_deadlines_that_is_kept(base: list[str], pictures: Pat
         (["--max-miss-rate", "1.5"], "max_miss_rate"),
         (["--silence", "0"], "silence"),
         (["--batch", "0"], "batch"),
-        (["--source", "sim:?frames=1", "--save", "masks", "--output", "out"], "save: wanted one source"),
     ],
 )
 def test_options_that_make_no_sense(

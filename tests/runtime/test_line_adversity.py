@@ -28,7 +28,7 @@ from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import ledger as ledger_module
-from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.scheduling import output, sink_queue
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.telemetry import Telemetry
@@ -152,7 +152,7 @@ def test_a_user_interface_that_is_gone_costs_no_record(
     detector: Detector, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     """Standard error is a file on the disk that is full, or a pipe that nobody reads any more."""
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     failing = iter([True, True])
 
     def fails(_: Mapping[str, Any]) -> None:
@@ -397,7 +397,7 @@ def test_a_full_disk_behind_standard_output_neither_tears_nor_doubles_a_record(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """What a failed write has left in a buffer is not to be written beside the second attempt."""
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     left, refusals, original = room, 0, os.write
 
     def write(descriptor: int, data: bytes) -> int:
@@ -426,7 +426,7 @@ def test_a_full_disk_behind_standard_output_neither_tears_nor_doubles_a_record(
 def test_a_record_that_can_never_be_written_does_not_block_those_behind_it(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     said: list[str] = []
 
     def chokes(entry: Mapping[str, Any]) -> None:
@@ -437,7 +437,7 @@ def test_a_record_that_can_never_be_written_does_not_block_those_behind_it(
     telemetry = run(detector, Script(frames(6)), kept, say=said.append)
     assert [entry["frame_id"] for entry in kept.entries] == [0, 1, 3, 4, 5]
     (counts,) = telemetry.counters.snapshot().sinks
-    assert (counts.delivered, counts.lost, counts.failures) == (5, 1, output.MAX_TRIES)
+    assert (counts.delivered, counts.lost, counts.failures) == (5, 1, sink_queue.MAX_TRIES)
     assert said[-1] == "Records writes again; 1 of its records are lost"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line_file import examine_line, read_line, run_options
 from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Interval, Software
-from edge_ad.runtime.settings import CameraSettings, Limits, LineSettings, SinkSettings
+from edge_ad.runtime.settings import CameraSettings, Limits, LineSettings
+from edge_ad.runtime.sinks.settings import MqttSettings, PictureSettings, RecordSettings, SinkSettings
 
 FULL: dict[str, Any] = {
     "bundle": "bottle.edgead",
@@ -40,7 +42,9 @@ FULL: dict[str, Any] = {
         {"name": "side", "source": "camera:1", "trigger": "software", "trigger_timeout_ms": 250},
         {"source": "camera:2", "trigger": {"interval_ms": 500}, "silence_s": None},
     ],
-    "sinks": {"show": True},
+    "show": True,
+    "sinks": {"pictures": {"save": ["masks"], "which": "rejects"}, "records": {"rotate_mb": 5}},
+    "triggers": {"mqtt": {"host": "broker"}},
     "http": {"host": "127.0.0.1", "port": 9000, "token_env": "LINE_TOKEN"},
     "limits": {"max_miss_rate": 0.01},
 }
@@ -61,12 +65,9 @@ def faults(folder: Path, data: Any, **options: Any) -> tuple[str, ...]:
 def test_the_whole_file(tmp_path: Path) -> None:
     line = read_line(written(tmp_path, FULL), {})
     assert (line.bundle, line.engine, line.precision, line.batch) == (Path("bottle.edgead"), "onnxruntime", "fp32", 2)
-    assert (line.engine_cache, line.output, line.sinks, line.limits) == (
-        Path("cache"),
-        Path("out"),
-        SinkSettings((), True),
-        Limits(0.01),
-    )
+    assert (line.engine_cache, line.output, line.show, line.limits) == (Path("cache"), Path("out"), True, Limits(0.01))
+    assert line.sinks == SinkSettings(RecordSettings(rotate_mb=5), PictureSettings(("masks",), "rejects"))
+    assert line.triggers.mqtt == MqttSettings("broker")
     assert line.http == HttpSettings("127.0.0.1", 9000, "LINE_TOKEN")
     top, side, third = line.cameras
     assert (top.threshold, top.budget_ms, top.buffer, top.roi) == (0.62, 100.0, "freshest", (10, 20, 400, 300))
@@ -126,7 +127,7 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
     data["cameras"][1] |= {"vid_stride": 2, "name": "top", "trigger_timeout_ms": 0}
     data["cameras"][2] |= {"trigger": {"interval_ms": "soon"}, "source": ""}
     data["cameras"].append("camera:5")
-    data["sinks"] = {"save": ["masks", "movies"]}
+    data["sinks"] = {"pictures": {"save": ["masks", "movies"]}}
     data["http"] |= {"port": 70000, "cors": True}
     data["limits"]["max_miss_rate"] = 2
     found = faults(tmp_path, data, max_fps="fast")
@@ -145,7 +146,7 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
         "cameras.2.source: wanted a source",
         "cameras.3: wanted a mapping, got 'camera:5'",
         "cameras: 2 of them have the name 'top'",
-        "sinks.save: wanted masks, overlays",
+        "sinks.pictures.save: wanted a list of masks, overlays",
         "http.port: wanted a number of at most 65535",
         "http.cors: unknown key",
         "limits.max_miss_rate: wanted a number of at most 1",
@@ -173,7 +174,10 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
         ({"cameras": [{"source": "a", "threshold": float("inf")}]}, "cameras.0.threshold: wanted a finite number"),
         ({"output": "a\0b"}, "output: wanted a path that the system can name"),
         ({"dla": 1}, "dla: is for --engine tensorrt, not for onnxruntime"),
-        ({"sinks": {"save": "masks"}, "output": None}, "sinks.save: wanted an --output folder"),
+        ({"output": None}, "sinks.pictures.save: wanted an --output folder"),
+        ({"sinks": {"pictures": {"which": "rejects"}}}, "sinks.pictures.which: chooses among pictures"),
+        ({"cameras": [{"source": "a"}]}, "triggers.mqtt: no camera has the trigger software"),
+        ({"cameras": [{"source": "a", "loop": True, "watch": True}]}, "cameras.0.loop: a watched folder has no end"),
         ({"http": {"host": "0.0.0.0"}}, "http.host: 0.0.0.0 can be reached from other machines"),
         ({"http": {"host": "::"}}, "http.host: :: can be reached from other machines"),
         ({"http": {"host": "station7"}}, "http.host: station7 can be reached from other machines"),
@@ -192,7 +196,7 @@ def test_one_fault(tmp_path: Path, changes: dict[Any, Any], start: str) -> None:
         ({"bundle": "b"}, "source: wanted either --source or --camera"),
         ({"bundle": "b", "source": "x", "max_fps": "0"}, "max_fps: wanted a number above 0"),
         ({"bundle": "b", "source": ("x", "y"), "budget_ms": "-1"}, "budget_ms: wanted a number above 0"),
-        ({"bundle": "b", "source": "x", "save": "movies"}, "save: wanted masks, overlays"),
+        ({"bundle": "b", "source": "x", "save": "movies"}, "save: wanted a list of masks, overlays"),
         ({"bundle": "b", "source": "x", "http": "here"}, "http: wanted PORT or HOST:PORT"),
         ({"bundle": "b", "source": "x", "http": "0.0.0.0:80"}, "http.host: 0.0.0.0 can be reached"),
         ({"bundle": "b", "source": "x", "http": "99999"}, "http.port: wanted a number of at most 65535"),
@@ -312,5 +316,5 @@ def test_the_example_in_the_documentation_is_a_line(tmp_path: Path) -> None:
     assert line.cameras[0].roi == (320, 0, 1600, 1080)
     shown = set(yaml.safe_load(text)) | {key for camera in yaml.safe_load(text)["cameras"] for key in camera}
     known = {*LineSettings.__dataclass_fields__, *CameraSettings.__dataclass_fields__}
-    assert known - shown == {"device", "dla"}  # which stand in comments
+    assert all(re.search(rf"# {key}:", text) for key in known - shown), known - shown
     assert "# device: 0" in text and "# dla: 0" in text

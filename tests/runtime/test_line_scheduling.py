@@ -21,7 +21,7 @@ from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
@@ -442,7 +442,7 @@ def test_a_camera_that_breaks_does_not_end_the_others(detector: Detector, clock:
 def test_a_sink_that_fails_does_not_end_a_live_line(
     detector: Detector, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     down = iter([True, True, True])
     said: list[str] = []
 
@@ -586,7 +586,7 @@ def test_whatever_fails_every_frame_leaves_one_record(
         sink = Records(before=fail)
         sink.keeps_records = keeps_records  # type: ignore[misc]
         broken.append(sink)
-    retry_s, output.RETRY_S = output.RETRY_S, 0.0
+    retry_s, sink_queue.RETRY_S = sink_queue.RETRY_S, 0.0
     original, batching._engine.infer_impl = batching._engine.infer_impl, infer  # type: ignore[method-assign]
     try:
         Line(batching, lanes, [kept, *broken], telemetry, clock_ns=clock).run(stop)
@@ -594,7 +594,7 @@ def test_whatever_fails_every_frame_leaves_one_record(
         pass
     finally:
         batching._engine.infer_impl = original  # type: ignore[method-assign]
-        output.RETRY_S = retry_s
+        sink_queue.RETRY_S = retry_s
     assert_accounted([kept, *broken], telemetry, sources)
     counts = telemetry.counters.snapshot()
     assert counts.sinks[0].lost == 0  # nobody suffers from a neighbour

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import OutputError
 from edge_ad.frame import Frame
-from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.ticket import Ticket
@@ -114,8 +114,8 @@ def test_the_account_adds_up_whatever_a_sink_does(steps: list[str], kind: type[K
             raise OutputError("disk full")
 
     sink = kind(before)
-    limits = (output.RETRY_S, output.MAX_RECORDS, output.MAX_PICTURES)
-    output.RETRY_S, output.MAX_RECORDS, output.MAX_PICTURES = 0.0, 6, 3
+    limits = (sink_queue.RETRY_S, sink_queue.MAX_RECORDS, sink_queue.MAX_PICTURES)
+    sink_queue.RETRY_S, sink_queue.MAX_RECORDS, sink_queue.MAX_PICTURES = 0.0, 6, 3
     try:
         bench, put = Bench(sink), 0
         for step in steps:
@@ -131,7 +131,7 @@ def test_the_account_adds_up_whatever_a_sink_does(steps: list[str], kind: type[K
             bench.counts()
         bench.outputs.close(0.05)
     finally:
-        output.RETRY_S, output.MAX_RECORDS, output.MAX_PICTURES = limits
+        sink_queue.RETRY_S, sink_queue.MAX_RECORDS, sink_queue.MAX_PICTURES = limits
     counts = bench.counts()
     assert (counts.taken, counts.waiting) == (put, 0)
     assert counts.delivered == len(sink.numbers)
@@ -147,21 +147,21 @@ def test_the_oldest_pictures_make_room_and_records_of_files_do_not() -> None:
         bench.put(number)
     bench.outputs.work()
     assert sink.numbers == [0, *range(13, 20)]
-    assert (bench.counts().delivered, bench.counts().dropped) == (output.MAX_PICTURES, 12)
+    assert (bench.counts().delivered, bench.counts().dropped) == (sink_queue.MAX_PICTURES, 12)
 
 
 def test_records_without_pictures_do_not_push_pictures_out() -> None:
     sink = Here()
     bench = Bench(sink)
     for number in range(100):
-        bench.put(number, picture=number < output.MAX_PICTURES)
+        bench.put(number, picture=number < sink_queue.MAX_PICTURES)
     bench.outputs.work()
     bench.outputs.work()
     assert sink.numbers == list(range(100))
 
 
 def test_a_failing_sink_of_a_live_line_is_said_once_and_gets_its_records_later(monkeypatch: Any) -> None:
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     down = True
 
     def before(_: int) -> None:
@@ -185,7 +185,7 @@ def test_a_failing_sink_of_a_live_line_is_said_once_and_gets_its_records_later(m
 
 def test_a_sink_that_fails_while_the_line_ends_is_tried_until_the_time_is_up(monkeypatch: Any) -> None:
     """One refusal at that moment is no reason to give up all that waits."""
-    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
     failing, gate = iter([True] * 5), threading.Event()
 
     def before(number: int) -> None:
@@ -204,7 +204,7 @@ def test_a_sink_that_fails_while_the_line_ends_is_tried_until_the_time_is_up(mon
 
 
 def test_a_sink_that_never_writes_does_not_hold_the_end_up(monkeypatch: Any) -> None:
-    monkeypatch.setattr(output, "RETRY_S", 0.01)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.01)
 
     def before(_: int) -> None:
         raise OutputError("no connection")
@@ -218,7 +218,7 @@ def test_a_sink_that_never_writes_does_not_hold_the_end_up(monkeypatch: Any) -> 
 
 
 def test_a_record_that_is_too_many_is_lost_and_counted(monkeypatch: Any) -> None:
-    monkeypatch.setattr(output, "MAX_RECORDS", 10)
+    monkeypatch.setattr(sink_queue, "MAX_RECORDS", 10)
     sink = HereKept()
     bench = Bench(sink)
     for number in range(25):
@@ -276,7 +276,7 @@ def assert_set(event: threading.Event) -> None:
 def test_a_source_that_can_wait_does_so_while_a_sink_is_behind() -> None:
     release, stop, gone_on = threading.Event(), threading.Event(), threading.Event()
     bench = Bench(Pictures(lambda _: assert_set(release)), forgiving=False)
-    for number in range(output.MAX_PICTURES + 1):
+    for number in range(sink_queue.MAX_PICTURES + 1):
         bench.put(number, live=False)
 
     def wait() -> None:
@@ -288,7 +288,7 @@ def test_a_source_that_can_wait_does_so_while_a_sink_is_behind() -> None:
     release.set()
     assert gone_on.wait(PATIENCE_S)
     bench.outputs.close(None)
-    assert bench.counts().delivered == output.MAX_PICTURES + 1
+    assert bench.counts().delivered == sink_queue.MAX_PICTURES + 1
 
 
 def test_events_go_to_the_sinks_that_take_them() -> None:

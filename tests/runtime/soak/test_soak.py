@@ -18,14 +18,14 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import SourceError
 from edge_ad.frame import Frame, FrameSource
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.judging import Judging
 from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs as SinkOutputs
-from edge_ad.runtime.scheduling.output import SinkQueue
 from edge_ad.runtime.scheduling.repeats import Repeats
 from edge_ad.runtime.scheduling.schedule import Schedule
+from edge_ad.runtime.scheduling.sink_queue import SinkQueue
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak import faults as faults_module
 from edge_ad.runtime.soak import shift as shift_module
@@ -59,7 +59,7 @@ def every(count: int) -> Callable[[], bool]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: Patch) -> None:
     monkeypatch.setattr(line_module, "STOP_S", 0.5)
-    monkeypatch.setattr(output, "RETRY_S", 0.05)
+    monkeypatch.setattr(sink_queue, "RETRY_S", 0.05)
 
 
 def test_two_hundred_faults_of_every_kind(caplog: pytest.LogCaptureFixture) -> None:
