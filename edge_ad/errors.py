@@ -14,7 +14,8 @@
     ├── OutputError             11   a result cannot be written
     ├── TrainingError           12   training cannot go on
     ├── GateError               13   a quantized or compared model is outside of its tolerances
-    └── DeadlineError           14   a run missed more deadlines than it may
+    ├── DeadlineError           14   a run missed more deadlines than it may
+    └── RegressionError         16   a bundle or benchmark became slower than it may
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -112,6 +113,12 @@ class DeadlineError(EdgeAdError):
     """More of a run's frames went without a verdict in time than the user allows."""
 
     exit_code = 14
+
+
+class RegressionError(EdgeAdError):
+    """A bundle or a benchmark became slower than its baseline allows."""
+
+    exit_code = 16
 
 
 def one_line(exc: BaseException) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "Judge frames of a camera, video, stream, picture or folder.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
+    "bench": "Measure how fast a bundle is here, and whether it became slower.",
     "compare": "Say how far two models agree.",
     "info": "Say what is in a bundle.",
     "doctor": "Say what this machine has and what is missing.",

@@ -1,0 +1,105 @@
+"""Whether something became slower: the statistics of the gate, for users' bundles and for our own benchmarks.
+
+Every round of a run times the subject beside a yardstick (a fixed piece of work), and gives one ratio: subject divided
+by yardstick. A machine that slows down for a while slows both down, so the ratio is steadier than either. Two runs are
+compared by the median of their ratios:
+
+* change = median of the new run's ratios / median of the old run's; 1.15 is 15 % slower.
+* Its interval is a percentile bootstrap over rounds: both runs are drawn anew `RESAMPLES` times, in circular blocks of
+  √rounds neighbours, because disturbances last longer than a round. It holds 95 % in all: where several changes are
+  looked at, each gets its part of the 5 % (Bonferroni).
+* `slower`, the alarm: the change is above the limit, and the interval is above half of the limit. Asking for the whole
+  interval above the limit would miss a slowdown of 15 % at a limit of 10 % about as often as not; the half keeps what
+  two runs of the same thing differ by, beyond what their rounds show, from raising an alarm.
+* `unclear`: the change is above the limit and the interval is not above half of it; or the interval reaches beyond
+  twice the limit, so that a slowdown could hide; or a run has fewer than `MIN_ROUNDS` rounds. No alarm, and no
+  all-clear either.
+* `faster`: the interval is below no change, and the change is as large as the limit. `same`: everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Finding = Literal["slower", "unclear", "same", "faster"]
+
+CONFIDENCE = 0.95
+RESAMPLES = 4000
+MIN_ROUNDS = 20
+MARGIN = 0.5
+"""Part of the limit that the interval has to be above."""
+HIDDEN = 2.0
+"""Times the limit that the interval has to be below, for an all-clear."""
+RULE = (
+    f"alarm where the median ratio to the yardstick grew by more than the limit and its {CONFIDENCE:.0%} interval"
+    f" (block bootstrap over rounds, {RESAMPLES} resamples, shared by all stages) lies above half of the limit"
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a subject differs between two runs.
+
+    Attributes:
+        ratio: median of the new ratios divided by that of the old ones.
+        low, high: its interval.
+        finding: see the module.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    finding: Finding
+
+
+def compare(old: Sequence[float], new: Sequence[float], *, limit: float, comparisons: int = 1, seed: int = 0) -> Change:
+    """Compare two runs of the same subject.
+
+    Args:
+        old, new: ratio of subject to yardstick, one for each round; above 0.
+        limit: share by which it may become slower; 0.1 is 10 %.
+        comparisons: how many changes share the confidence.
+        seed: of the resampling; the same input gives the same interval.
+
+    Raises: ValueError for ratios that are none, or none at all.
+    """
+    before, after = _checked(old), _checked(new)
+    rng = np.random.default_rng(seed)
+    drawn = _medians(after, rng) / _medians(before, rng)
+    tail = (1 - CONFIDENCE) / comparisons / 2
+    low, high = (float(value) for value in np.quantile(drawn, (tail, 1 - tail)))
+    ratio = float(np.median(after) / np.median(before))
+    return Change(ratio, low, high, _finding(ratio, low, high, min(len(before), len(after)), limit))
+
+
+def _finding(ratio: float, low: float, high: float, rounds: int, limit: float) -> Finding:
+    if rounds < MIN_ROUNDS:
+        return "unclear"
+    if ratio > 1 + limit:
+        return "slower" if low > 1 + MARGIN * limit else "unclear"
+    if high > 1 + HIDDEN * limit:
+        return "unclear"
+    return "faster" if high < 1 and ratio < 1 / (1 + limit) else "same"
+
+
+def _checked(ratios: Sequence[float]) -> FloatArray:
+    values = np.asarray(ratios, np.float64)
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError("wanted one positive, finite ratio for each round")
+    return values
+
+
+def _medians(ratios: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """(RESAMPLES,) medians of the ratios, drawn anew in blocks of neighbours, around the end to the beginning."""
+    count = len(ratios)
+    block = max(1, math.isqrt(count))
+    starts = rng.integers(0, count, (RESAMPLES, -(-count // block)))
+    indices = (starts[:, :, None] + np.arange(block)) % count
+    return np.asarray(np.median(ratios[indices.reshape(RESAMPLES, -1)[:, :count]], axis=1), np.float64)
