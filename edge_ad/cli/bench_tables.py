@@ -68,7 +68,7 @@ def _throughput(result: BenchResult) -> list[str]:
     cached = "from the cache" if result.from_cache else "not from the cache"
     return [
         f"throughput: {found.frames_per_s:.1f} frames/s, one stage after the other ({len(found.frames_ms)} calls in"
-        f" {found.rounds} rounds, {found.elapsed_s:.1f} s; verdict: {verdict}, {len(found.verdict.regions)} regions)",
+        f" {found.rounds} rounds, {found.elapsed_s:.1f} s; verdict: {verdict}, regions: {len(found.verdict.regions)})",
         f"ready: {result.ready_s:.2f} s after the bundle was read, compiled model {cached}",
     ]
 
@@ -80,18 +80,16 @@ def _roofline(result: BenchResult) -> list[str]:
         line = f"roofline: {roof.macs.count / 1e9:.3f} GMAC per call, {roof.reached:.1f} GMAC/s"
         if roof.share is not None:
             line += f" = {roof.share:.0%} of this machine's peak in {result.subject.computed_in}"
-            line += f" ({roof.best_share:.0%} by the fastest calls)"
+            line += f" ({roof.best_share:.0%} by the fastest calls), by {roof.clock} time"
         lines.append(line)
     if roof.reason is not None:
         lines.append(f"roofline: {roof.reason}")
     for peak in result.measurement.peaks:
-        if peak.gmacs_per_s is None:
-            lines.append(f"  peak {peak.arithmetic}: {peak.reason}")
-        else:
-            lines.append(
-                f"  peak {peak.arithmetic}: {peak.gmacs_per_s:.1f} GMAC/s (best {peak.best_gmacs_per_s:.1f}),"
-                f" GEMM 2048, {peak.kernel}"
-            )
+        typical, best = peak.gmacs_per_s(), peak.gmacs_per_s(best=True)
+        found = peak.reason
+        if typical is not None and best is not None:
+            found = f"{typical:.1f} GMAC/s (best {best:.1f}), GEMM 2048, {peak.kernel}"
+        lines.append(f"  peak {peak.arithmetic}: {found}")
     return lines
 
 

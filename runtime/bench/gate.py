@@ -9,7 +9,7 @@ from edge_ad.errors import RegressionError
 from edge_ad.runtime.bench.busy import CALM
 from edge_ad.runtime.bench.clock import Clock
 from edge_ad.runtime.bench.measure import STAGES
-from edge_ad.runtime.bench.statistics import Change, compare
+from edge_ad.runtime.bench.statistics import BUSY_MARGIN, MARGIN, Change, compare
 
 SMALL = 0.05
 """Share of a frame below which a stage is too small to be looked at on its own; the total has it in it."""
@@ -65,7 +65,7 @@ class GateReport:
 
 
 def percent(change: Change) -> str:
-    """Such as `+14.8 % (95 % interval +12.1 to +16.0 %)`."""
+    """Such as `+14.8 % (interval +12.1 to +16.0 %)`."""
     shown = [f"{(value - 1) * 100:+.1f}" for value in (change.ratio, change.low, change.high)]
     return f"{shown[0]} % (interval {shown[1]} to {shown[2]} %)"
 
@@ -78,27 +78,24 @@ def judge(old: Side, new: Side, limit: float) -> GateReport:
     """
     notes = []
     clock: Clock = "elapsed"
-    trusted = old.is_calm and new.is_calm
     before, after = old.elapsed, new.elapsed
-    if not trusted:
-        busy = " and ".join(
-            f"{(side.others or 0):.0%} of the processors in {name}"
-            for side, name in ((old, "the baseline's run"), (new, "this run"))
-            if not side.is_calm
-        )
-        told = f"other programs had {busy}"
+    is_calm = old.is_calm and new.is_calm
+    if not is_calm:
         if old.processor is not None and new.processor is not None:
-            clock, before, after, trusted = "processor", old.processor, new.processor, True
-            notes.append(f"{told}, so processor times are compared; a bundle that waits longer would not show")
+            clock, before, after = "processor", old.processor, new.processor
+            rest = "so processor times are compared; a bundle that waits longer would not show"
         else:
-            notes.append(f"{told}, so elapsed times say little and no alarm is raised; repeat it on a quiet machine")
+            rest = "so elapsed times say little and no alarm is raised; repeat it on a quiet machine"
+        notes.append(f"other programs had {_busy(old, new)}, {rest}")
     looked_at = [
         stage for stage in STAGES if stage == "total" or max(_share(before, stage), _share(after, stage)) >= SMALL
     ]
+    margin = MARGIN if is_calm else BUSY_MARGIN
     changes = {
-        stage: compare(before[stage], after[stage], limit=limit, comparisons=len(looked_at)) for stage in looked_at
+        stage: compare(before[stage], after[stage], limit=limit, comparisons=len(looked_at), margin=margin)
+        for stage in looked_at
     }
-    if not trusted:
+    if clock == "elapsed" and not is_calm:
         changes = {
             stage: replace(change, finding="unclear") if change.finding == "slower" else change
             for stage, change in changes.items()
@@ -109,6 +106,15 @@ def judge(old: Side, new: Side, limit: float) -> GateReport:
     if any(change.finding == "unclear" for change in changes.values()):
         notes.append("unclear is neither an alarm nor an all-clear: give a longer --duration, or a quieter machine")
     return GateReport(limit, clock, changes, tuple(notes))
+
+
+def _busy(old: Side, new: Side) -> str:
+    sides = ((old, "the baseline's run"), (new, "this run"))
+    return " and ".join(
+        f"{side.others:.0%} of the processors in {name}"
+        for side, name in sides
+        if side.others is not None and not side.is_calm
+    )
 
 
 def _share(ratios: Ratios, stage: str) -> float:

@@ -16,6 +16,7 @@ from edge_ad.validation import build, strict
 
 MAX_SIDE = 16384
 FAIL_ABOVE = 0.10
+MAX_SHARE = 10.0
 FILES = ("export_times", "export_json", "html", "save_baseline")
 
 
@@ -46,18 +47,25 @@ def _percentiles(value: object) -> object:
     return tuple(wanted)
 
 
-def _share(value: object) -> object:
-    """`10%` or `0.1`; a plain 10 could mean either, so it is refused."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
+def share_of(text: str) -> float:
+    """`10%` or `0.1`; a plain 10 could mean either, so it is refused. Raises: ConfigError."""
+    is_percent = text.strip().endswith("%")
     try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        share = float(text.strip().removesuffix("%")) / (100 if is_percent else 1)
     except ValueError:
         share = -1.0
-    if not (0 < share < 1 or (text.endswith("%") and 1 <= share <= 10)):
-        raise ValueError("wanted a share such as 10% or 0.1")
+    if not (0 < share < 1 or (is_percent and 1 <= share <= MAX_SHARE)):
+        raise ConfigError("fail-above", [f"wanted a share such as 10% or 0.1, got {text[:20]!r}"])
     return share
+
+
+def _share(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return share_of(value)
+    except ConfigError:
+        raise ValueError("wanted a share such as 10% or 0.1") from None
 
 
 @strict

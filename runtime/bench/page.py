@@ -140,7 +140,8 @@ def _roofline(roof: dict[str, Any]) -> str:
     words += [] if roof["gmac_per_s"] is None else [f"the engine does {roof['gmac_per_s']:.1f} GMAC/s"]
     if roof["share"] is not None:
         words.append(
-            f"{roof['share']:.0%} of the peak in its own arithmetic ({roof['best_share']:.0%} by the fastest calls)"
+            f"{roof['share']:.0%} of the peak in its own arithmetic ({roof['best_share']:.0%} by the fastest calls),"
+            f" by {roof['clock']} time"
         )
     words += [] if roof["reason"] is None else [_text(roof["reason"])]
     return f"<p>{'; '.join(words)}</p>" + _table(["peak (GEMM 2048)", "GMAC/s", "best", "kernel"], rows)

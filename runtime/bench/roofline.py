@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_ad.runtime.bench.busy import CALM
+from edge_ad.runtime.bench.clock import Clock, processor_clock_is_fine
 from edge_ad.runtime.bench.gemm import HINTS
 from edge_ad.runtime.bench.macs import Macs
-from edge_ad.runtime.bench.yardstick import Peak
+from edge_ad.runtime.bench.measure import Measurement
 
 ALWAYS = ("fp32", "int8")
 ON_THE_PROCESSOR = frozenset({"openvino", "onnxruntime"})
@@ -25,6 +25,8 @@ class Roofline:
     share: of the peak in the engine's own arithmetic, by medians; above 1 where the graph's layers suit the machine
         better than a large product does.
     best_share: the same by the fastest call of each, which other programs disturb least.
+    clock: that the shares are taken by: processor time where other programs were busy, for they take elapsed time
+        from large products and small layers unequally.
     reason: why something is None.
     """
 
@@ -32,6 +34,7 @@ class Roofline:
     reached: float | None
     share: float | None
     best_share: float | None
+    clock: Clock
     reason: str | None
 
 
@@ -41,26 +44,25 @@ def arithmetics(engine: str, computed_in: str) -> tuple[str, ...]:
     return (*ALWAYS, *own)
 
 
-def roofline(
-    engine: str, computed_in: str, macs: Macs | None, infer_ms: NDArray[np.float64], peaks: Sequence[Peak]
-) -> Roofline:
+def roofline(engine: str, computed_in: str, macs: Macs | None, measurement: Measurement) -> Roofline:
     """Put an engine under its roof.
 
     Args:
+        computed_in: arithmetic of the engine.
         macs: of one call; None where the engine computes no graph.
-        infer_ms: time of each call.
-        peaks: as measured in the same run.
     """
+    clock: Clock = "processor" if (measurement.others or 0) > CALM and processor_clock_is_fine() else "elapsed"
     if macs is None:
-        return Roofline(None, None, None, None, f"the engine {engine!r} computes no graph")
-    reached = macs.count / 1e6 / float(np.median(infer_ms))
+        return Roofline(None, None, None, None, clock, f"the engine {engine!r} computes no graph")
+    reached = macs.count / 1e6 / float(np.median(measurement.stage_ms("infer")))
     if engine not in ON_THE_PROCESSOR:
-        return Roofline(
-            macs, reached, None, None, f"the peak is the processor's, and {engine!r} does not compute on it"
-        )
-    peak = next((each for each in peaks if each.arithmetic == computed_in), None)
-    if peak is None or peak.gmacs_per_s is None or peak.best_gmacs_per_s is None:
-        why = peak.reason if peak is not None else f"no peak is measured in {computed_in}"
-        return Roofline(macs, reached, None, None, why)
-    best = macs.count / 1e6 / float(infer_ms.min())
-    return Roofline(macs, reached, reached / peak.gmacs_per_s, best / peak.best_gmacs_per_s, None)
+        why = f"the peak is the processor's, and {engine!r} does not compute on it"
+        return Roofline(macs, reached, None, None, clock, why)
+    peak = next((each for each in measurement.peaks if each.arithmetic == computed_in), None)
+    typical, best = (peak.gmacs_per_s(clock, best=is_best) if peak is not None else None for is_best in (False, True))
+    if typical is None or best is None:
+        why = f"no peak is measured in {computed_in}" if peak is None or peak.reason is None else peak.reason
+        return Roofline(macs, reached, None, None, clock, why)
+    times_ms = measurement.stage_ms("infer", clock)
+    share, best_share = (macs.count / 1e6 / float(of(times_ms)) for of in (np.median, np.min))
+    return Roofline(macs, reached, share / typical, best_share / best, clock, None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+
+import numpy as np
 
 from edge_ad.bundle import Bundle
 from edge_ad.engine import EngineSpec
@@ -131,7 +133,7 @@ def bench(options: BenchOptions, watch: Callable[[float], None] = lambda _: None
         ready_s,
         detector.from_cache,
         measurement,
-        roofline(options.engine, subject.computed_in, macs, measurement.stage_ms("infer"), measurement.peaks),
+        roofline(options.engine, subject.computed_in, macs, measurement),
         tuple(reading for reading in readings if reading is not None),
         (*silent, *(f"{p.source}: stopped answering" for p, r in zip(probes, readings, strict=True) if r is None)),
         layers,
@@ -162,8 +164,6 @@ def baseline_of(result: BenchResult) -> Baseline:
 
 
 def _gated(result: BenchResult, baseline: Baseline, limit: float) -> BenchResult:
-    from dataclasses import replace
-
     old = Side(baseline.elapsed, baseline.processor, baseline.others)
     gate = judge(old, result.side, limit)
     notes = (*result.notes, *machine_notes(baseline, result.machine))
@@ -171,8 +171,6 @@ def _gated(result: BenchResult, baseline: Baseline, limit: float) -> BenchResult
 
 
 def _median(result: BenchResult, stage: str) -> float:
-    import numpy as np
-
     return float(np.median(result.measurement.stage_ms(stage)))
 
 
@@ -193,8 +191,6 @@ def _subject(detector: Detector, options: BenchOptions, frame_hw: tuple[int, int
 
 def _inside(detector: Detector, options: BenchOptions) -> tuple[Macs | None, LayerTimes]:
     """What the graph computes and where its time goes; a graph that cannot be looked into does not end the run."""
-    import numpy as np
-
     manifest = detector.bundle.manifest
     if options.engine == "fake":
         return None, LayerTimes((), "the engine 'fake' computes no graph")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.runtime.bench.clock import Read, read_clocks
+from edge_ad.runtime.bench.clock import CLOCKS, Clock, Read, read_clocks
 from edge_ad.runtime.bench.gemm import Gemm
 
 GEMM_SIDE = 512
@@ -57,24 +57,19 @@ class Peak:
         kernel: that computed it; None where there is none in this arithmetic.
         reason: why there is none.
         macs: of one call.
-        times_ms: elapsed time of each call.
+        times_ms: each call by both clocks, in the order of `CLOCKS`.
     """
 
     arithmetic: str
     kernel: str | None
     reason: str | None
     macs: int
-    times_ms: list[float] = field(default_factory=list)
+    times_ms: list[tuple[float, float]] = field(default_factory=list)
 
-    @property
-    def gmacs_per_s(self) -> float | None:
-        """1e9 multiply-accumulates per second, by the median call."""
-        return self.macs / 1e6 / float(np.median(self.times_ms)) if self.times_ms else None
-
-    @property
-    def best_gmacs_per_s(self) -> float | None:
-        """The same by the fastest call."""
-        return self.macs / 1e6 / min(self.times_ms) if self.times_ms else None
+    def gmacs_per_s(self, clock: Clock = "elapsed", *, best: bool = False) -> float | None:
+        """1e9 multiply-accumulates per second by the median call, or the fastest; None where there was no call."""
+        times = [each[CLOCKS.index(clock)] for each in self.times_ms]
+        return self.macs / 1e6 / (min(times) if best else float(np.median(times))) if times else None
 
 
 class PeakGemm:
@@ -95,9 +90,9 @@ class PeakGemm:
         self._gemm.run()
 
     def run(self) -> float:
-        """Compute once. Returns: milliseconds, which are noted too."""
-        began_ms, _ = self._read()
+        """Compute once. Returns: elapsed milliseconds, which are noted too."""
+        began = self._read()
         self._gemm.run()
-        took_ms = self._read()[0] - began_ms
-        self.peak.times_ms.append(took_ms)
-        return took_ms
+        ended = self._read()
+        self.peak.times_ms.append((ended[0] - began[0], ended[1] - began[1]))
+        return ended[0] - began[0]
