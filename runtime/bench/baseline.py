@@ -90,6 +90,8 @@ def baseline_bytes(baseline: Baseline) -> bytes:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises: ConfigError when it is missing, no baseline, damaged or of a newer edge-ad."""
     where = f"baseline {path}"
+    if path.exists() and not path.is_file():
+        raise ConfigError(where, ["is no file; --save-baseline writes one"])
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(where, [f"larger than {MAX_BYTES} bytes, which no baseline is"])
@@ -116,7 +118,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def check_same_subject(baseline: Baseline, subject: Subject, where: str) -> None:
     """Raises: ConfigError with one fault for everything that is not as in the baseline."""
-    old, new = asdict(baseline.subject), asdict(subject)
+    old, new = _told(baseline.subject), _told(subject)
     faults = [
         f"{name}: the baseline has {_short(old[name])}, this run {_short(new[name])}"
         for name in old
@@ -135,6 +137,13 @@ def machine_notes(baseline: Baseline, machine: dict[str, str]) -> list[str]:
         for name in names
         if baseline.machine.get(name) != machine.get(name)
     ]
+
+
+def _told(subject: Subject) -> dict[str, Any]:
+    """Its fields as a user names them."""
+    fields = asdict(subject)
+    height, width = fields.pop("frame_hw")
+    return {**fields, "frame": f"{width}x{height}"}
 
 
 def _short(value: object) -> str:

@@ -124,7 +124,7 @@ def bench(options: BenchOptions, watch: Callable[[float], None] = lambda _: None
         macs, layers = _inside(detector, options)
     readings = [meter.reading() for meter in meters]
     machine = describe_machine()
-    notes = _notes(measurement, macs)
+    notes = _notes(options.engine, measurement, macs)
     result = BenchResult(
         opened.path.resolve().name,
         subject,
@@ -195,8 +195,9 @@ def _inside(detector: Detector, options: BenchOptions) -> tuple[Macs | None, Lay
     if options.engine == "fake":
         return None, LayerTimes((), "the engine 'fake' computes no graph")
     graph = detector.bundle.read_file(detector.bundle.model_file(detector.precision))
-    shape = (options.batch, *(int(size or 1) for size in manifest.input.shape[1:]))
-    spec = EngineSpec(manifest.input, manifest.outputs, detector.precision, options.batch, "")
+    fixed, *sizes = manifest.input.shape
+    shape = (fixed or options.batch, *(int(size or 1) for size in sizes))
+    spec = EngineSpec(manifest.input, manifest.outputs, detector.precision, shape[0], "")
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     try:
         layers = layer_times(options.engine, graph, spec, images)
@@ -205,7 +206,7 @@ def _inside(detector: Detector, options: BenchOptions) -> tuple[Macs | None, Lay
     return graph_macs(graph, shape), layers
 
 
-def _notes(measurement: Measurement, macs: Macs | None) -> tuple[str, ...]:
+def _notes(engine: str, measurement: Measurement, macs: Macs | None) -> tuple[str, ...]:
     calls, others = len(measurement.frames_ms), measurement.others
     notes = []
     if calls < FEW_CALLS:
@@ -216,6 +217,8 @@ def _notes(measurement: Measurement, macs: Macs | None) -> tuple[str, ...]:
         notes.append(
             f"other programs had {others:.0%} of the processors meanwhile, so times are longer than they need be"
         )
+    if engine == "tensorrt":
+        notes.append("the yardstick is computed by the processor and does not follow the GPU's clock: hold that fixed")
     if macs is not None and macs.not_counted:
         notes.append(f"not in the GMAC: {', '.join(macs.not_counted)}")
     return tuple(notes)
