@@ -9,7 +9,7 @@ from edge_ad.errors import RegressionError
 from edge_ad.runtime.bench.busy import CALM
 from edge_ad.runtime.bench.clock import Clock
 from edge_ad.runtime.bench.measure import STAGES
-from edge_ad.runtime.bench.statistics import Change, compare
+from edge_ad.runtime.bench.statistics import BUSY_MARGIN, MARGIN, Change, compare
 
 SMALL = 0.1
 """Share of a frame below which a stage is too small to be looked at on its own; the total has it in it."""
@@ -93,8 +93,10 @@ def judge(old: Side, new: Side, limit: float) -> GateReport:
     looked_at = [
         stage for stage in STAGES if stage == "total" or max(_share(before, stage), _share(after, stage)) >= SMALL
     ]
+    margin = MARGIN if is_calm else BUSY_MARGIN
     changes = {
-        stage: compare(before[stage], after[stage], limit=limit, comparisons=len(looked_at)) for stage in looked_at
+        stage: compare(before[stage], after[stage], limit=limit, comparisons=len(looked_at), margin=margin)
+        for stage in looked_at
     }
     if not is_calm:
         trusted = ("total",) if clock == "processor" else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_ad.runtime.bench.statistics import MIN_ROUNDS, FloatArray, compare
+from edge_ad.runtime.bench.statistics import BUSY_MARGIN, MIN_ROUNDS, FloatArray, compare
 
 LIMIT = 0.10
 STAGES = 3  # that share the confidence
@@ -98,6 +98,13 @@ def test_neighbouring_rounds_that_go_together_widen_the_interval() -> None:
 def test_more_comparisons_widen_the_interval() -> None:
     one, many = (compare(run(1), run(2), limit=LIMIT, comparisons=count) for count in (1, 50))
     assert many.low < one.low < one.ratio < one.high < many.high
+
+
+def test_a_busy_machine_needs_the_whole_interval_above_the_limit() -> None:
+    old, new = run(11), run(12, slower=0.15)
+    change = compare(old, new, limit=LIMIT)
+    assert 1 + LIMIT / 2 < change.low < 1 + LIMIT < change.ratio and change.finding == "slower"
+    assert compare(old, new, limit=LIMIT, margin=BUSY_MARGIN).finding == "unclear"
 
 
 def test_too_few_rounds_are_never_conclusive() -> None:
