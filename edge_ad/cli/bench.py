@@ -98,6 +98,8 @@ def _write(result: BenchResult, options: BenchOptions) -> list[Path]:
         except OSError as exc:
             raise OutputError(f"{path}: cannot be written: {os_reason(exc)}") from exc
         written.append(path)
+        if name == "save_baseline" and not result.side.is_calm:
+            click.echo(f"{path}: the machine was busy, so it is a poor baseline; save one on a quiet machine", err=True)
     return written
 
 

@@ -148,6 +148,19 @@ def test_a_slower_engine_fails_and_the_same_again_passes(
     assert strict(kept.read_text())["median_ms"]["infer"] < strict(told.read_text())["latency_ms"]["infer"]["p50"]
 
 
+def test_a_baseline_of_a_busy_machine_is_saved_with_a_warning(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base.json"
+    for share, warned in ((0.5, True), (0.05, False)):
+        monkeypatch.setattr("edge_ad.runtime.bench.busy.OtherPrograms.share", lambda _, share=share: share)
+        assert main([*FAKE, "--save-baseline", str(base), "--force"]) == 0
+        printed = capsys.readouterr()
+        assert ("poor baseline" in printed.err) is warned
+        assert ("other programs had 50% of the processors" in printed.out) is warned
+        assert strict(base.read_text())["others"] == share
+
+
 def test_json_goes_to_standard_output_alone(capsys: Capture) -> None:
     assert main([*FAKE, "--json"]) == 0
     told = strict(capsys.readouterr().out)
