@@ -28,6 +28,7 @@ class Gemm:
     Args:
         side: rows and columns.
         arithmetic: a key of `HINTS`.
+        depth: products one after the other, each of the last one's result; more than one in fp32 only.
 
     Attributes:
         macs: multiply-accumulates of one call.
@@ -38,12 +39,12 @@ class Gemm:
     Raises: EngineError when OpenVINO cannot compile it.
     """
 
-    def __init__(self, side: int, arithmetic: str) -> None:
+    def __init__(self, side: int, arithmetic: str, *, depth: int = 1) -> None:
         try:
             import openvino
         except ModuleNotFoundError as exc:
             raise EngineError("the yardstick needs the package 'openvino': pip install openvino") from exc
-        self.macs = side**3
+        self.macs = depth * side**3
         rng = np.random.default_rng(0)
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -51,7 +52,8 @@ class Gemm:
             "INFERENCE_PRECISION_HINT": HINTS[arithmetic],
         }
         try:
-            model = _int8_product(openvino, side, rng) if arithmetic == "int8" else _product(openvino, side, rng)
+            is_int8 = arithmetic == "int8"
+            model = _int8_product(openvino, side, rng) if is_int8 else _products(openvino, side, depth, rng)
             compiled = openvino.Core().compile_model(model, "CPU", config)
             self.threads = int(compiled.get_property(THREADS))
             self.kernel, self.effective = _what_runs(compiled)
@@ -74,11 +76,13 @@ def _opset() -> Any:
         return import_module("openvino.runtime.opset8")
 
 
-def _product(openvino: Any, side: int, rng: np.random.Generator) -> Any:
+def _products(openvino: Any, side: int, depth: int, rng: np.random.Generator) -> Any:
     opset = _opset()
-    left = opset.parameter([side, side], np.float32)
-    right = opset.constant(rng.standard_normal((side, side)).astype(np.float32))
-    return openvino.Model([opset.matmul(left, right, False, False)], [left], "gemm")
+    first = last = opset.parameter([side, side], np.float32)
+    for _ in range(depth):
+        weights = rng.standard_normal((side, side)).astype(np.float32) / np.float32(side**0.5)
+        last = opset.relu(opset.matmul(last, opset.constant(weights), False, False))
+    return openvino.Model([last], [first], "gemm")
 
 
 def _int8_product(openvino: Any, side: int, rng: np.random.Generator) -> Any:

@@ -91,9 +91,14 @@ def test_the_machine_computes_its_peaks_in_turns_with_the_frames(measured: Measu
         assert peak.macs == 64**3
 
 
-def test_the_yardstick_is_the_geometric_mean_of_medians() -> None:
-    times = np.array([[[1.0, 2.0], [9.0, 18.0]], [[1.0, 2.0], [9.0, 18.0]], [[50.0, 2.0], [9.0, 900.0]]])
-    assert yard_ms(times).tolist() == [3.0, 6.0]
+def test_the_yardstick_is_the_weighted_geometric_mean_of_medians() -> None:
+    call = [[16.0, 81.0], [1.0, 1.0]]  # 16 ** 0.75 is 8
+    disturbed = [[50.0, 81.0], [1.0, 900.0]]
+    assert yard_ms(np.array([call, call, disturbed])).tolist() == pytest.approx([8, 27])
+
+
+def test_a_chain_of_products_computes_each_of_them() -> None:
+    assert Gemm(32, "fp32", depth=5).macs == 5 * 32**3
 
 
 def test_the_real_yardstick_takes_time_by_both_clocks() -> None:
