@@ -123,26 +123,26 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path, e
 def test_a_slower_engine_fails_and_the_same_again_passes(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For real, so the slowdown is large: the engine computes everything thirteen times."""
+    """For real, on a machine that may be busy, so the slowdown is huge: every batch is computed 60 times."""
     base, kept = tmp_path / "base.json", tmp_path / "kept.json"
     assert main([*FAKE, "--save-baseline", str(base)]) == 0
-    again = main([*FAKE, "--baseline", str(base), "--fail-above", "90%", "--save-baseline", str(kept)])
+    again = main([*FAKE, "--baseline", str(base), "--fail-above", "300%", "--save-baseline", str(kept)])
     assert again == 0 and kept.exists()
     capsys.readouterr()
     once = FakeEngine.infer_impl
 
     def slowly(self: FakeEngine, batch_nhwc: BatchArray) -> Outputs:
-        for _ in range(12):
+        for _ in range(59):
             once(self, batch_nhwc)
         return once(self, batch_nhwc)
 
     monkeypatch.setattr(FakeEngine, "infer_impl", slowly)
     told = tmp_path / "slow.json"
-    slow = ("--baseline", str(base), "--fail-above", "90%", "--export-json", str(told))
+    slow = ("--baseline", str(base), "--fail-above", "300%", "--export-json", str(told))
     assert main([*FAKE, *slow, "--save-baseline", str(kept), "--force"]) == REGRESSION
     printed = capsys.readouterr()
     gate = strict(told.read_text())["gate"]
-    assert "total" in gate["slower"] and gate["changes"]["total"]["low"] > 1.45
+    assert "total" in gate["slower"] and gate["changes"]["total"]["low"] > 2.5
     assert "slower than the baseline" in printed.err.splitlines()[-1] and "against the baseline" in printed.out
     assert "no baseline is saved" in printed.err
     assert strict(kept.read_text())["median_ms"]["infer"] < strict(told.read_text())["latency_ms"]["infer"]["p50"]
