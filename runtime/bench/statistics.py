@@ -16,7 +16,7 @@ compared by the median of their ratios:
 * `unclear`: the change is above the limit and the interval is not high enough for an alarm; or the interval reaches
   beyond twice the limit, so that a slowdown could hide; or a run has fewer than `MIN_ROUNDS` rounds. No alarm, and no
   all-clear either.
-* `faster`: the interval is below no change, and the change is as large as the limit. `same`: everything else.
+* `faster`: what would be `slower` if old and new changed places. `same`: everything else.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _finding(ratio: float, interval: tuple[float, float], limit: float, margin: 
         return "slower" if low > 1 + margin * limit else "unclear"
     if high > 1 + HIDDEN * limit:
         return "unclear"
-    return "faster" if high < 1 and ratio < 1 / (1 + limit) else "same"
+    return "faster" if ratio < 1 / (1 + limit) and high < 1 / (1 + margin * limit) else "same"
 
 
 def _block(rounds: int) -> int:
