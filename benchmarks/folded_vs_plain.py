@@ -59,9 +59,11 @@ def giga_macs(graph: bytes) -> float:
     total = 0
     for node in model.graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul") and node.output[0] in shapes:
-            weight = weights.get(node.input[1]) or weights.get(node.input[0]) or shapes[node.input[1]]
-            output = int(np.prod(shapes[node.output[0]]))
-            total += output * int(np.prod(weight[1:] if node.op_type == "Conv" else weight[-2:-1]))
+            left, right = (weights.get(name) or shapes.get(name) for name in node.input[:2])
+            summed = left[-1] if left else right[-2]  # one of the two is a constant or has a known shape
+            total += int(np.prod(shapes[node.output[0]])) * (
+                int(np.prod(right[1:])) if node.op_type == "Conv" else summed
+            )
     return total / 1e9
 
 

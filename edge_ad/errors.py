@@ -15,7 +15,8 @@
     ├── TrainingError           12   training cannot go on
     ├── GateError               13   a quantized, compared or self-tested model is outside of its tolerances
     ├── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
-    └── InvariantError          15   a soak found the line to lose, double or mix up what it should not
+    ├── InvariantError          15   a soak found the line to lose, double or mix up what it should not
+    └── RegressionError         16   a bundle or benchmark became slower than it may
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
@@ -119,6 +120,12 @@ class InvariantError(EdgeAdError):
     """A line under injected faults broke one of the promises that hold under all circumstances."""
 
     exit_code = 15
+
+
+class RegressionError(EdgeAdError):
+    """A bundle or a benchmark became slower than its baseline allows."""
+
+    exit_code = 16
 
 
 def one_line(exc: BaseException) -> str:

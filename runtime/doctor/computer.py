@@ -68,13 +68,16 @@ def _processor(machine: Machine) -> Check:
     flags = set(listed[1].split()) if listed else set()
     count = len(re.findall(r"^processor\s*:", text, re.MULTILINE))
     vectors = [title for flag, title in VECTORS.items() if flag in flags]
-    found = ", ".join([_model(text) or machine.processor, f"{count} thread{'' if count == 1 else 's'}", *vectors])
+    found = ", ".join(
+        [processor_model(text) or machine.processor, f"{count} thread{'' if count == 1 else 's'}", *vectors]
+    )
     if not flags & set(INT8_DOT_PRODUCTS):
         return Check("processor", "note", f"{found}; no int8 dot products: int8 gains little here")
     return Check("processor", "ok", found)
 
 
-def _model(cpuinfo: str) -> str | None:
+def processor_model(cpuinfo: str) -> str | None:
+    """Name of the processor in the text of /proc/cpuinfo, or None."""
     named = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     if named:
         return named[1].strip()

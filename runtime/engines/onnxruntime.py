@@ -21,14 +21,9 @@ class OnnxRuntimeEngine(Engine):
             import onnxruntime
         except ModuleNotFoundError as exc:
             raise MissingExtraError("engine 'onnxruntime'", "onnxruntime", "onnxruntime") from exc
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-        # Threads that spin between frames would take the processor from capture and preprocessing.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                self._read_model(), options, providers=["CPUExecutionProvider"]
+                self._read_model(), session_options(onnxruntime), providers=["CPUExecutionProvider"]
             )
         except Exception as exc:
             raise EngineError(f"ONNX Runtime cannot load the bundle's graph: {one_line(exc)}") from exc
@@ -43,3 +38,13 @@ class OnnxRuntimeEngine(Engine):
 
     def close_impl(self) -> None:
         del self._session
+
+
+def session_options(onnxruntime: Any) -> Any:
+    """How sessions of this engine are set up."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    # Threads that spin between frames would take the processor from capture and preprocessing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

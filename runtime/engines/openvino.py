@@ -37,11 +37,7 @@ class OpenVinoEngine(Engine):
             raise EngineError("engine 'openvino' needs the package 'openvino': pip install openvino") from exc
         core = openvino.Core()
         capabilities = sorted(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
-        config = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_PRECISION_HINT": _hint(self.spec.precision, capabilities),
-        }
+        config = compile_config(self.spec.precision, capabilities)
         fingerprint = {
             "engine": self.name,
             "version": openvino.get_version(),
@@ -99,6 +95,19 @@ class OpenVinoEngine(Engine):
 
     def close_impl(self) -> None:
         del self._request, self._compiled
+
+
+def compile_config(precision: Precision, capabilities: Sequence[str]) -> dict[str, str]:
+    """What OpenVINO is told to compile a graph of that precision.
+
+    Args:
+        capabilities: of the CPU, its OPTIMIZATION_CAPABILITIES.
+    """
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": _hint(precision, capabilities),
+    }
 
 
 def _hint(precision: Precision, capabilities: Sequence[str]) -> str:
