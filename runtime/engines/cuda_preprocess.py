@@ -22,8 +22,8 @@ from edge_ad.specs import PreprocessSpec
 
 log = logging.getLogger(__name__)
 
-# Of frames, the ones used last: a line has some cameras, each with a part of the picture of its own. Each size holds its
-# tables, which are small; the memory for the frame itself is one for all.
+# Of frames, the ones used last: a line has some cameras, each with a part of the picture of its own. Each size holds
+# its tables, which are small; the memory for the frame itself is one for all.
 KEPT_SIZES = 32
 
 
