@@ -23,6 +23,7 @@ def edge_ad(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
 
 
+@pytest.mark.rung(3)
 def test_an_int8_bundle_becomes_an_int8_engine(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "86", "--precision", "int8", "--engine-cache", tmp_path]
     done = edge_ad("build", three_precisions, *chosen)
@@ -40,6 +41,7 @@ def test_an_int8_bundle_becomes_an_int8_engine(tensorrt_rtx: None, three_precisi
     assert again.stdout == done.stdout and again.stderr.startswith("found ")
 
 
+@pytest.mark.rung(3)
 def test_a_dry_run_writes_nothing(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "86,89", "--precision", "fp16", "--batch", "4", "--optimum", "2"]
     done = edge_ad("build", three_precisions, *chosen, "--workspace", "512", "-o", tmp_path / "a.plan", "--dry-run")
@@ -62,6 +64,7 @@ def test_a_dry_run_writes_nothing(tensorrt_rtx: None, three_precisions: Path, tm
     ]
 
 
+@pytest.mark.rung(3)
 def test_a_build_that_cannot_be_is_one_line(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "75", "--precision", "fp32", "-o", tmp_path / "engines" / "a.plan"]
     done = edge_ad("build", three_precisions, *chosen)
@@ -117,6 +120,7 @@ def test_an_output_that_is_in_the_way(
     assert (tmp_path / "a.plan").read_bytes() == b"precious"
 
 
+@pytest.mark.rung(3)
 def test_export_builds_an_engine(tensorrt_rtx: None, tiny_checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint, weights = tiny_checkpoint
     settings = tmp_path / "export.yaml"
