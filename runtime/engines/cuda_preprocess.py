@@ -15,14 +15,16 @@ from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.runtime.engines.cuda_device import CudaDevice
 from edge_ad.runtime.engines.cuda_kernels import LoadedKernels
-from edge_ad.runtime.engines.cuda_pipeline import CopiedTensor, DeviceTensor, MappedTensor, Streams
+from edge_ad.runtime.engines.cuda_pipeline import NON_BLOCKING, CopiedTensor, DeviceTensor, MappedTensor, Streams
 from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan
 from edge_ad.specs import PreprocessSpec
 
 log = logging.getLogger(__name__)
 
-KEPT_SIZES = 4  # of frames, the ones used last; each holds pinned memory for a frame, and as much on the device
+# Of frames, the ones used last: a line has some cameras, each with a part of the picture of its own. Each size holds
+# its tables, which are small; the memory for the frame itself is one for all.
+KEPT_SIZES = 32
 
 
 class CudaPreprocessor(Preprocessor):
@@ -78,7 +80,7 @@ class _OneStream(Streams):
 
     def __init__(self, driver: Any, freed_with: ExitStack) -> None:
         freed_with.callback(self.__dict__.clear)
-        self.up = self.compute = self.down = driver.Stream()
+        self.up = self.compute = self.down = driver.Stream(NON_BLOCKING)
 
 
 class _Resizer:
@@ -92,6 +94,7 @@ class _Resizer:
         self._driver = device.driver
         self._spec = spec
         self._sizes: OrderedDict[tuple[int, int, ColorOrder], _FrameSize | None] = OrderedDict()
+        self._frame: CopiedTensor | None = None  # bytes, for the largest frame so far
         with ExitStack() as stack:
             self._streams = _OneStream(self._driver, stack)
             self._kernels = LoadedKernels(self._driver, "preprocess", sm, cache_dir, stack)
@@ -105,8 +108,9 @@ class _Resizer:
         size = self._size_of(image_hwc, color_order)
         if size is None:
             return None
-        size.upload(image_hwc, self._streams)
-        self._kernels.launch(size.launch(self._image.address), self._streams)
+        frame = self._frame_of(size.frame_bytes)
+        size.upload(image_hwc, frame, self._streams)
+        self._kernels.launch(size.launch(frame.address, self._image.address), self._streams)
         self._image.download(1, self._streams)
         self._streams.down.synchronize()
         return ModelInput(self._image.host[0].copy(), size.plan.geometry)
@@ -115,7 +119,21 @@ class _Resizer:
         """Free everything, when no work is left."""
         while self._sizes:
             self._drop_oldest()
+        self._drop_frame()
         self._resources.close()
+
+    def _frame_of(self, size_bytes: int) -> CopiedTensor:
+        """Memory for a frame; nothing is under way in it, for every frame is waited for."""
+        if self._frame is not None and self._frame.host.nbytes >= size_bytes:
+            return self._frame
+        self._drop_frame()
+        self._frame = CopiedTensor(self._driver, (size_bytes,), "uint8")
+        return self._frame
+
+    def _drop_frame(self) -> None:
+        frame, self._frame = self._frame, None
+        if frame is not None:
+            frame.free()
 
     def _size_of(self, image_hwc: ImageArray, color_order: ColorOrder) -> _FrameSize | None:
         key = (image_hwc.shape[0], image_hwc.shape[1], color_order)
@@ -138,33 +156,37 @@ class _Resizer:
 
 
 class _FrameSize:
-    """What frames of one size and channel order need: a plan, its tables, and memory for what the kernel reads."""
+    """What frames of one size and channel order need: a plan, and its tables on the device.
+
+    Attributes:
+        frame_bytes: of the part of the frame that the kernel reads.
+    """
 
     def __init__(self, driver: Any, plan: PreprocessPlan, streams: Streams) -> None:
         self.plan = plan
         left, top, right, bottom = plan.source_box
+        self._pitch = 3 * (right - left)
+        self.frame_bytes = (bottom - top) * self._pitch
         tables = plan.tables.data
         with ExitStack() as stack:
-            self._frame = CopiedTensor(driver, (1, bottom - top, right - left, 3), "uint8")
-            stack.callback(self._frame.free)
             self._tables = CopiedTensor(driver, (1, tables.size), "uint8")
             stack.callback(self._tables.free)
             np.copyto(self._tables.host[0], tables)
             self._tables.upload(1, streams)  # the last that may fail: what is freed must not be in use
             self._resources = stack.pop_all()
 
-    def upload(self, image_hwc: ImageArray, streams: Streams) -> None:
+    def upload(self, image_hwc: ImageArray, frame: CopiedTensor, streams: Streams) -> None:
         left, top, right, bottom = self.plan.source_box
-        np.copyto(self._frame.host[0], image_hwc[top:bottom, left:right])
-        self._frame.upload(1, streams)
+        part = image_hwc[top:bottom, left:right]
+        np.copyto(frame.host[: self.frame_bytes].reshape(part.shape), part)
+        frame.upload(self.frame_bytes, streams)
 
-    def launch(self, image: int) -> Launch:
-        """The launch that writes to an address."""
-        left, top, right, _ = self.plan.source_box
-        pitch = 3 * (right - left)
+    def launch(self, frame: int, image: int) -> Launch:
+        """The launch that reads the frame at one address, and writes to another."""
+        left, top, _, _ = self.plan.source_box
         # Where the frame would begin if all of it were there.
-        frame = self._frame.address - top * pitch - 3 * left
-        return self.plan.launch(PreprocessBuffers(self._tables.address, frame, image, pitch=pitch))
+        whole = frame - top * self._pitch - 3 * left
+        return self.plan.launch(PreprocessBuffers(self._tables.address, whole, image, pitch=self._pitch))
 
     def free(self) -> None:
         self._resources.close()

@@ -168,9 +168,11 @@ def build_job(job: Job, *, force: bool = False, say: Say = lambda _: None, progr
     place = job.place
     place.prepare()
     with locked(place.path, lambda: say(f"another process builds {place.path}; waiting for it")):
-        found = place.read() if not force and place.fingerprint() == job.fingerprint else None
-        if found is not None:
-            return Built(place.path, len(found), True, plan_payload(found))
+        if not force and place.fingerprint() == job.fingerprint:
+            found = place.read()
+            if found is not None:
+                return Built(place.path, len(found), True, plan_payload(found))
+            say(f"engine {place.path}: missing or damaged, its SHA-256 differs from {place.sidecar.name}")
         request = job.request
         say(f"building {request.precision} for {request.target}, {request.batches}")
         plan = build_plan(job.graph.read(), request, progress)

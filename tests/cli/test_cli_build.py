@@ -23,6 +23,7 @@ def edge_ad(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
 
 
+@pytest.mark.rung(3)
 def test_an_int8_bundle_becomes_an_int8_engine(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "86", "--precision", "int8", "--engine-cache", tmp_path]
     done = edge_ad("build", three_precisions, *chosen)
@@ -38,8 +39,14 @@ def test_an_int8_bundle_becomes_an_int8_engine(tensorrt_rtx: None, three_precisi
     assert fingerprint["onnx_sha256"] == bundle.manifest.files["model.int8.onnx"]
     again = edge_ad("build", three_precisions, *chosen)
     assert again.stdout == done.stdout and again.stderr.startswith("found ")
+    path.write_bytes(path.read_bytes()[:-1])
+    repaired = edge_ad("build", three_precisions, *chosen)
+    damaged = f"engine {path}: missing or damaged, its SHA-256 differs from {path.stem}.json"
+    assert repaired.stderr.splitlines()[:2] == [damaged, building]
+    assert edge_ad("build", three_precisions, *chosen).stderr.startswith("found ")
 
 
+@pytest.mark.rung(3)
 def test_a_dry_run_writes_nothing(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "86,89", "--precision", "fp16", "--batch", "4", "--optimum", "2"]
     done = edge_ad("build", three_precisions, *chosen, "--workspace", "512", "-o", tmp_path / "a.plan", "--dry-run")
@@ -62,6 +69,7 @@ def test_a_dry_run_writes_nothing(tensorrt_rtx: None, three_precisions: Path, tm
     ]
 
 
+@pytest.mark.rung(3)
 def test_a_build_that_cannot_be_is_one_line(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     chosen = ["--flavour", "rtx", "--sm", "75", "--precision", "fp32", "-o", tmp_path / "engines" / "a.plan"]
     done = edge_ad("build", three_precisions, *chosen)
@@ -117,6 +125,7 @@ def test_an_output_that_is_in_the_way(
     assert (tmp_path / "a.plan").read_bytes() == b"precious"
 
 
+@pytest.mark.rung(3)
 def test_export_builds_an_engine(tensorrt_rtx: None, tiny_checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint, weights = tiny_checkpoint
     settings = tmp_path / "export.yaml"

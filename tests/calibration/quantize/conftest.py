@@ -57,14 +57,6 @@ def mobilenet_float(glass_graph: GraphMaker) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def wide_resnet_float(glass_graph: GraphMaker) -> bytes:
-    """The published network: WideResNet50-2 with taps layer2 and layer3, on smaller images (96×96)."""
-    from edge_ad.models.glass.network import GlassConfig
-
-    return glass_graph(GlassConfig(), (96, 96))
-
-
-@pytest.fixture(scope="session")
 def quantized() -> Quantizer:
     """Float ONNX and size of its images → the Q/DQ form that ships: bytes → bytes, made once for each graph."""
     from edge_ad.calibration.quantize.calibrate import calibrate

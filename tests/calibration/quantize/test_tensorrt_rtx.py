@@ -13,9 +13,6 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_ad.calibration.quantize.graph import Graph
-from edge_ad.calibration.quantize.half import with_half
-
 pytestmark = pytest.mark.rung(3)
 
 Bytes = Callable[..., bytes]
@@ -25,7 +22,7 @@ SIZE_HW = (64, 64)
 LEFT_FLOAT = 0.1
 """Most that biases, scales, the last convolution and the resize operators may take, of the float weights' bytes.
 
-Measured: 0.004 for the two ResNets, 0.064 for MobileNetV2, whose weights are few.
+Measured: 0.004 for ResNet18, 0.064 for MobileNetV2, whose weights are few.
 """
 
 
@@ -44,17 +41,16 @@ def float_bytes(graph: bytes) -> int:
     return sum(4 * prod(stored.get(node.input[1], [0])) for node in model.graph.node if node.op_type == "Conv")
 
 
+# Kernels pad channels to what they want, which shows where layers have few: measured 1.001 and 1.19.
 @pytest.mark.parametrize(
-    ("network", "size", "padded"),
-    # Kernels pad channels to what they want, which shows where layers have few: measured 1.001, 1.19 and 1.0006.
-    [("resnet18", 64, 1.01), ("mobilenet", 64, 1.25), ("wide_resnet", 96, 1.01)],
-    ids=["resnet18", "mobilenet", "wide_resnet"],
+    ("network", "padded"), [("resnet18", 1.01), ("mobilenet", 1.25)], ids=["resnet18", "mobilenet"]
 )
 def test_the_plan_holds_int8_weights(
-    network: str, size: int, padded: float, quantized: Bytes, build_plans: Plans, request: pytest.FixtureRequest
+    network: str, padded: float, quantized: Bytes, build_plans: Plans, request: pytest.FixtureRequest
 ) -> None:
+    """The published network is built from a bundle, in tests/runtime/tensorrt."""
     plain: bytes = request.getfixturevalue(f"{network}_float")
-    graph = quantized(plain, (size, size))
+    graph = quantized(plain, SIZE_HW)
     weights = int8_bytes(graph)
     assert 0.95 * float_bytes(plain) <= 4 * weights < float_bytes(plain)
     for target, plan in build_plans(graph, TARGETS).items():
@@ -63,50 +59,6 @@ def test_the_plan_holds_int8_weights(
         assert weights <= payload["int8"] <= padded * weights, (target, payload, weights)
         assert payload["float"] <= LEFT_FLOAT * 4 * weights, (target, payload, weights)
         assert payload["int8"] + payload["float"] == sum(payload.values()), (target, payload)
-
-
-ELEMENT = {"fp32": ("float", 4), "fp16": ("half", 2), "int8": ("int8", 1)}
-
-
-@pytest.mark.parametrize(
-    ("precision", "batch"), [("fp32", None), ("fp32", 2), ("fp16", None), ("fp16", 2), ("int8", 2)]
-)
-@pytest.mark.parametrize(("network", "size", "padded"), [("mobilenet", 64, 1.25), ("wide_resnet", 96, 1.02)])
-def test_the_plan_holds_weights_of_the_graphs_type(
-    network: str,
-    size: int,
-    padded: float,
-    precision: str,
-    batch: int | None,
-    quantized: Bytes,
-    build_plans: Plans,
-    request: pytest.FixtureRequest,
-) -> None:
-    """Open batches in int8 are above, on two GPUs."""
-    plain: bytes = request.getfixturevalue(f"{network}_float")
-    graph = {
-        "fp32": lambda: plain,
-        "fp16": lambda: with_half(Graph.parse(plain)),
-        "int8": lambda: quantized(plain, (size, size)),
-    }[precision]()
-    element, width = ELEMENT[precision]
-    weights = int8_bytes(graph) if precision == "int8" else float_bytes(plain) // 4 * width
-    plan = build_plans(graph if batch is None else _with_batch(graph, batch), ["SM86"])["SM86"]
-    assert plan["built"] and plan["said"] == [], plan
-    assert plan["tensors"]["image"] == ["UINT8", batch or -1, size, size, 3]
-    payload = plan["payload_bytes"]
-    if (network, precision) == ("mobilenet", "int8"):
-        padded = 5.0  # of a fixed batch some kernels keep their weights for each image, and padded: measured 4.4
-    assert weights <= payload[element] <= padded * weights, payload
-    assert sum(payload.values()) - payload[element] <= LEFT_FLOAT * 4 / width * weights, payload
-
-
-def _with_batch(graph: bytes, batch: int) -> bytes:
-    model = onnx.load_model_from_string(graph)
-    for tensor in (*model.graph.input, *model.graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_value = batch
-    data: bytes = model.SerializeToString()
-    return data
 
 
 def test_the_plan_has_the_contract(resnet18_float: bytes, quantized: Bytes, build_plans: Plans) -> None:

@@ -15,7 +15,7 @@ import pytest
 from edge_ad.runtime.tensorrt.lock import locked
 from edge_ad.runtime.tensorrt.plans import PlanFile
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
+pytestmark = [pytest.mark.rung(3), pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")]
 SECONDS = 120
 
 

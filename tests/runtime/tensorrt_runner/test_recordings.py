@@ -9,6 +9,8 @@ import pytest
 
 from edge_ad.runtime.engines.cuda_recording import Recordings
 
+pytestmark = pytest.mark.rung(7)
+
 ENDS_S = 20.0
 WAITS_S = 0.2
 
