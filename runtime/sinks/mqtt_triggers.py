@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class MqttTriggers:
         self._sources = {topic: source for source, topic in topics(settings.prefix, sources, "trigger").items()}
         self._fire = fire
         self._say = say
+        self._failed: Counter[str] = Counter()
         self._down = False
         self._subscribed = threading.Event()
         name = f"{settings.client_id or f'edge-ad-{run_id}'}-triggers"
@@ -131,7 +133,10 @@ class MqttTriggers:
             self.fired += 1
         except Exception as exc:  # a client whose callback raises ends
             self.refused += 1
-            self._say(f"warning: the trigger of {source} failed: {one_line(exc)}")
+            self._failed[source] += 1
+            count = self._failed[source]
+            if count == 1 or count % 1000 == 0:
+                self._say(f"warning: the trigger of {source} failed: {one_line(exc)} ({count} so far)")
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
