@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 PATIENCE_S = 20
 
@@ -84,3 +88,41 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
     yield make
     for broker in brokers:
         broker.stop()
+
+
+class Subscriber:
+    """Keeps what comes by its key, in a session that the broker keeps as well."""
+
+    def __init__(self, port: int) -> None:
+        self.bodies: dict[str, dict[str, Any]] = {}
+        ready = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "subscriber", clean_session=False)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe([("line/+/verdict", 1), ("line/+/event", 1)])
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.on_message = lambda _, __, message: self._keep(json.loads(message.payload))
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert ready.wait(PATIENCE_S)
+
+    def _keep(self, body: dict[str, Any]) -> None:
+        assert self.bodies.setdefault(body["key"], body) == body
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def broker(make_broker: Any) -> Any:
+    """A broker that runs, and keeps as many messages as come."""
+    broker = make_broker("allow_anonymous true\nmax_queued_messages 0")
+    broker.start()
+    return broker
+
+
+@pytest.fixture
+def subscriber(broker: Any) -> Iterator[Subscriber]:
+    subscriber = Subscriber(broker.port)
+    yield subscriber
+    subscriber.close()

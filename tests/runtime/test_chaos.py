@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.scheduling import sink_queue
@@ -33,37 +31,13 @@ from edge_ad.runtime.soak.soak import Soak
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 PATIENCE_S = 20
-Bodies = dict[str, dict[str, Any]]
-
-
-class Subscriber:
-    """Keeps what comes by its key, in a session that the broker keeps as well."""
-
-    def __init__(self, port: int) -> None:
-        self.bodies: Bodies = {}
-        ready = threading.Event()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "subscriber", clean_session=False)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = lambda client, *_: client.subscribe([("line/+/verdict", 1), ("line/+/event", 1)])
-        self._client.on_subscribe = lambda *_: ready.set()
-        self._client.on_message = lambda _, __, message: self._keep(json.loads(message.payload))
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert ready.wait(PATIENCE_S)
-
-    def _keep(self, body: dict[str, Any]) -> None:
-        assert self.bodies.setdefault(body["key"], body) == body
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 class Service:
     """Takes what comes by its key; fails three times in ten while it `is_failing`."""
 
     def __init__(self) -> None:
-        self.bodies: Bodies = {}
+        self.bodies: dict[str, dict[str, Any]] = {}
         self.is_failing = True
         rng, outer = random.Random(0), self
 
@@ -97,24 +71,10 @@ def service() -> Iterator[Service]:
     service.close()
 
 
-@pytest.fixture
-def broker(make_broker: Any) -> Any:
-    broker = make_broker("allow_anonymous true\nmax_queued_messages 0")
-    broker.start()
-    return broker
-
-
-@pytest.fixture
-def subscriber(broker: Any) -> Iterator[Subscriber]:
-    subscriber = Subscriber(broker.port)
-    yield subscriber
-    subscriber.close()
-
-
 def test_two_hundred_faults_of_every_kind(
     tmp_path: Path,
     broker: Any,
-    subscriber: Subscriber,
+    subscriber: Any,
     service: Service,
     until: Any,
     monkeypatch: pytest.MonkeyPatch,
