@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.errors import one_line
-from edge_ad.runtime.sinks.mqtt_client import make_client, topics
+from edge_ad.runtime.sinks.mqtt_client import make_client, start, topics
 from edge_ad.runtime.sinks.settings import MqttSettings
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class MqttTriggers:
         self._client.on_message = self._on_message
 
     def __enter__(self) -> MqttTriggers:
-        self._client.connect_async(self._settings.host, self._settings.port_used, self._settings.keepalive_s)
-        self._client.loop_start()
+        start(self._client, self._settings)
         return self
 
     def wait(self, timeout_s: float) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, OutputError
 from edge_ad.runtime.sinks.mqtt import MqttRecords
 from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers, part_of
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
@@ -368,3 +368,19 @@ def test_triggers_fire_with_their_parts_and_bad_ones_are_counted(make_broker: An
 )
 def test_a_part_is_read_from_plain_text_and_json(payload: bytes, part_id: str | None) -> None:
     assert part_of(payload) == part_id
+
+
+def test_where_no_port_may_be_bound_the_way_out_is_said(make_spool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bound(socket.socket):
+        def bind(self, address: Any) -> None:
+            self.close()
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(socket, "socket", Bound)
+    sinks = (
+        MqttRecords(_settings(1883), make_spool(), "run", ["cam"]),
+        MqttTriggers(_settings(1883), ["cam"], lambda *_: None, run_id="run"),
+    )
+    for sink in sinks:
+        with pytest.raises(OutputError, match="SocketBindAllow=ipv4:tcp"), sink:  # type: ignore[attr-defined]
+            pass
