@@ -100,6 +100,11 @@ def test_what_does_not_mend_itself_is_not_tried_again(path: Path) -> None:
     assert service["Restart"] == "always"
 
 
+def test_the_image_holds_what_a_line_with_sinks_needs() -> None:
+    (extras,) = re.findall(r"pip install .*'/src\[([\w,]+)\]'", CONTAINERFILE.read_text())
+    assert {"http", "mqtt", "webhook"} <= set(extras.split(","))
+
+
 def test_nothing_runs_as_root_and_nothing_listens() -> None:
     text = CONTAINERFILE.read_text()
     user = re.findall(r"^USER (\d+):", text, re.MULTILINE)
