@@ -214,5 +214,7 @@ def _camera_contradictions(where: str, camera: CameraSettings) -> Iterator[str]:
         for key, given in (("vid_stride", camera.vid_stride != 1), ("max_fps", camera.max_fps is not None)):
             if given:
                 yield f"{where}.{key}: is for the trigger every_frame; leave it out"
+    if isinstance(camera.trigger, Software) and camera.watch:
+        yield f"{where}.watch: a picture that arrives is judged, so no part can wait for it; leave out watch or trigger"
     if isinstance(camera.trigger, Software) and camera.buffer == "freshest":
         yield f"{where}.buffer: the frame of a trigger is never replaced by that of the next; wanted auto"
