@@ -147,7 +147,9 @@ class Line:
                     lane.source.report_to(partial(self._events.outage, number))
             for capture in captures:
                 capture.start()
-            self.status = LineStatus(captures, self._ledgers, self._judging, self._outputs, self._clock_ns)
+            self.status = LineStatus(
+                captures, self._ledgers, self._judging, self._outputs, self._events.away, self._clock_ns
+            )
             self._attend(captures, stop)
         except BaseException:
             stop.set()

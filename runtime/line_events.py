@@ -34,6 +34,11 @@ class LineEvents:
         self._write = write
         self._say = say
         self._clock_ns = clock_ns
+        self._away: dict[int, str] = {}
+
+    def away(self, lane: int) -> str | None:
+        """Why a source is waited for at the moment; None when it is there."""
+        return self._away.get(lane)
 
     def silence(self, lane: int, silent_s: float) -> None:
         """A live source has given nothing for so long."""
@@ -56,8 +61,10 @@ class LineEvents:
             entry = disconnected_event(
                 name, at=at, monotonic_ns=monotonic_ns, cause=outage.cause, reason=outage.reason, count=count
             )
-            self._say(f"warning: {name}: {outage.cause}: {outage.reason}")
+            self._away[lane] = f"{outage.cause}: {outage.reason}"
+            self._say(f"warning: {name}: {self._away[lane]}")
         else:
+            self._away.pop(lane, None)
             count = self._counters.snapshot().lanes[lane].disconnected
             entry = reconnected_event(
                 name, at=at, monotonic_ns=monotonic_ns, away_s=outage.away_s, attempts=outage.attempts, count=count

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from edge_ad.runtime.scheduling.capture import Capture
 from edge_ad.runtime.scheduling.judging import Judging
+from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.output import Outputs
+from edge_ad.runtime.sources.outage import ReportsOutages
 
 STUCK_S = 5.0  # a sink that has not taken a record for so long is stuck
-SILENT_S = 5.0  # a source without a limit of its own that gives no frame for so long does not deliver
+SILENT_S = 5.0  # a read of a file that takes so long hangs
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class LineStatus:
 
     Attributes:
         captures, ledgers: of every camera.
+        away: why a camera, by number, is waited for at the moment; None when it is there.
     """
 
     captures: Sequence[Capture]
     ledgers: Sequence[Ledger]
     judging: Judging
     outputs: Outputs
+    away: Callable[[int], str | None]
     clock_ns: Callable[[], int]
 
     def dead(self) -> list[str]:
@@ -60,10 +64,23 @@ class LineStatus:
             return f"camera {lane.name}: {capture.failure}"
         if capture.ended:
             return f"camera {lane.name}: has ended"
+        away = self.away(capture.number)
+        if away is not None:
+            return f"camera {lane.name}: {away}"
+        limit_s = _longest_read_s(lane)
+        if limit_s is None:
+            return None
         since_ns = capture.reading_since_ns
         silent_s = 0.0 if since_ns is None else (self.clock_ns() - since_ns) / 1e9
-        if silent_s > (lane.silence_s or SILENT_S):
+        if silent_s > limit_s:
             return f"camera {lane.name}: has given no frame for {silent_s:.0f} s"
         if lane.live and capture.read == 0:
             return f"camera {lane.name}: has given no frame yet"
         return None
+
+
+def _longest_read_s(lane: Lane) -> float | None:
+    """For how long a source may give nothing; None for one that may be silent, such as a folder that is watched."""
+    if lane.live:
+        return lane.silence_s
+    return None if isinstance(lane.source, ReportsOutages) else SILENT_S

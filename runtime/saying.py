@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+BURST, WINDOW_S = 6, 60.0  # changes that are said in so many seconds
 
 
 def unfailing(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -18,3 +23,61 @@ def unfailing(say: Callable[[str], None]) -> Callable[[str], None]:
             log.debug("could not be said: %s", line)
 
     return tell
+
+
+class UpAndDown:
+    """Says that something is down, and that it is up again; what changes all the time, now and then.
+
+    The last that was said is what holds, as long as `remind` is called every now and then. Thread-safe.
+
+    Args:
+        say: receives the lines.
+        up: makes the line for what is up again.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], up: Callable[[], str], *, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._up = up
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._line: str | None = None  # while it is down
+        self._said_down = False
+        self._said_s: deque[float] = deque(maxlen=BURST)
+        self._unsaid = 0  # changes since then
+
+    @property
+    def is_down(self) -> bool:
+        return self._line is not None
+
+    def down(self, line: str) -> None:
+        """It does not work; of several lines in a row the first counts."""
+        self._change(line)
+
+    def up(self) -> None:
+        """It works."""
+        self._change(None)
+
+    def _change(self, line: str | None) -> None:
+        with self._lock:
+            if (line is None) == (self._line is None):
+                return
+            self._line = line
+            self._unsaid += 1
+        self.remind()
+
+    def remind(self) -> None:
+        """Say what was held back, if it still holds and the time has come."""
+        with self._lock:
+            now_s = self._now_s()
+            if self._said_down == (self._line is not None):
+                return
+            if len(self._said_s) == BURST and now_s - self._said_s[0] < WINDOW_S:
+                return
+            line = self._up() if self._line is None else self._line
+            if self._unsaid > 1:
+                line = f"{line} (it has changed {self._unsaid} times meanwhile)"
+            self._said_s.append(now_s)
+            self._said_down, self._unsaid = self._line is not None, 0
+            self._say(line)

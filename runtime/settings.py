@@ -18,7 +18,7 @@ from edge_ad.runtime.scheduling.lane import BUFFERS, Buffer
 from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
 from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings
-from edge_ad.runtime.sources.settings import SourceSettings
+from edge_ad.runtime.sources.settings import LimitS, SourceSettings
 from edge_ad.runtime.sources.stream_list import SUFFIX
 from edge_ad.specs import Precision
 from edge_ad.validation import strict
@@ -109,7 +109,7 @@ class CameraSettings(SourceSettings):
     vid_stride: Annotated[int, Field(gt=0)] = 1
     max_fps: Annotated[float, Field(gt=0, le=1e6)] | None = None
     max_frames: Annotated[int, Field(gt=0)] | None = None
-    silence_s: Annotated[float, Field(ge=0.1, le=1e6)] | None = 5.0
+    silence_s: LimitS = 5.0
 
     @property
     def rule(self) -> Trigger:
@@ -214,5 +214,7 @@ def _camera_contradictions(where: str, camera: CameraSettings) -> Iterator[str]:
         for key, given in (("vid_stride", camera.vid_stride != 1), ("max_fps", camera.max_fps is not None)):
             if given:
                 yield f"{where}.{key}: is for the trigger every_frame; leave it out"
+    if isinstance(camera.trigger, Software) and camera.watch:
+        yield f"{where}.watch: a picture that arrives is judged, so no part can wait for it; leave out watch or trigger"
     if isinstance(camera.trigger, Software) and camera.buffer == "freshest":
         yield f"{where}.buffer: the frame of a trigger is never replaced by that of the next; wanted auto"

@@ -48,7 +48,10 @@ from edge_ad.errors import ImageError
     "--max-miss-rate", metavar="SHARE", help="Fail (exit code 14) when more of the frames were late or skipped, 0 to 1."
 )
 @text_option(
-    "--silence", "silence_s", metavar="SECONDS", help="Report a live source that gives no frame for so long (5)."
+    "--silence",
+    "silence_s",
+    metavar="SECONDS",
+    help="Report a live source that gives no frame for so long: seconds (5) or never.",
 )
 @text_option(
     "--reconnect",

@@ -77,7 +77,7 @@ class SinkCounts:
     """Records of one sink.
 
     Attributes:
-        name: of its class.
+        name: its label, or else its class.
         taken: records that it was to write.
         delivered: records that it wrote.
         lost: records that it should have kept and could not.

@@ -69,7 +69,7 @@ class SinkQueue:
         room: threading.Condition,
     ) -> None:
         self.sink = sink
-        self.name = type(sink).__name__
+        self.name = str(getattr(sink, "label", type(sink).__name__))
         self.keeps_records = bool(getattr(sink, "keeps_records", False))
         self._take_event: Callable[[Mapping[str, Any]], None] | None = getattr(sink, "event", None)
         self._number = counters.add_sink(self.name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.runtime.sinks.mqtt_client import is_loopback, make_client
+from edge_ad.runtime.sinks.mqtt_client import is_loopback, make_client, start
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings
 from edge_ad.runtime.sinks.spool import Spool
@@ -80,8 +80,7 @@ class MqttRecords(SpooledSink):
         settings = self._settings
         if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host):
             self._tell(f"warning: the password for MQTT broker {self._place} can be read on its way; set tls")
-        self._client.connect_async(settings.host, settings.port_used, settings.keepalive_s)
-        self._client.loop_start()
+        start(self._client, self._settings)
 
     def _send(self) -> None:
         self._wake.wait(IDLE_S)

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_ad.errors import ConfigError, MissingExtraError, os_reason
+from edge_ad.errors import ConfigError, MissingExtraError, OutputError, os_reason
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
@@ -43,6 +43,16 @@ def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str
     client.max_inflight_messages_set(settings.max_inflight)
     client.connect_timeout = CONNECT_S
     return client
+
+
+def start(client: Client, settings: MqttSettings) -> None:
+    """Let the client connect in a thread of its own. Raises: OutputError where it may bind no port."""
+    client.connect_async(settings.host, settings.port_used, settings.keepalive_s)
+    try:
+        client.loop_start()
+    except OSError as exc:  # paho wakes its thread over a TCP connection to itself
+        wanted = "needs a TCP port of its own on 127.0.0.1; under systemd, SocketBindAllow=ipv4:tcp lets it"
+        raise OutputError(f"MQTT client: {wanted}: {os_reason(exc)}") from exc
 
 
 def secret(name: str, key: str, environment: Mapping[str, str]) -> str:

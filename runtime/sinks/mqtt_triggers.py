@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.errors import one_line
-from edge_ad.runtime.sinks.mqtt_client import make_client, topics
+from edge_ad.runtime.sinks.mqtt_client import make_client, start, topics
 from edge_ad.runtime.sinks.settings import MqttSettings
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class MqttTriggers:
         self._sources = {topic: source for source, topic in topics(settings.prefix, sources, "trigger").items()}
         self._fire = fire
         self._say = say
+        self._failed: Counter[str] = Counter()
         self._down = False
         self._subscribed = threading.Event()
         name = f"{settings.client_id or f'edge-ad-{run_id}'}-triggers"
@@ -70,8 +72,7 @@ class MqttTriggers:
         self._client.on_message = self._on_message
 
     def __enter__(self) -> MqttTriggers:
-        self._client.connect_async(self._settings.host, self._settings.port_used, self._settings.keepalive_s)
-        self._client.loop_start()
+        start(self._client, self._settings)
         return self
 
     def wait(self, timeout_s: float) -> bool:
@@ -131,7 +132,10 @@ class MqttTriggers:
             self.fired += 1
         except Exception as exc:  # a client whose callback raises ends
             self.refused += 1
-            self._say(f"warning: the trigger of {source} failed: {one_line(exc)}")
+            self._failed[source] += 1
+            count = self._failed[source]
+            if count == 1 or count % 1000 == 0:
+                self._say(f"warning: the trigger of {source} failed: {one_line(exc)} ({count} so far)")
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

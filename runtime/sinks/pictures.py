@@ -37,6 +37,9 @@ class PictureFiles:
         selection: which frames get one; all by default.
         limits: when pictures are deleted; never by default.
         several: put the source in front of the name, for frames of several sources.
+
+    Attributes:
+        label: what the kind of picture is called.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PictureFiles:
         several: bool = False,
     ) -> None:
         self.folder = folder
+        self.label = folder.name
         self._suffix = suffix
         self._draw = draw
         self._selection = selection or Selection()

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_ad.errors import OutputError, one_line
 from edge_ad.frame import Frame
+from edge_ad.runtime.saying import UpAndDown
 from edge_ad.runtime.scheduling.counters import SinkCounts
 from edge_ad.runtime.sinks.naming import idempotency_key
 from edge_ad.runtime.sinks.selection import is_reject
@@ -57,7 +58,7 @@ class SpooledSink(ABC):
         self._tell = say
         self._wake = threading.Event()
         self._end = threading.Event()
-        self._down: str | None = None
+        self._state = UpAndDown(say, lambda: f"{spool.name} delivers again; {spool.waiting} records wait for it")
         self._thread = threading.Thread(target=self._run, name=f"edge-ad-{type(self).__name__}-sender", daemon=True)
 
     def __enter__(self) -> SpooledSink:
@@ -99,6 +100,7 @@ class SpooledSink(ABC):
 
     def _run(self) -> None:
         while not self._end.is_set():
+            self._state.remind()
             try:
                 self._send()
             except OutputError as exc:
@@ -114,21 +116,18 @@ class SpooledSink(ABC):
         self._end.wait(seconds)
 
     def _is_down(self, reason: str) -> None:
-        """Say once that records wait."""
-        if self._down is None and not self._end.is_set():
-            self._down = reason
-            self._tell(f"warning: {reason}; records wait on disk ({self._spool.path})")
+        """Let it be said that records wait."""
+        if not self._end.is_set():
+            self._state.down(f"warning: {reason}; records wait on disk ({self._spool.path})")
 
     def _is_up(self) -> None:
-        if self._down is not None:
-            self._down = None
-            self._tell(f"{self._spool.name} delivers again; {self._spool.waiting} records wait for it")
+        self._state.up()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         until_s = time.monotonic() + self._flush_s
-        while self._spool.waiting and self._down is None and time.monotonic() < until_s:
+        while self._spool.waiting and not self._state.is_down and time.monotonic() < until_s:
             self._wake.set()
             self._end.wait(0.02)
         self._end.set()

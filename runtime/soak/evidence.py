@@ -73,6 +73,8 @@ class Evidence:
         self._records: Counter[str] = Counter()
         self._judged: Counter[str] = Counter()
         self._statuses: dict[str, Counter[str]] = {}
+        self._told: dict[str, Counter[str]] = {}
+        self._away: set[str] = set()
 
     def handed(self, camera: str, frame: Frame) -> None:
         """Note a frame that the line gets now."""
@@ -106,6 +108,31 @@ class Evidence:
     def statuses(self, camera: str) -> Counter[str]:
         with self._lock:
             return Counter(self._statuses.get(camera, ()))
+
+    def told(self, camera: str) -> Counter[str]:
+        """Events by kind; `lost` are those of the kind `disconnected` that have this cause."""
+        with self._lock:
+            return Counter(self._told.get(camera, ()))
+
+    @property
+    def events(self) -> int:
+        with self._lock:
+            return sum(told.total() - told["lost"] for told in self._told.values())
+
+    def event(self, entry: Mapping[str, Any]) -> None:
+        """Note an event, and hold it against the one before it."""
+        camera, kind = entry["source"], entry["event"]
+        with self._lock:
+            told = self._told.setdefault(camera, Counter())
+            told[kind] += 1
+            told["lost"] += kind == "disconnected" and entry["cause"] == "lost"
+            was_away = camera in self._away
+            if kind == "disconnected":
+                self._away.add(camera)
+            elif kind == "reconnected":
+                self._away.discard(camera)
+        if kind in ("disconnected", "reconnected") and was_away != (kind == "reconnected"):
+            self._findings.add("outages", f"{camera}: {kind}, though it was {'' if was_away else 'not '}away")
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """Hold a record against what is known of its frame."""

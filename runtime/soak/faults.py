@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edge_ad.engine import BatchArray, Outputs
-from edge_ad.errors import EngineError, OutputError, SourceError
+from edge_ad.errors import EngineError, OutputError
 from edge_ad.frame import Frame
 
 if TYPE_CHECKING:
@@ -107,13 +107,20 @@ class Plan:
 
 
 def drop(camera: FaultySource, dice: random.Random) -> Frame | None:
-    """The camera is unplugged."""
-    raise SourceError(f"{camera.name}: simulated: unplugged")
+    """The camera is unplugged, and plugged in again after some attempts to open it."""
+    camera.pull_out(dice.randrange(3))
+    return None
 
 
 def freeze(camera: FaultySource, dice: random.Random) -> Frame | None:
-    """The read hangs; now and then until the camera is closed."""
-    camera.closed.wait(UNTIL_CLOSED_S if dice.random() < 0.03 else 0.02 * 50 ** dice.random())
+    """The read takes long."""
+    camera.closed.wait(0.02 * 50 ** dice.random())
+    return camera.next()
+
+
+def hang(camera: FaultySource, dice: random.Random) -> Frame | None:
+    """The read does not come back, as long as the line runs."""
+    camera.closed.wait(UNTIL_CLOSED_S)
     return camera.next()
 
 
@@ -221,6 +228,7 @@ def sink_defect(sink: FaultySink, dice: random.Random) -> None:
 FAULTS: dict[str, Fault] = {
     "drop": Fault("source", drop, weight=0.2),
     "freeze": Fault("source", freeze),
+    "hang": Fault("source", hang, weight=0.1),
     "repeat": Fault("source", repeat),
     "corrupt": Fault("source", corrupt),
     "black": Fault("source", black),

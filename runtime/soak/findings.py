@@ -14,6 +14,7 @@ INVARIANTS: dict[str, str] = {
     "own picture": "every sink of pictures gets the record's own picture",
     "spoiled": "repeated, black and torn frames are stale, unusable and errors",
     "deadline": "ok is in time and late is not, by the times of the soak itself",
+    "outages": "every loss of a camera, every return and every silence leaves one event, in turn",
     "sinks": "taken = delivered + lost + dropped + waiting, and delivered is what the sink really has",
     "goes on": "neither a camera, nor the engine, nor a sink ends the line; it stops in time",
     "fairness": "cameras that want more than there is are served alike",

@@ -42,7 +42,8 @@ def closing_lines(result: SoakResult) -> Iterator[str]:
     """Every count and every invariant."""
     yield f"{result.shifts} lines ran one after another"
     for lane in result.totals.lanes:
-        yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times"
+        lost = f"lost {lane.disconnected} times, {lane.hung} of them by the watchdog"
+        yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times; {lost}"
     for number, sink in enumerate(result.totals.sinks):
         yield sink_sum(SINKS[number] if number < len(SINKS) else f"sink {number}", sink)
     struck = ", ".join(f"{kind} {count}" for kind, count in sorted(result.faults.items())) or "none"

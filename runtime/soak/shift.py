@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge_ad.errors import SourceError, one_line
+from edge_ad.errors import one_line
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import output
@@ -22,7 +22,6 @@ STOP_SLACK_S = 3.0  # for a machine that has something else to do
 FAIR = 1.1  # most served camera to least served one, of those that wanted more
 HEAD_START = 5  # frames that the first camera may get before the last one has begun
 FEW = 100  # served frames of a camera below which chance decides
-SIMULATED = "simulated"  # in the text of every failure that the soak itself causes
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Watch:
         tick: called several times a second with the counters.
         spent: ends the shift early.
         is_calm: whether a camera, by number, met no fault in this shift.
+        pulled: how often a camera, by number, was pulled out in this shift.
     """
 
     evidence: Evidence
@@ -41,6 +41,7 @@ class Watch:
     tick: Callable[[Snapshot], None]
     spent: threading.Event
     is_calm: Callable[[int], bool]
+    pulled: Callable[[int], int]
 
 
 class Shift:
@@ -83,8 +84,7 @@ class Shift:
         except KeyboardInterrupt:
             self.interrupted = True
         except Exception as exc:
-            if not (isinstance(exc, SourceError) and SIMULATED in str(exc)):
-                self._watch.findings.add("goes on", f"the line ended with {type(exc).__name__}: {one_line(exc)}")
+            self._watch.findings.add("goes on", f"the line ended with {type(exc).__name__}: {one_line(exc)}")
         finally:
             ended_s = time.monotonic()
             self._over.set()
@@ -95,6 +95,7 @@ class Shift:
         counts = self._telemetry.counters.snapshot()
         self._watch.evidence.close({lane.name: lane.captured for lane in counts.lanes})
         self._check_account(counts, is_over=True)
+        self._check_outages(counts)
         self._check_sinks(counts)
         self._check_fairness(counts)
         return counts
@@ -135,14 +136,26 @@ class Shift:
             if is_over and counted != found:
                 findings.add("account", f"{lane.name}: counted {counted}, records {found}")
 
+    def _check_outages(self, counts: Snapshot) -> None:
+        """Every loss and every silence that was counted has its event, and every time that a camera was pulled out."""
+        findings, evidence = self._watch.findings, self._watch.evidence
+        for number, lane in enumerate(counts.lanes):
+            told = evidence.told(lane.name)
+            if (told["disconnected"], told["no_frame"]) != (lane.disconnected, lane.no_frame):
+                findings.add("outages", f"{lane.name}: counted {lane.disconnected} and {lane.no_frame}, told {told}")
+            pulled, lost = self._watch.pulled(number), told["lost"]
+            if not pulled - 1 <= lost <= pulled:  # the last time may have been when the line ended
+                findings.add("outages", f"{lane.name}: pulled out {pulled} times, told of {lost}")
+
     def _check_sinks(self, counts: Snapshot) -> None:
         findings, records = self._watch.findings, sum(lane.captured for lane in counts.lanes)
-        silences = sum(lane.no_frame for lane in counts.lanes)
+        events = self._watch.evidence.events
         witness, *others = counts.sinks
-        if (witness.taken, witness.delivered) != (records, records) or self._witness.taken != records:
-            findings.add("sinks", f"Witness: {self._witness.taken} records of {records}; counted {witness}")
+        if not witness.taken == witness.delivered == records + events or self._witness.taken != witness.taken:
+            got = f"{self._witness.taken} records and events, {events} of them events"
+            findings.add("sinks", f"Witness: {got}; wanted {records} records; counted {witness}")
         for sink, counted in zip(self._sinks, others, strict=True):
-            wanted = records + (silences if hasattr(sink, "event") else 0)
+            wanted = records + (events if hasattr(sink, "event") else 0)
             ended = counted.delivered + counted.lost + counted.dropped + counted.waiting
             if counted.taken != wanted or counted.taken != ended or min(counted.lost, counted.dropped) < 0:
                 findings.add("sinks", f"{sink.name}: {wanted} records and events; counted {counted}")

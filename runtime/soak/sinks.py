@@ -39,6 +39,10 @@ class Witness:
         self._evidence.record(entry)
         self.taken += 1
 
+    def event(self, entry: Mapping[str, Any]) -> None:
+        self._evidence.event(entry)
+        self.taken += 1
+
 
 class FaultySink:
     """A sink whose writes meet faults.

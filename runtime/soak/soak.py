@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_ad.bundle import Bundle
@@ -31,8 +32,9 @@ from edge_ad.runtime.soak.process import Growth, Held
 from edge_ad.runtime.soak.report import counters_line
 from edge_ad.runtime.soak.shift import Shift, Watch
 from edge_ad.runtime.soak.sinks import FaultySink, Gallery, Witness, check_file
-from edge_ad.runtime.soak.sources import FaultySource, Handed
+from edge_ad.runtime.soak.sources import Handed, Plug
 from edge_ad.runtime.soak.totals import added
+from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
 from edge_ad.runtime.telemetry import Telemetry
 
@@ -40,6 +42,8 @@ FAKE_THRESHOLD = 0.7  # of the brightness that fingerprints have: both verdicts 
 LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive the resize
 LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
+WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
+PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
 SETTLE_S = 5.0  # how long threads may take to end after the last shift
 
 
@@ -73,7 +77,7 @@ class Soak:
     Args:
         say: receives counters as they go, one line of text each.
         line: makes the line.
-        protect: stands between a camera with its faults and the line, as what reconnects a camera does.
+        protect: makes the source that the line reads, from what opens a camera with its faults anew.
         more_sinks: makes others besides those of the soak; each is put behind faults, and counted.
 
     Raises: BundleError; ConfigError for a bundle whose model sees too little.
@@ -85,18 +89,16 @@ class Soak:
         say: Callable[[str], None] = lambda _: None,
         *,
         line: Callable[..., Line] = Line,
-        protect: Callable[[FrameSource], FrameSource] = lambda source: source,
+        protect: Callable[[Callable[[], FrameSource]], FrameSource] | None = None,
         more_sinks: Callable[[], Sequence[Sink]] = tuple,
     ) -> None:
         self.findings = Findings()
         self._options = options
         self._say = say
         self._line = line
-        self._protect = protect
+        self._protect = protect or self._reconnecting
         self._more_sinks = more_sinks
         self._plan = Plan(options.faults, seed=options.seed, rate=options.fault_rate, limit=options.max_faults)
-        self._numbers = [itertools.count() for _ in range(options.cameras)]
-        self._dice = [Dice(f"camera {lane}", "source", self._plan) for lane in range(options.cameras)]
         self._sink_dice: list[Dice] = []
         self._growth = Growth()
         self._said_s = time.monotonic()
@@ -108,6 +110,7 @@ class Soak:
         scale = max(1, LEAST_SIDE / min(height, width))
         self._frame_hw = round(height * scale), round(width * scale)
         self._geometry = place(self._bundle.manifest.preprocess, self._frame_hw)
+        self._plugs = [self._plug(lane) for lane in range(options.cameras)]
 
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
@@ -150,17 +153,19 @@ class Soak:
         """One line from start to end. Returns: its counts, and whether the user ended it."""
         evidence, telemetry = Evidence(self.findings, detector.thresholds.image), Telemetry()
         self._engine.evidence = evidence
-        struck = [dice.struck for dice in self._dice]
+        struck = [plug.dice.struck for plug in self._plugs]
+        pulled = [plug.pulled for plug in self._plugs]
         watch = Watch(
             evidence,
             self.findings,
             tick=lambda counts: self._tick(added(before, counts), began_s),
             spent=self._plan.spent,
-            is_calm=lambda lane: self._dice[lane].struck == struck[lane],
+            is_calm=lambda lane: self._plugs[lane].dice.struck == struck[lane],
+            pulled=lambda lane: self._plugs[lane].pulled - pulled[lane],
         )
         with tempfile.TemporaryDirectory(prefix="edge-ad-soak-") as folder, ExitStack() as stack:
             handed = [
-                stack.enter_context(Handed(self._protect(camera), camera.name, evidence)) for camera in self._cameras()
+                stack.enter_context(Handed(self._protect(plug.open_anew), plug.name, evidence)) for plug in self._plugs
             ]
             lanes = [
                 Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
@@ -177,6 +182,8 @@ class Soak:
             finally:
                 for sink in sinks:
                     sink.closed.set()  # one that still hangs comes back
+                for plug in self._plugs:
+                    plug.release()
             check_file(Path(folder) / RECORDS, sinks[0], self.findings)
         return counts, shift.interrupted
 
@@ -188,13 +195,16 @@ class Soak:
             self._said_s = now_s
             self._say(counters_line(totals, self._plan.counts.total(), held, now_s - began_s))
 
-    def _cameras(self) -> list[FaultySource]:
+    def _plug(self, lane: int) -> Plug:
         height, width = self._frame_hw
-        cameras = []
-        for lane, (dice, numbers) in enumerate(zip(self._dice, self._numbers, strict=True)):
-            spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
-            cameras.append(FaultySource(SimulatedLine(spec, f"camera {lane}"), lane, dice, numbers))
-        return cameras
+        spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
+        dice = Dice(f"camera {lane}", "source", self._plan)
+        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count())
+
+    def _reconnecting(self, open_anew: Callable[[], FrameSource]) -> FrameSource:
+        """What protects a line from its cameras in earnest, with less patience."""
+        watchdog_s = WATCHDOG_S + 3 / self._options.fps
+        return Reconnecting(open_anew, replace(PATIENCE, watchdog_s=watchdog_s))
 
     def _sinks(self, inner: Sequence[Sink]) -> list[FaultySink]:
         for number, sink in enumerate(inner[len(self._sink_dice) :], len(self._sink_dice)):
@@ -216,6 +226,7 @@ def _has_more(ended: Held, began: Held) -> bool:
 def _settled(began: Held) -> Held:
     """What the process holds once the last threads have ended, or after `SETTLE_S`."""
     until_s = time.monotonic() + SETTLE_S
+    gc.collect()  # clients of the network keep sockets until then
     while True:
         held = Held.now()
         if not _has_more(held, began) or time.monotonic() > until_s:

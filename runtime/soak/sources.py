@@ -9,10 +9,48 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 
+from edge_ad.errors import SourceError
 from edge_ad.frame import Frame, FrameSource, ImageArray
 from edge_ad.runtime.soak.evidence import Evidence, tag, tag_of
 from edge_ad.runtime.soak.faults import Dice
 from edge_ad.runtime.soak.fingerprint import Fingerprint, stamp
+from edge_ad.runtime.sources.outage import Interruptible, ReportsOutages
+
+
+class Plug:
+    """A camera from the outside: it can be pulled out, and opened as often as it takes.
+
+    Args:
+        make: gives the pictures; called for each opening.
+        lane: number of the camera.
+        numbers: of its pictures; no number is to come twice in a soak.
+
+    Attributes:
+        dice: of all its faults.
+        pulled: how often it was pulled out.
+        absent: openings that still fail.
+    """
+
+    def __init__(self, make: Callable[[], FrameSource], lane: int, dice: Dice, numbers: Iterator[int]) -> None:
+        self.name = f"camera {lane}"
+        self.lane = lane
+        self.dice = dice
+        self.numbers = numbers
+        self.pulled = self.absent = 0
+        self._make = make
+        self._opened: list[FaultySource] = []
+
+    def open_anew(self) -> FaultySource:
+        """The camera, to be opened."""
+        source = FaultySource(self._make(), self)
+        self._opened.append(source)
+        return source
+
+    def release(self) -> None:
+        """Free whatever hangs, and forget it."""
+        for source in self._opened:
+            source.closed.set()
+        self._opened.clear()
 
 
 class FaultySource:
@@ -22,31 +60,29 @@ class FaultySource:
 
     Args:
         inner: gives the pictures; they belong to this source and are written on.
-        lane: number of the camera.
-        numbers: of its pictures; no number is to come twice in a soak.
+        plug: of the camera.
 
     Attributes:
-        closed: set when the source is closed.
+        closed: set when the source is closed, or the soak has the camera released.
     """
 
     length: int | None = None
 
-    def __init__(self, inner: FrameSource, lane: int, dice: Dice, numbers: Iterator[int]) -> None:
-        self.name = f"camera {lane}"
+    def __init__(self, inner: FrameSource, plug: Plug) -> None:
+        self.name = plug.name
         self.live = True
-        self.lane = lane
+        self.lane = plug.lane
         self.closed = threading.Event()
         self._inner = inner
-        self._dice = dice
-        self._numbers = numbers
+        self._plug = plug
         self._planned: deque[Callable[[], Frame | None]] = deque()
         self._last: Frame | None = None
         self._plain: ImageArray | None = None
 
     def __enter__(self) -> FaultySource:
-        self.closed.clear()
-        self._planned.clear()
-        self._last = None
+        if self._plug.absent:
+            self._plug.absent -= 1
+            raise SourceError(f"{self.name}: simulated: not there")
         self._inner.__enter__()
         return self
 
@@ -58,11 +94,18 @@ class FaultySource:
         if self._planned:
             frame = self._planned.popleft()()
         else:
-            fault = self._dice.draw()
-            frame = self.next() if fault is None else fault.strike(self, self._dice.random)
+            dice = self._plug.dice
+            fault = dice.draw()
+            frame = self.next() if fault is None else fault.strike(self, dice.random)
         if frame is not None and tag_of(frame.path)[0] != "corrupt":
             self._last = frame
         return frame
+
+    def pull_out(self, openings: int) -> None:
+        """It gives no further frame, nor does it open for so many times."""
+        self._plug.pulled += 1
+        self._plug.absent = openings
+        raise SourceError(f"{self.name}: simulated: unplugged")
 
     def then(self, *reads: Callable[[], Frame | None]) -> None:
         """What the next reads are to do in place of reading."""
@@ -102,7 +145,7 @@ class FaultySource:
 
     def _stamped(self, frame: Frame) -> Frame:
         assert frame.image_hwc is not None
-        fingerprint = Fingerprint(self.lane, next(self._numbers))
+        fingerprint = Fingerprint(self.lane, next(self._plug.numbers))
         stamp(frame.image_hwc, fingerprint)
         return replace(frame, path=tag("good", fingerprint))
 
@@ -116,6 +159,10 @@ class Handed:
         self.length: int | None = None
         self._inner = inner
         self._evidence = evidence
+        if isinstance(inner, ReportsOutages):
+            self.report_to = inner.report_to
+        if isinstance(inner, Interruptible):
+            self.interrupt = inner.interrupt
 
     def __enter__(self) -> Handed:
         self._inner.__enter__()

@@ -25,6 +25,10 @@ def _lane(a: LaneCounts, b: LaneCounts) -> LaneCounts:
         in_flight=a.in_flight + b.in_flight,
         overtaken=a.overtaken + b.overtaken,
         no_frame=a.no_frame + b.no_frame,
+        disconnected=a.disconnected + b.disconnected,
+        hung=a.hung + b.hung,
+        left_out=a.left_out + b.left_out,
+        verdicts=dict(Counter(a.verdicts) + Counter(b.verdicts)),
     )
 
 

@@ -14,14 +14,14 @@ def _reconnect(value: object) -> object:
     return {"forever": None, "never": 0.0}.get(value, value) if isinstance(value, str) else value
 
 
-def _watchdog(value: object) -> object:
+def _limit(value: object) -> object:
     return None if value == "never" else value
 
 
 ReconnectS = Annotated[Annotated[float, Field(ge=0, le=1e9)] | None, BeforeValidator(_reconnect)]
 """Seconds; `never` is 0, `forever` is None."""
 
-WatchdogS = Annotated[Annotated[float, Field(ge=0.1, le=1e6)] | None, BeforeValidator(_watchdog)]
+LimitS = Annotated[Annotated[float, Field(ge=0.1, le=1e6)] | None, BeforeValidator(_limit)]
 """Seconds; `never` is None."""
 
 
@@ -43,4 +43,4 @@ class SourceSettings:
     watch: bool = False
     reconnect_s: ReconnectS = None
     wait_for_source: bool = False
-    watchdog_s: WatchdogS = 15.0
+    watchdog_s: LimitS = 15.0

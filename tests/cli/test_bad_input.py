@@ -276,7 +276,7 @@ def test_a_camera_that_does_not_open(tiny_bundle: Path, tmp_path: Path) -> None:
         ([], "wanted either --source or --camera"),
         (["--source", "x", "--camera", "0"], "wanted either --source or --camera"),
         (["--source", "sim:", "--save", "masks"], "save: wanted an --output folder"),
-        (["--source", "sim:", "--save", "pictures", "--output", "out"], "save: wanted masks, overlays"),
+        (["--source", "sim:", "--save", "pictures", "--output", "out"], "save: wanted a list of masks, overlays"),
         (["--source", "sim:", "--engine", "tensorflow"], "engine: wanted one of"),
         (["--source", "sim:", "--max-frames", "0"], "max_frames: "),
         (["--source", "sim:", "--budget-ms", "-1"], "budget_ms: "),

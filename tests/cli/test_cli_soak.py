@@ -12,6 +12,7 @@ import pytest
 from edge_ad.bundle import write_bundle
 from edge_ad.cli.main import main
 from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.soak.findings import INVARIANTS
 from edge_ad.runtime.soak.options import soak_options
 from edge_ad.runtime.soak.soak import Soak
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
@@ -26,7 +27,7 @@ def test_counters_and_promises(capsys: Capture) -> None:
     captured = capsys.readouterr()
     assert "all cameras: captured " in captured.out
     assert "camera 1: captured " in captured.out
-    assert captured.out.count("\nholds ") == 13
+    assert captured.out.count("\nholds ") == len(INVARIANTS)
     assert "BROKEN" not in captured.out
     assert "Traceback" not in captured.err
 

@@ -24,6 +24,7 @@ from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.scheduling import output
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+LINE = DEPLOY / "line.conf"
 UNIT, QUADLET, CONTAINERFILE = DEPLOY / "edge-ad.service", DEPLOY / "edge-ad.container", DEPLOY / "Containerfile"
 COMMAND_LINE_FAULT = 2
 CAMERAS = 8  # that a station has at most, each closed for a second when it hangs
@@ -99,6 +100,11 @@ def test_what_does_not_mend_itself_is_not_tried_again(path: Path) -> None:
     assert service["Restart"] == "always"
 
 
+def test_the_image_holds_what_a_line_with_sinks_needs() -> None:
+    (extras,) = re.findall(r"pip install .*'/src\[([\w,]+)\]'", CONTAINERFILE.read_text())
+    assert {"http", "mqtt", "webhook"} <= set(extras.split(","))
+
+
 def test_nothing_runs_as_root_and_nothing_listens() -> None:
     text = CONTAINERFILE.read_text()
     user = re.findall(r"^USER (\d+):", text, re.MULTILINE)
@@ -112,6 +118,26 @@ def test_nothing_runs_as_root_and_nothing_listens() -> None:
     assert (container["ReadOnly"], container["DropCapability"], container["NoNewPrivileges"]) == ("true", "all", "true")
     assert int(container["User"]) == int(user[0])
     assert "PublishPort" not in container
+
+
+def test_a_line_with_a_file_is_run_and_reloaded() -> None:
+    service = settings_of(LINE)["Service"]
+    _, name, *arguments = shlex.split(service["ExecStart"])
+    assert name == "run"
+    given = command.make_context("run", arguments, resilient_parsing=False).params
+    assert (given["config"], given["log_format"]) == ("/etc/edge-ad/line.yaml", "json")
+    assert given["output"] in settings_of(UNIT)["Service"]["ExecStart"]
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
+@needs_systemd
+def test_systemd_accepts_the_unit_of_a_line_with_a_file(tmp_path: Path) -> None:
+    added = tmp_path / "edge-ad.service.d" / "line.conf"
+    added.parent.mkdir()
+    added.write_text(LINE.read_text().replace("/opt/edge-ad/bin/edge-ad", sys.executable))
+    assert verify(tmp_path, UNIT.read_text()) == ""
+    added.write_text(added.read_text().replace("ExecStart=\n", ""))  # two programs: the first one was not taken back
+    assert "more than one ExecStart" in verify(tmp_path, UNIT.read_text())
 
 
 def verify(tmp_path: Path, text: str) -> str:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
@@ -417,7 +418,7 @@ def test_a_thread_that_is_gone_is_named() -> None:
     class Ended(Gone):
         ended = True
 
-    status = LineStatus([Gone(), Ended()], [], Stage(), Sinks(), lambda: 0)  # type: ignore[list-item, arg-type]
+    status = LineStatus([Gone(), Ended()], [], Stage(), Sinks(), lambda _: None, lambda: 0)  # type: ignore[list-item, arg-type]
     assert status.dead() == [
         "the thread edge-ad-infer has ended",
         "the thread sink JsonLines has ended",
@@ -427,7 +428,7 @@ def test_a_thread_that_is_gone_is_named() -> None:
 
 def test_a_line_says_what_is_wrong_with_it(detector: Detector) -> None:
     camera, other = Camera(), Camera("window")
-    rules = [Lane(camera, "door", silence_s=0.1), Lane(other, "window")]
+    rules = [Lane(camera, "door", silence_s=0.1), Lane(other, "window", silence_s=PATIENCE_S)]
     with Running(detector, rules) as running:
         until(lambda: running.line.status is not None)
         status = running.line.status
@@ -446,6 +447,18 @@ def test_a_line_says_what_is_wrong_with_it(detector: Detector) -> None:
         assert status.dead() == []  # it has ended, and was reported
         other.end()
     assert running.line.status is None
+
+
+def test_a_camera_that_may_be_silent_is_ready_before_its_first_part(detector: Detector) -> None:
+    camera = Camera()
+    with Running(detector, [Lane(camera, "door", silence_s=None)]) as running:
+        assert camera.asked.acquire(timeout=PATIENCE_S)
+        until(lambda: running.line.status is not None)
+        status = running.line.status
+        assert status is not None
+        later = replace(status, clock_ns=lambda: time.monotonic_ns() + 3600 * 10**9)
+        assert later.delivering() == {"door": None}
+        camera.end()
 
 
 PLANS = st.lists(

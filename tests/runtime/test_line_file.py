@@ -177,6 +177,10 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
         ({"output": None}, "sinks.pictures.save: wanted an --output folder"),
         ({"sinks": {"pictures": {"which": "rejects"}}}, "sinks.pictures.which: chooses among pictures"),
         ({"cameras": [{"source": "a"}]}, "triggers.mqtt: no camera has the trigger software"),
+        (
+            {"cameras": [{"source": "a", "trigger": "software", "watch": True}]},
+            "cameras.0.watch: a picture that arrives",
+        ),
         ({"cameras": [{"source": "a", "loop": True, "watch": True}]}, "cameras.0.loop: a watched folder has no end"),
         ({"http": {"host": "0.0.0.0"}}, "http.host: 0.0.0.0 can be reached from other machines"),
         ({"http": {"host": "::"}}, "http.host: :: can be reached from other machines"),

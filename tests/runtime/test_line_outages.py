@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from edge_ad.frame import Frame
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
+from edge_ad.runtime.sources.settings import SourceSettings
 from edge_ad.runtime.telemetry import Telemetry
 from edge_ad.verdict import Verdict, record_schema
 
@@ -149,3 +152,48 @@ def test_a_camera_that_stays_away_ends_its_lane_only(detector: Detector) -> None
         Line(detector, lanes, [kept], telemetry).run(threading.Event())
     counts = {lane.name: lane.captured for lane in telemetry.counters.snapshot().lanes}
     assert counts == {"a": 1, "b": 40}
+
+
+def test_a_camera_that_is_away_is_not_ready_from_the_first_moment_on(detector: Detector) -> None:
+    release, may_open = threading.Event(), threading.Event()
+
+    class Gated(Opening):
+        def __enter__(self) -> Opening:
+            may_open.wait(PATIENCE_S)
+            return self
+
+    openings = iter([Opening(1, "lost", release), Gated(1, "hang", release)])
+    kept, stop = Records(), threading.Event()
+    with Reconnecting(lambda: next(openings), Patience(base_s=0.001, cap_s=0.002)) as source:
+        line = Line(detector, [Lane(source, "cam", silence_s=PATIENCE_S)], [kept], Telemetry())
+        run = threading.Thread(target=line.run, args=(stop,))
+        run.start()
+        assert kept.heard.wait(PATIENCE_S)
+        status = line.status
+        assert status is not None and status.delivering() == {"cam": "camera cam: lost: gives no further frame"}
+        may_open.set()
+        until_s = time.monotonic() + PATIENCE_S
+        while status.delivering() != {"cam": None}:
+            assert time.monotonic() < until_s
+            time.sleep(0.005)
+        stop.set()
+        run.join(PATIENCE_S)
+        release.set()
+
+
+def test_a_watched_folder_into_which_nothing_comes_is_ready(detector: Detector, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    stop = threading.Event()
+    with open_source(str(folder), SourceSettings(watch=True)) as source:
+        line = Line(detector, [Lane(source, "folder", silence_s=5)], [Records()], Telemetry())
+        run = threading.Thread(target=line.run, args=(stop,))
+        run.start()
+        until_s = time.monotonic() + PATIENCE_S
+        while line.status is None or line.status.captures[0].reading_since_ns is None:
+            assert time.monotonic() < until_s
+            time.sleep(0.005)
+        later = replace(line.status, clock_ns=lambda: time.monotonic_ns() + 3600 * 10**9)
+        assert later.delivering() == {"folder": None}
+        stop.set()
+        run.join(PATIENCE_S)

@@ -19,6 +19,7 @@ from edge_ad.runtime import line_status
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.http.metrics import KEEP_S, Metrics
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.station import Station, Work
 from edge_ad.runtime.telemetry import BOUNDS_MS, Telemetry
@@ -181,6 +182,7 @@ def test_times_are_counted_in_their_classes() -> None:
 
 def test_a_sink_that_refuses_what_it_must_keep_is_stuck(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_status, "STUCK_S", 0.0)
+    monkeypatch.setattr(output, "FLUSH_S", 0.1)
 
     class Refusing(Sink):
         def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:

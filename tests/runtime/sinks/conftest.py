@@ -1,14 +1,8 @@
-"""Records to write, spools to write them to, and a real broker."""
+"""Records to write, and spools to write them to."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,21 +14,7 @@ from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.syncing import SyncPolicy
 from edge_ad.verdict import Provenance, Verdict, record
 
-PATIENCE_S = 20
 PROVENANCE = Provenance("ab" * 32, "fake", "fp32")
-
-
-def wait_until(holds: Callable[[], Any], what: str = "") -> None:
-    """Wait for something that another thread or process does."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, what or "it did not happen"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    return wait_until
 
 
 @pytest.fixture
@@ -57,59 +37,3 @@ def make_spool(tmp_path: Path) -> Callable[..., Spool]:
         return Spool(tmp_path / "spool" / f"{name}.sqlite", **settings)
 
     return make
-
-
-class Broker:
-    """Mosquitto on a loopback port, which can be killed and started again. Args: lines: of its configuration."""
-
-    def __init__(self, folder: Path, program: str, lines: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._command = [program, "-c", str(folder / "mosquitto.conf")]
-        # Retained messages and sessions survive a restart, as on a broker of a factory.
-        text = f"listener {self.port} 127.0.0.1\npersistence true\npersistence_location {folder}/\n{lines}\n"
-        text += f"autosave_interval 1\nautosave_on_changes true\nuser {os.environ.get('USER', 'root')}\n"
-        (folder / "mosquitto.conf").write_text(text)
-        self._log = folder / "mosquitto.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self._answers, "the broker does not start")
-
-    def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self._log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(PATIENCE_S)
-            self._process = None
-
-
-@pytest.fixture
-def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
-    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        reason = "no mosquitto: install Debian's package of that name"
-        if os.environ.get("EDGE_AD_REQUIRE_LADDER"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    brokers: list[Broker] = []
-
-    def make(lines: str = "allow_anonymous true") -> Broker:
-        folder = tmp_path / f"broker{len(brokers)}"
-        folder.mkdir(mode=0o777)
-        brokers.append(Broker(folder, program, lines))
-        return brokers[-1]
-
-    yield make
-    for broker in brokers:
-        broker.stop()

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, OutputError, SourceError
 from edge_ad.runtime.sinks.mqtt import MqttRecords
 from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers, part_of
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
@@ -368,3 +369,33 @@ def test_triggers_fire_with_their_parts_and_bad_ones_are_counted(make_broker: An
 )
 def test_a_part_is_read_from_plain_text_and_json(payload: bytes, part_id: str | None) -> None:
     assert part_of(payload) == part_id
+
+
+def test_where_no_port_may_be_bound_the_way_out_is_said(make_spool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bound(socket.socket):
+        def bind(self, address: Any) -> None:
+            self.close()
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(socket, "socket", Bound)
+    sinks = (
+        MqttRecords(_settings(1883), make_spool(), "run", ["cam"]),
+        MqttTriggers(_settings(1883), ["cam"], lambda *_: None, run_id="run"),
+    )
+    for sink in sinks:
+        with pytest.raises(OutputError, match="SocketBindAllow=ipv4:tcp"), sink:  # type: ignore[attr-defined]
+            pass
+
+
+def test_a_station_that_triggers_the_wrong_camera_does_not_fill_the_log() -> None:
+    said: list[str] = []
+
+    def refuse(source: str, part_id: str | None) -> None:
+        raise SourceError(f"{source}: is not triggered by software")
+
+    triggers = MqttTriggers(_settings(1883), ["cam"], refuse, run_id="run", say=said.append)
+    for number in range(2000):
+        message = SimpleNamespace(topic="line/cam/trigger", retain=False, payload=b"part %d" % number)
+        triggers._on_message(None, None, message)  # type: ignore[arg-type]
+    assert (triggers.fired, triggers.refused) == (0, 2000)
+    assert len(said) == 3 and said[-1].endswith("is not triggered by software (2000 so far)")

@@ -93,7 +93,8 @@ def test_every_record_is_in_every_sink_or_waits_on_disk(
 
     counts = result.telemetry.counters.snapshot()
     assert counts.adds_up
-    by_name = {sink.name: sink for sink in counts.sinks if sink.name != "PictureFiles"}
+    by_name = {sink.name: sink for sink in counts.sinks}
+    assert len(by_name) == len(counts.sinks) and {"masks", "overlays"} < by_name.keys()
     drifts = 1
     for name in ("JsonLines", "SqliteRecords", "MqttRecords", "WebhookRecords"):
         assert (by_name[name].taken, by_name[name].delivered) == (FRAMES + drifts, FRAMES + drifts), name

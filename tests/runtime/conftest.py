@@ -1,0 +1,128 @@
+"""What tests of whole lines share: patience, and a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+PATIENCE_S = 20
+
+
+def wait_until(holds: Callable[[], Any], what: str = "") -> None:
+    """Wait for something that another thread or process does."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end_s, what or "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    return wait_until
+
+
+class Broker:
+    """Mosquitto on a loopback port, which can be killed and started again. Args: lines: of its configuration."""
+
+    def __init__(self, folder: Path, program: str, lines: str = "") -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._command = [program, "-c", str(folder / "mosquitto.conf")]
+        # Retained messages and sessions survive a restart, as on a broker of a factory.
+        text = f"listener {self.port} 127.0.0.1\npersistence true\npersistence_location {folder}/\n{lines}\n"
+        text += f"autosave_interval 1\nautosave_on_changes true\nuser {os.environ.get('USER', 'root')}\n"
+        (folder / "mosquitto.conf").write_text(text)
+        self._log = folder / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until(self._answers, "the broker does not start")
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self._log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE_S)
+            self._process = None
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        reason = "no mosquitto: install Debian's package of that name"
+        if os.environ.get("EDGE_AD_REQUIRE_LADDER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    brokers: list[Broker] = []
+
+    def make(lines: str = "allow_anonymous true") -> Broker:
+        folder = tmp_path / f"broker{len(brokers)}"
+        folder.mkdir(mode=0o777)
+        brokers.append(Broker(folder, program, lines))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+class Subscriber:
+    """Keeps what comes by its key, in a session that the broker keeps as well."""
+
+    def __init__(self, port: int) -> None:
+        self.bodies: dict[str, dict[str, Any]] = {}
+        ready = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "subscriber", clean_session=False)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe([("line/+/verdict", 1), ("line/+/event", 1)])
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.on_message = lambda _, __, message: self._keep(json.loads(message.payload))
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert ready.wait(PATIENCE_S)
+
+    def _keep(self, body: dict[str, Any]) -> None:
+        assert self.bodies.setdefault(body["key"], body) == body
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def broker(make_broker: Any) -> Any:
+    """A broker that runs, and keeps as many messages as come."""
+    broker = make_broker("allow_anonymous true\nmax_queued_messages 0")
+    broker.start()
+    return broker
+
+
+@pytest.fixture
+def subscriber(broker: Any) -> Iterator[Subscriber]:
+    subscriber = Subscriber(broker.port)
+    yield subscriber
+    subscriber.close()
