@@ -1,0 +1,105 @@
+"""A square matrix product on OpenVINO, in a wanted arithmetic that is looked up afterwards, not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from edge_ad.errors import EngineError, one_line
+
+HINTS: Mapping[str, str] = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}
+"""What OpenVINO is asked for; int8 lies in the graph."""
+RUNS_AS: Mapping[str, frozenset[str]] = {
+    "fp32": frozenset({"f32"}),
+    "int8": frozenset({"i8", "u8"}),
+    "fp16": frozenset({"f16"}),
+    "bf16": frozenset({"bf16"}),
+}
+PRODUCTS = frozenset({"FullyConnected", "MatMul"})
+THREADS = "INFERENCE_NUM_THREADS"
+
+
+class Gemm:
+    """A (side, side) · (side, side) product with fixed weights, compiled as the engine `openvino` compiles a bundle.
+
+    Args:
+        side: rows and columns.
+        arithmetic: a key of `HINTS`.
+
+    Attributes:
+        macs: multiply-accumulates of one call.
+        threads: that OpenVINO computes it with.
+        kernel: name of the kernel that computes it.
+        effective: arithmetic of that kernel, as OpenVINO names it, such as `u8`.
+
+    Raises: EngineError when OpenVINO cannot compile it.
+    """
+
+    def __init__(self, side: int, arithmetic: str) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError as exc:
+            raise EngineError("the yardstick needs the package 'openvino': pip install openvino") from exc
+        self.macs = side**3
+        rng = np.random.default_rng(0)
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": HINTS[arithmetic],
+        }
+        try:
+            model = _int8_product(openvino, side, rng) if arithmetic == "int8" else _product(openvino, side, rng)
+            compiled = openvino.Core().compile_model(model, "CPU", config)
+            self.threads = int(compiled.get_property(THREADS))
+            self.kernel, self.effective = _what_runs(compiled)
+            self._request = compiled.create_infer_request()
+        except RuntimeError as exc:
+            raise EngineError(f"OpenVINO cannot compile a {arithmetic} matrix product: {one_line(exc)}") from exc
+        self.is_as_asked = self.effective in RUNS_AS[arithmetic]
+        wanted = np.uint8 if arithmetic == "int8" else np.float32
+        self._operand = rng.integers(0, 8, (side, side)).astype(wanted)
+
+    def run(self) -> None:
+        """Compute the product once."""
+        self._request.infer({0: self._operand}, share_inputs=True)
+
+
+def _opset() -> Any:
+    try:
+        return import_module("openvino.opset8")
+    except ModuleNotFoundError:  # where it was before 2025
+        return import_module("openvino.runtime.opset8")
+
+
+def _product(openvino: Any, side: int, rng: np.random.Generator) -> Any:
+    opset = _opset()
+    left = opset.parameter([side, side], np.float32)
+    right = opset.constant(rng.standard_normal((side, side)).astype(np.float32))
+    return openvino.Model([opset.matmul(left, right, False, False)], [left], "gemm")
+
+
+def _int8_product(openvino: Any, side: int, rng: np.random.Generator) -> Any:
+    """Bytes times bytes; the operand comes as bytes, so that quantizing it is no part of the time."""
+    opset = _opset()
+    left = opset.parameter([side, side], np.uint8)
+    bounds = [np.float32(value) for value in (0, 255, 0, 2.55)]
+    activation = opset.fake_quantize(opset.convert(left, "f32"), *bounds, 256)
+    weights = opset.constant(rng.integers(-127, 128, (side, side)).astype(np.int8))
+    right = opset.multiply(opset.convert(weights, "f32"), np.float32(0.01))
+    return openvino.Model([opset.matmul(activation, right, False, False)], [left], "gemm")
+
+
+def _what_runs(compiled: Any) -> tuple[str, str]:
+    """Kernel and arithmetic of the product in the graph that is executed."""
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = {key: _text(value) for key, value in node.get_rt_info().items()}
+        if facts.get("layerType", "").startswith(tuple(PRODUCTS)):
+            return facts.get("primitiveType", ""), facts.get("runtimePrecision", "")
+    return "", ""
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "value", value))
