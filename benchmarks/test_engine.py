@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from edge_ad.engine import Engine
-from edge_ad.export.parity import probe_images
 from edge_ad.runtime.detector import engine_spec
 from edge_ad.runtime.engines import make_engine
 
@@ -43,6 +42,8 @@ def measured(measure: Any, selected: list[str], bundles: Any, engine_cache: Path
 
 
 def inferring(bundles: Any, name: str, engine_cache: Path) -> tuple[Engine, Callable[[], None]]:
+    from edge_ad.export.parity import probe_images
+
     network, precision, batch_name = name.split("/")
     batch = int(batch_name.removeprefix("batch"))
     bundle = bundles(network)

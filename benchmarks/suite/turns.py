@@ -52,14 +52,16 @@ def in_turns(subjects: Mapping[str, Subject], yardstick: Yard, *, rounds: int, w
 
     Args:
         rounds: that count, of each subject.
-        warmup: rounds before these; the last of them says how many calls make a round. At least 1.
+        warmup: rounds before these; the fastest call in them says how many make a round. At least 1.
     """
     measured = {name: Rounds() for name in subjects}
+    fastest_s = dict.fromkeys(subjects, float("inf"))
     for _ in range(warmup):
         yardstick.times()
         for name, subject in subjects.items():
-            one_s = _seconds(subject, 1)
-            measured[name].calls = max(1, min(MOST_CALLS, round(SHORTEST_MS / 1e3 / max(one_s, 1e-9))))
+            fastest_s[name] = min(fastest_s[name], _seconds(subject, 1))
+    for name, found in measured.items():
+        found.calls = max(1, min(MOST_CALLS, round(SHORTEST_MS / 1e3 / max(fastest_s[name], 1e-9))))
     before = yardstick.times()
     for _ in range(rounds):
         for name, subject in subjects.items():

@@ -92,7 +92,7 @@ def test_a_peer_answers_line_by_line_and_goes_on_after_a_fault(
         with pytest.raises(fault, match="no frame was given"):
             process.ask("judge", frames=1)
         process.ask("frame", path=frame(13))
-        with pytest.raises(fault, match="^RuntimeError: thirteen is unlucky$"):
+        with pytest.raises(fault, match=r"^RuntimeError: thirteen is unlucky$"):
             process.ask("judge", frames=1)
         process.ask("frame", path=frame(50))
         answer = process.ask("judge", frames=3)
@@ -110,7 +110,7 @@ def test_a_peer_that_dies_or_does_not_start_is_one_line(
     with peers.process.PeerProcess(stand_in.command, stand_in.folder) as process:
         process.ask("open", **{"with": {"factor": 2.0}})
         process.ask("frame", path=frame(99))
-        with pytest.raises(peers.process.PeerError, match="ended at 'judge': .*dies"):
+        with pytest.raises(peers.process.PeerError, match=r"ended at 'judge': .*dies"):
             process.ask("judge", frames=1)
     absent = peers.process.PeerProcess([str(tmp_path / "absent")], tmp_path)
     with pytest.raises(peers.process.PeerError, match="cannot be started"), absent:

@@ -85,7 +85,18 @@ def test_a_subject_may_time_itself(turns: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "--basetemp",
+        str(folder / "tmp"),
+    ]
     return subprocess.run(
         [*command, *arguments], cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=120, check=False
     )
@@ -104,28 +115,23 @@ def test_the_suite_runs_and_stores_ratios_for_the_gate(tmp_path: Path) -> None:
         "test_preprocess[720p-stretch]",
     }
     for each in stored.values():
-        ratios, times_s = (np.array(each[key][part]) for key, part in RATIOS_AND_TIMES)
-        assert len(ratios) == len(times_s) == 4 and (ratios > 0).all()
-        yard_ms = times_s * 1e3 / ratios  # the same work in every round, within what a busy machine does to it
-        assert (yard_ms > 0.05).all() and (yard_ms < 5000).all()
+        ratios, times_s = np.array(each["extra_info"]["yardstick_ratio_rounds"]), np.array(each["stats"]["data"])
+        assert len(ratios) == len(times_s) == 4
+        assert np.isfinite(ratios).all() and (ratios > 0).all() and (times_s > 0).all()
         assert "GEMM" in each["extra_info"]["yardstick"] and each["extra_info"]["threads"] in (1, 2)
-    assert stored["test_postprocess[record]"]["extra_info"]["calls_per_round"] > 1
+    crop, stretch = (stored[f"test_preprocess[720p-{mode}]"] for mode in ("crop", "stretch"))
+    assert crop["extra_info"]["yardstick_ratio_rounds"] != stretch["extra_info"]["yardstick_ratio_rounds"]
 
 
-RATIOS_AND_TIMES = (("extra_info", "yardstick_ratio_rounds"), ("stats", "data"))
-
-
-def test_plain_pytest_collects_no_benchmark_and_the_short_form_leaves_the_long_ones_out(tmp_path: Path) -> None:
-    done = pytest_in(tmp_path, "--collect-only", "benchmarks")
-    short = [line for line in done.stdout.splitlines() if "::" in line]
-    assert done.returncode == 0 and short
-    assert not any("wide_resnet50_2" in line for line in short)
-    full = pytest_in(tmp_path, "--collect-only", "--full", "benchmarks").stdout
-    assert all(line in full for line in short)
+def test_the_short_form_leaves_the_long_ones_out_and_plain_pytest_all_of_them(tmp_path: Path) -> None:
+    done = pytest_in(tmp_path, "--collect-only", "--full", "benchmarks")
+    full = [line for line in done.stdout.splitlines() if "::" in line]
+    assert done.returncode == 0, done.stdout + done.stderr
     for stage in ("decode", "preprocess", "engine", "postprocess", "frame", "start"):
-        assert any(f"test_{stage}[" in line for line in short)
+        assert any(f"test_{stage}[" in line for line in full)
     for precision in ("fp32", "int8"):
-        assert f"test_engine[wide_resnet50_2-288/{precision}/batch4]" in full
-        assert f"test_frame[wide_resnet50_2-288/{precision}]" in full
-    settings = (BENCHMARKS.parent / "pyproject.toml").read_text("utf-8")
-    assert 'testpaths = ["tests"]' in settings
+        assert f"benchmarks/test_engine.py::test_engine[wide_resnet50_2-288/{precision}/batch4]" in full
+        assert f"benchmarks/test_frame.py::test_frame[wide_resnet50_2-288/{precision}]" in full
+    short = pytest_in(tmp_path, "--collect-only", "benchmarks/test_frame.py").stdout
+    assert "test_frame[mobilenet_v2-256/int8]" in short and "wide_resnet50_2" not in short
+    assert 'testpaths = ["tests"]' in (BENCHMARKS.parent / "pyproject.toml").read_text("utf-8")
