@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ from suite.threads import fix_threads  # before anything that starts threads
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures there.")
 def main(network: str, size: str, rounds: int, starts: int, cores: int, anomalib: str, json_path: Path | None) -> None:
     threads = fix_threads(cores)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the environment is deleted then too
     import numpy as np
     from contenders import AUTHORS, make_peers, shared_folder
     from environment import UnavailableError, existing_environment, made_environment

@@ -101,10 +101,15 @@ def _add_ours(peers: Peers, speed: Weights, cookies: Weights | None, shared: Pat
 
 
 def calibrated(cookies: Weights, shared: Path, folder: Path) -> Path:
-    """A bundle of the trained checkpoint, quantized by `edge-ad calibrate` with the good pictures of its training."""
+    """A bundle of the trained checkpoint, quantized by `edge-ad calibrate` with the good pictures of its training.
+
+    Its score is that of the authors' code and of anomalib, the largest patch, so that accuracies can be compared.
+    """
     from edge_ad.cli.main import main
 
-    plain = export_weights(cookies.network, cookies.checkpoint, cookies.backbone, folder / "cookies-fp32.edgead")
+    plain = export_weights(
+        cookies.network, cookies.checkpoint, cookies.backbone, folder / "cookies-fp32.edgead", "patch_max"
+    )
     output = folder / "cookies.edgead"
     caches = ["--calibration-cache", str(folder / "calibrations"), "--engine-cache", str(folder / "engines")]
     data = ["--data", str(shared / "data" / "cookies" / "train" / "good")]

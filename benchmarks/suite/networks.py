@@ -14,7 +14,7 @@ from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.specs import Precision
+from edge_ad.specs import Precision, ScoreKind
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def export_network(network: Network, folder: Path) -> Bundle:
 
 
 def export_weights(
-    network: Network, checkpoint: Path, weights: Path, output: Path, resize_mode: str = "shorter_side_crop"
+    network: Network, checkpoint: Path, weights: Path, output: Path, score: ScoreKind = "map_max"
 ) -> Bundle:
     """A bundle of a checkpoint in the authors' format."""
     values = {
@@ -72,7 +72,7 @@ def export_weights(
         "layers": list(network.layers),
         "imgsz": network.side,
         "pretrain_embed_dim": network.embed_dim,
-        "resize_mode": resize_mode,
+        "score": score,
         "output": output,
     }
     with warnings.catch_warnings():
