@@ -1,7 +1,7 @@
 """Peer: the published graph on ONNX Runtime, with the steps around it that the authors' code takes, without PyTorch.
 
 Before: Pillow's resize of the whole picture, centre crop, scaling. Behind: bilinear resize of the patch probabilities
-to the size of the model, and SciPy's Gaussian with a sigma of 4; the score is the largest value of that.
+to the size of the model, and SciPy's Gaussian with a sigma of 4, for the map; the score is the largest probability.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Authors:
         np, side = self._np, self._side
         (patch_map,) = self._session.run(None, {"image": self._prepared(image_hwc)})
         resized = self._cv2.resize(patch_map[0], (side, side), interpolation=self._cv2.INTER_LINEAR)
-        return float(np.max(self._gaussian(resized, sigma=SIGMA)))
+        self.anomaly_map = self._gaussian(resized, sigma=SIGMA)
+        return float(np.max(patch_map))
 
     def _prepared(self, image_hwc: Any) -> Any:
         np, side = self._np, self._side

@@ -14,9 +14,9 @@ from process import PeerError, PeerProcess
 
 PAUSE_S = 0.1
 """Rest before each turn, so that threads which one peer leaves spinning do not disturb the next."""
-STRETCH = 10
+STRETCH = 5
 """Frames that follow on each other without a rest, for the throughput."""
-JUDGED_BEFORE_MEMORY = 20
+JUDGED_BEFORE_MEMORY = 5
 
 Say = Callable[[str], None]
 
@@ -76,7 +76,7 @@ def measure(
                     say(f"warning: {name}: {exc}")
 
     say("first starts, which compile")
-    each(lambda name: _start(contenders[name], frame, Found()))
+    each(lambda name: _first_start(contenders[name], frame))
     for number in range(starts):
         say(f"starts {number + 1}/{starts}")
         each(lambda name: _start(contenders[name], frame, found[name]))
@@ -99,6 +99,14 @@ def measure(
         say(f"scores of {len(pictures)} pictures")
         each(lambda name: _score(contenders[name], pictures, found[name]))
     return found
+
+
+def _first_start(contender: Contender, frame: Path) -> None:
+    with PeerProcess(contender.command, contender.folder) as process:
+        process.ask("open", **{"with": dict(contender.given)})
+        process.ask("frame", path=str(frame))
+        process.ask("judge", frames=1)
+        process.ask("close")
 
 
 def _start(contender: Contender, frame: Path, found: Found) -> None:
