@@ -1,0 +1,26 @@
+"""Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol import serve
+
+
+class Anomalib:
+    def __init__(self, graph: str, config: dict[str, str]) -> None:
+        from anomalib.deploy import OpenVINOInferencer
+
+        self._inferencer = OpenVINOInferencer(graph, device="CPU", config=config)
+        self.computes_in = str(self._inferencer.model.get_property("INFERENCE_PRECISION_HINT"))
+
+    def score(self, image_hwc: Any) -> float:
+        return float(self._inferencer.predict(image_hwc).pred_score[0])
+
+
+def open_anomalib(given: dict[str, Any]) -> Anomalib:
+    return Anomalib(given["graph"], given["config"])
+
+
+if __name__ == "__main__":
+    serve(open_anomalib)

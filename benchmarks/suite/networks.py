@@ -1,0 +1,91 @@
+"""Bundles with random weights, made by the project's own export: time does not depend on weights."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edge_ad.bundle import Bundle, write_changed
+from edge_ad.calibration.quantize.calibrate import calibrate
+from edge_ad.export.options import export_options
+from edge_ad.export.parity import probe_images
+from edge_ad.export.to_bundle import export_bundle
+from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.specs import Precision, ScoreKind
+
+
+@dataclass(frozen=True)
+class Network:
+    """A detector of the suite.
+
+    Attributes:
+        backbone, layers: as for `edge-ad export`.
+        side: rows and columns of the model input.
+        embed_dim, hidden_dim: sizes of the head.
+    """
+
+    backbone: str
+    layers: tuple[str, ...]
+    side: int
+    embed_dim: int
+    hidden_dim: int
+
+
+NETWORKS = {
+    "mobilenet_v2-256": Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256),
+    "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
+    "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
+}
+
+
+def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
+    """Draw weights. Returns: checkpoint in the authors' format, and weights of the backbone."""
+    torch.manual_seed(0)
+    config = GlassConfig(network.backbone, network.layers, network.embed_dim, network.embed_dim, network.hidden_dim)
+    glass = Glass(config)
+    checkpoint, weights = folder / "ckpt_best_0.pth", folder / "backbone.pth"
+    torch.save(
+        {"discriminator": glass.discriminator.state_dict(), "pre_projection": glass.adaptor.state_dict()}, checkpoint
+    )
+    torch.save(glass.backbone.trunk.state_dict(), weights)
+    return checkpoint, weights
+
+
+def export_network(network: Network, folder: Path) -> Bundle:
+    """A bundle with the float model, and the weights that it came from, in `folder`."""
+    folder.mkdir(parents=True)
+    checkpoint, weights = write_weights(network, folder)
+    return export_weights(network, checkpoint, weights, folder / "network.edgead")
+
+
+def export_weights(
+    network: Network, checkpoint: Path, weights: Path, output: Path, score: ScoreKind = "map_max"
+) -> Bundle:
+    """A bundle of a checkpoint in the authors' format."""
+    values = {
+        "checkpoint": checkpoint,
+        "backbone": network.backbone,
+        "backbone_weights": weights,
+        "layers": list(network.layers),
+        "imgsz": network.side,
+        "pretrain_embed_dim": network.embed_dim,
+        "score": score,
+        "output": output,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's exporter
+        return export_bundle(export_options(values, "benchmark"))
+
+
+def with_int8(bundle: Bundle, output: Path) -> Bundle:
+    """The same with a quantized model beside the float one, calibrated on made pictures; its accuracy is unproven."""
+    graph = bundle.read_file(bundle.model_file("fp32"))
+    images = list(probe_images(bundle.manifest.preprocess.size_hw, count=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ONNX Runtime's quantizer
+        data = calibrate(graph, lambda _: images, "min-max")[0].build()
+    models: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+    return write_changed(bundle, output, {"models": models}, files={"model.int8.onnx": data})
