@@ -39,14 +39,14 @@ class HandClock:
 
 
 class HandYard:
-    """Work of 4 ms and 1 ms, so a yard of 2 ms where nothing is slow."""
+    """Product and copy of 2 ms each, so a yard of 2 ms where nothing is slow."""
 
     def __init__(self, clock: HandClock) -> None:
         self._clock = clock
 
     def times(self) -> Any:
         self._clock.work("yard", 0)
-        return np.array([[4.0, 1.0]]).repeat(2, axis=0)[..., None].repeat(2, axis=2) * self._clock.slowness
+        return np.array([[2.0, 2.0]]).repeat(2, axis=0)[..., None].repeat(2, axis=2) * self._clock.slowness
 
 
 def test_rounds_take_turns_and_a_slow_machine_cancels(turns: Any, monkeypatch: pytest.MonkeyPatch) -> None:
