@@ -12,7 +12,8 @@ class Anomalib:
         from anomalib.deploy import OpenVINOInferencer
 
         self._inferencer = OpenVINOInferencer(graph, device="CPU", config=config)
-        self.computes_in = str(self._inferencer.model.get_property("INFERENCE_PRECISION_HINT"))
+        precision = self._inferencer.model.get_property("INFERENCE_PRECISION_HINT")
+        self.computes_in = str(precision.to_string() if hasattr(precision, "to_string") else precision)
 
     def score(self, image_hwc: Any) -> float:
         return float(self._inferencer.predict(image_hwc).pred_score[0])
