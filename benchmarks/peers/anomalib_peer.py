@@ -1,4 +1,8 @@
-"""Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment."""
+"""Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment.
+
+Its inferencer (2.7.0) takes any one of the names of an output. In ONNX exports outputs have several, and whether the
+right one comes first differs between processes; where it does not, the table says what anomalib said.
+"""
 
 from __future__ import annotations
 
