@@ -1,4 +1,8 @@
-"""Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment."""
+"""Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment.
+
+Its inferencer (2.7.0) takes any one of the names of an output. In ONNX exports outputs have several, and whether the
+right one comes first differs between processes; where it does not, the table says what anomalib said.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ class Anomalib:
         from anomalib.deploy import OpenVINOInferencer
 
         self._inferencer = OpenVINOInferencer(graph, device="CPU", config=config)
-        self.computes_in = str(self._inferencer.model.get_property("INFERENCE_PRECISION_HINT"))
+        precision = self._inferencer.model.get_property("INFERENCE_PRECISION_HINT")
+        self.computes_in = str(precision.to_string() if hasattr(precision, "to_string") else precision)
 
     def score(self, image_hwc: Any) -> float:
         return float(self._inferencer.predict(image_hwc).pred_score[0])

@@ -24,7 +24,7 @@ ANOMALIB = {
 """Export, and what its inferencer passes to OpenVINO; without a word OpenVINO chooses the arithmetic itself."""
 OURS = {"edge-ad, fp32": "fp32", "edge-ad, int8": "int8"}
 COOKIES = Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256)
-COOKIES_HW = (576, 768)
+COOKIES_HW = (768, 576)
 
 
 @dataclass
