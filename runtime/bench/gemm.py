@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_ad.errors import EngineError, one_line
 
@@ -18,7 +19,7 @@ RUNS_AS: Mapping[str, frozenset[str]] = {
     "fp16": frozenset({"f16"}),
     "bf16": frozenset({"bf16"}),
 }
-PRODUCTS = frozenset({"FullyConnected", "MatMul"})
+PRODUCTS = ("FullyConnected", "MatMul")
 THREADS = "INFERENCE_NUM_THREADS"
 
 
@@ -34,7 +35,7 @@ class Gemm:
         macs: multiply-accumulates of one call.
         threads: that OpenVINO computes it with.
         kernel: name of the kernel that computes it.
-        effective: arithmetic of that kernel, as OpenVINO names it, such as `u8`.
+        effective: arithmetic of that kernel, as OpenVINO names it, such as `i8`.
 
     Raises: EngineError when OpenVINO cannot compile it.
     """
@@ -54,15 +55,16 @@ class Gemm:
         try:
             is_int8 = arithmetic == "int8"
             model = _int8_product(openvino, side, rng) if is_int8 else _products(openvino, side, depth, rng)
-            compiled = openvino.Core().compile_model(model, "CPU", config)
-            self.threads = int(compiled.get_property(THREADS))
-            self.kernel, self.effective = _what_runs(compiled)
-            self._request = compiled.create_infer_request()
+            wanted = np.uint8 if is_int8 else np.float32
+            self._operand = rng.integers(0, 8, (side, side)).astype(wanted)
+            self._core = openvino.Core()  # kept for as long as what it compiled
+            self.kernel, self.effective = _what_runs(self._core, model, config, self._operand)
+            self._compiled = self._core.compile_model(model, "CPU", config)
+            self.threads = int(self._compiled.get_property(THREADS))
+            self._request = self._compiled.create_infer_request()
         except RuntimeError as exc:
             raise EngineError(f"OpenVINO cannot compile a {arithmetic} matrix product: {one_line(exc)}") from exc
         self.is_as_asked = self.effective in RUNS_AS[arithmetic]
-        wanted = np.uint8 if arithmetic == "int8" else np.float32
-        self._operand = rng.integers(0, 8, (side, side)).astype(wanted)
 
     def run(self) -> None:
         """Compute the product once."""
@@ -96,14 +98,16 @@ def _int8_product(openvino: Any, side: int, rng: np.random.Generator) -> Any:
     return openvino.Model([opset.matmul(activation, right, False, False)], [left], "gemm")
 
 
-def _what_runs(compiled: Any) -> tuple[str, str]:
-    """Kernel and arithmetic of the product in the graph that is executed."""
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        facts = {key: _text(value) for key, value in node.get_rt_info().items()}
-        if facts.get("layerType", "").startswith(tuple(PRODUCTS)):
-            return facts.get("primitiveType", ""), facts.get("runtimePrecision", "")
+def _what_runs(core: Any, model: Any, config: Mapping[str, str], operand: NDArray[Any]) -> tuple[str, str]:
+    """Kernel and arithmetic of the product, by the account of a second instance.
+
+    Its graph as it is executed would say the same, but the objects of that graph belong to OpenVINO's CPU plugin, and
+    outlive it in Python.
+    """
+    request = core.compile_model(model, "CPU", {**config, "PERF_COUNT": "YES"}).create_infer_request()
+    request.infer({0: operand}, share_inputs=True)
+    for node in request.get_profiling_info():
+        kernel = str(node.exec_type)
+        if str(node.node_type).startswith(PRODUCTS) and kernel:
+            return kernel, kernel.rpartition("_")[2].lower().replace("fp", "f")
     return "", ""
-
-
-def _text(value: Any) -> str:
-    return str(getattr(value, "value", value))

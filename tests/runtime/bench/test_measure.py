@@ -116,7 +116,7 @@ def test_the_product_is_computed_in_the_arithmetic_that_was_asked_for(arithmetic
 
 
 def test_a_product_in_another_arithmetic_is_no_peak(monkeypatch: pytest.MonkeyPatch, measured: Measured) -> None:
-    monkeypatch.setattr("edge_ad.runtime.bench.gemm._what_runs", lambda _: ("jit_gemm_f32", "f32"))
+    monkeypatch.setattr("edge_ad.runtime.bench.gemm._what_runs", lambda *_: ("jit_gemm_f32", "f32"))
     peak = PeakGemm("int8", side=32)
     assert not peak.is_real
     found = measured(peaks=[peak])
