@@ -21,7 +21,7 @@ from edge_ad.runtime.engines.successor import Successor
 from edge_ad.runtime.engines.tensorrt_execution import Executions
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices
 from edge_ad.runtime.tensorrt.fingerprint import TF32, Fingerprint, PlanNeed, this_platform
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, installed_flavours
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.plans import FoundPlan, find_plan
@@ -265,13 +265,7 @@ def _plan_for(spec: EngineSpec, gpu: Gpu, wanted: Choices | None) -> tuple[Flavo
 
     Raises: EngineError with what is missing or does not fit.
     """
-    versions: dict[FlavourName, str] = {}
-    reasons = []
-    for flavour in FLAVOURS.values():
-        try:
-            versions[flavour.name] = str(flavour.load().__version__)
-        except EngineError as exc:
-            reasons.append(str(exc))
+    versions, reasons = installed_flavours()
     if not versions:
         raise EngineError(reasons[0])
     if spec.cache_dir is None:

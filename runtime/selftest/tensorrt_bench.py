@@ -22,7 +22,7 @@ from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.tensorrt.build import build_job, graph_of, plan_job
 from edge_ad.runtime.tensorrt.choices import Choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, Tail, batches
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, FlavourName
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, FlavourName, installed_flavours
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.options import BuildOptions
 from edge_ad.runtime.tensorrt.plans import find_plan
@@ -42,7 +42,7 @@ def tensorrt_bench(
         MissingExtraError without pycuda.
     """
     gpu = find_gpu(spec.device)
-    versions, reasons = _installed()
+    versions, reasons = installed_flavours()
     if not versions:
         raise EngineError(reasons[0])
     device = open_device(spec.device)
@@ -141,18 +141,6 @@ class _Plans:
                 engine_cache=self.folder,
             )
             build_job(plan_job(graph_of(self._bundle, self._precision), wanted), say=say)
-
-
-def _installed() -> tuple[dict[FlavourName, str], list[str]]:
-    """Versions of the TensorRTs that are installed, and why the others are not."""
-    versions: dict[FlavourName, str] = {}
-    reasons = []
-    for flavour in FLAVOURS.values():
-        try:
-            versions[flavour.name] = str(flavour.load().__version__)
-        except EngineError as exc:
-            reasons.append(str(exc))
-    return versions, reasons
 
 
 def _engines(

@@ -39,26 +39,30 @@ class FileSource:
         """Next picture as (H, W, 3) uint8 RGB, or None behind the last. The deadline counts from opening the file."""
         if self._next_id >= len(self._paths):
             return None
-        frame_id, path = self._next_id, self._paths[self._next_id]
-        self._next_id += 1
-        captured_at, captured_ns = datetime.now(timezone.utc), time.monotonic_ns()
-        image: ImageArray | None = None
-        error: str | None = None
-        try:
-            image = read_picture(path)
-        except ImageError as exc:
-            error = str(exc)
-        return Frame(
-            frame_id=frame_id,
-            source=self.name,
-            captured_at=captured_at,
-            captured_ns=captured_ns,
-            image_hwc=image,
-            color_order="rgb",
-            decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
-            path=path,
-            error=error,
-        )
+        number, self._next_id = self._next_id, self._next_id + 1
+        return picture_frame(self._paths[number], self.name, number)
+
+
+def picture_frame(path: str, source: str, number: int) -> Frame:
+    """The frame that a picture file gives, read now; with an error in place of a picture that cannot be decoded."""
+    captured_at, captured_ns = datetime.now(timezone.utc), time.monotonic_ns()
+    image: ImageArray | None = None
+    error: str | None = None
+    try:
+        image = read_picture(path)
+    except ImageError as exc:
+        error = str(exc)
+    return Frame(
+        frame_id=number,
+        source=source,
+        captured_at=captured_at,
+        captured_ns=captured_ns,
+        image_hwc=image,
+        color_order="rgb",
+        decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
+        path=path,
+        error=error,
+    )
 
 
 def open_picture(path: str) -> FileSource:

@@ -133,7 +133,7 @@ class GenicamSource:
         return 0
 
     def _frame(self, buffer: Any) -> Frame:
-        """The frame in `buffer`, copied out of it; None for one that did not arrive whole."""
+        """The frame in `buffer`, copied out of it; None, for one that did not arrive whole, gives an error."""
         captured_at, captured_ns = datetime.now(timezone.utc), time.monotonic_ns()
         image: ImageArray | None = None
         error = "did not arrive whole; look at the network card, its packet size and its load"

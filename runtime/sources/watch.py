@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import Frame, ImageArray
-from edge_ad.pictures import natural_key, pictures_below, read_picture
+from edge_ad.errors import SourceError
+from edge_ad.frame import Frame
+from edge_ad.pictures import natural_key, pictures_below
 from edge_ad.runtime.results import is_drawn
+from edge_ad.runtime.sources.files import picture_frame
 
 POLL_S = 0.1
 """Pause between two looks at the folder; longer where a look takes long, so that looking costs a tenth of one core."""
@@ -123,35 +123,19 @@ class WatchedFolder:
     def _taken(self, path: str) -> Frame | None:
         """The picture as a frame, or None when it is gone, or still in writing."""
         arrival = self._arriving[path]
-        captured_at, captured_ns = datetime.now(timezone.utc), time.monotonic_ns()
-        image: ImageArray | None = None
-        error: str | None = None
-        try:
-            image = read_picture(path)
-        except ImageError as exc:
-            error = str(exc)
+        frame = picture_frame(path, self.name, self._next_id)
         now_s = self._now_s()
         stamp = _stamp(path)
         if stamp != arrival.stamp:
             return None  # written to meanwhile, or taken away: the next look decides
-        if error is not None and now_s - arrival.since_s < DAMAGED_S:
+        if frame.error is not None and now_s - arrival.since_s < DAMAGED_S:
             age_s = now_s - arrival.since_s
             arrival.not_before_s = min(now_s + max(SETTLE_S, age_s), arrival.since_s + DAMAGED_S)
             return None
         self._judged[path] = stamp
         del self._arriving[path]
-        number, self._next_id = self._next_id, self._next_id + 1
-        return Frame(
-            frame_id=number,
-            source=self.name,
-            captured_at=captured_at,
-            captured_ns=captured_ns,
-            image_hwc=image,
-            color_order="rgb",
-            decode_ms=(time.monotonic_ns() - captured_ns) / 1e6,
-            path=path,
-            error=error,
-        )
+        self._next_id += 1
+        return frame
 
 
 def _stamped(paths: list[str]) -> Iterator[tuple[str, Stamp]]:

@@ -54,6 +54,18 @@ FLAVOURS: dict[FlavourName, Flavour] = {
 }
 
 
+def installed_flavours() -> tuple[dict[FlavourName, str], list[str]]:
+    """Versions of the TensorRTs that are installed, and in words why the others are not."""
+    versions: dict[FlavourName, str] = {}
+    reasons = []
+    for flavour in FLAVOURS.values():
+        try:
+            versions[flavour.name] = str(flavour.load().__version__)
+        except EngineError as exc:
+            reasons.append(str(exc))
+    return versions, reasons
+
+
 def optional(owner: Any, name: str) -> Any:
     """A flag or class that not every version of TensorRT has; None where it lacks."""
     return getattr(owner, name, None)

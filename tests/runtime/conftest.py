@@ -1,4 +1,4 @@
-"""What tests of whole lines share: patience, and a real broker."""
+"""What tests of whole lines share: patience, a bundle for the fake engine, and a real broker."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+
 PATIENCE_S = 20
 
 
@@ -32,6 +35,42 @@ def wait_until(holds: Callable[[], Any], what: str = "") -> None:
 @pytest.fixture
 def until() -> Callable[..., None]:
     return wait_until
+
+
+@pytest.fixture(scope="session")
+def fake_bundle() -> Callable[..., Bundle]:
+    """Write a bundle for the fake engine, which has patches of 4×4 pixels and a threshold of 0.6.
+
+    Arguments: path; `side` of the model input in pixels; `batch` that the graph is fixed to, None for any; `graph`,
+    which nobody reads; `replace` what is there; and further fields of the manifest in place of these.
+    """
+
+    def write(
+        path: Path,
+        *,
+        side: int = 32,
+        batch: int | None = None,
+        graph: bytes = b"x",
+        replace: bool = False,
+        **fields: Any,
+    ) -> Bundle:
+        manifest = {
+            "model": {"family": "none", "config": {}},
+            "preprocess": PreprocessSpec(side, side, resize_mode="stretch"),
+            "postprocess": PostprocessSpec(),
+            "input": TensorSpec("image", (batch, side, side, 3), "uint8"),
+            "outputs": (
+                TensorSpec("patch_map", (batch, side // 4, side // 4), "float32"),
+                TensorSpec("anomaly_map", (batch, side, side), "float32"),
+                TensorSpec("pred_score", (batch,), "float32"),
+            ),
+            "opset": 17,
+            "models": {"fp32": "model.onnx"},
+            "thresholds": Thresholds(0.6),
+        }
+        return write_bundle(path, manifest | fields, {"model.onnx": graph}, replace=replace)
+
+    return write
 
 
 class Broker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
 from edge_ad.frame import Frame, Truth
@@ -26,24 +26,10 @@ from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.specs import Thresholds
 from edge_ad.verdict import Verdict, record_schema
 
 PATIENCE_S = 10
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(64, 64, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 64, 64, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 16, 16), "float32"),
-        TensorSpec("anomaly_map", (None, 64, 64), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 EXPECTED = {  # status, verdict
     "normal": ("ok", "normal"),
     "spot": ("ok", "anomalous"),
@@ -125,9 +111,8 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("line")
-    return write_bundle(folder / "fake.edgead", FIELDS, {"model.onnx": b"never read by the fake engine"})
+def bundle(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Bundle:
+    return fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead", side=64)
 
 
 @pytest.fixture(scope="module")
@@ -327,9 +312,10 @@ def test_a_sink_that_cannot_write_ends_the_run_and_the_capture(detector: Detecto
     assert not any(thread.name == "edge-ad-capture" for thread in threading.enumerate())
 
 
-def test_without_a_threshold_there_are_scores_and_no_verdicts(bundle: Bundle, tmp_path: Path) -> None:
-    fields = {**FIELDS, "thresholds": Thresholds()}
-    silent = write_bundle(tmp_path / "silent.edgead", fields, {"model.onnx": b"x"})
+def test_without_a_threshold_there_are_scores_and_no_verdicts(
+    fake_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    silent = fake_bundle(tmp_path / "silent.edgead", side=64, thresholds=Thresholds())
     with open_detector(silent.path, engine="fake") as detector:
         kept, telemetry = _run(detector, Kinds(["spot", "normal"]))
         assert [entry["verdict"] for entry in kept.entries] == [None, None]

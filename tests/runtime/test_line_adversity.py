@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_ad.bundle import write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import OutputError
 from edge_ad.frame import Frame, ImageArray
@@ -32,24 +32,9 @@ from edge_ad.runtime.scheduling import output, sink_queue
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.verdict import Verdict
 
 PATIENCE_S = 10
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(32, 32, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 8, 8), "float32"),
-        TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 
 
 def picture(number: int) -> ImageArray:
@@ -113,9 +98,8 @@ class Unprintable(BaseException):
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
-    bundle = write_bundle(tmp_path_factory.mktemp("line") / "fake.edgead", FIELDS, {"model.onnx": b"never read"})
-    with open_detector(bundle, engine="fake") as detector:
+def detector(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Iterator[Detector]:
+    with open_detector(fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead"), engine="fake") as detector:
         yield detector
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime import line as line_module
@@ -35,26 +35,12 @@ from edge_ad.runtime.scheduling.trigger import (
     Trigger,
 )
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.specs import Thresholds
 from edge_ad.verdict import Verdict, record_schema
 
 PATIENCE_S = 20
 MS = 1_000_000
 VALIDATOR = Draft202012Validator(record_schema())
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(32, 32, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 8, 8), "float32"),
-        TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 
 
 class Camera:
@@ -170,8 +156,8 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_bundle(tmp_path_factory.mktemp("line") / "fake.edgead", FIELDS, {"model.onnx": b"never read"})
+def bundle(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Bundle:
+    return fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import ConfigError, EngineError, OutputError, SourceError
 from edge_ad.frame import Frame, ImageArray
@@ -24,26 +24,12 @@ from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.specs import Thresholds
 from edge_ad.verdict import OVERTAKEN, Verdict, record_schema
 
 PATIENCE_S = 10
 MS = 1_000_000
 VALIDATOR = Draft202012Validator(record_schema())
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(32, 32, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 8, 8), "float32"),
-        TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 POISON = 251  # grey level of a picture that the engine chokes on
 
 
@@ -174,8 +160,8 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_bundle(tmp_path_factory.mktemp("line") / "fake.edgead", FIELDS, {"model.onnx": b"never read"})
+def bundle(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Bundle:
+    return fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead")
 
 
 @pytest.fixture(scope="module")
@@ -407,10 +393,8 @@ def test_an_engine_that_fails_on_a_batch_costs_the_frame_that_is_to_blame(
     assert max(engine.batches) > 1
 
 
-def test_a_batch_needs_a_graph_that_takes_one(bundle: Bundle, tmp_path: Any) -> None:
-    outputs = tuple(TensorSpec(one.name, (2, *one.shape[1:]), one.dtype) for one in FIELDS["outputs"])
-    fields = {**FIELDS, "input": TensorSpec("image", (2, 32, 32, 3), "uint8"), "outputs": outputs}
-    fixed = write_bundle(tmp_path / "fixed.edgead", fields, {"model.onnx": b"never read"})
+def test_a_batch_needs_a_graph_that_takes_one(fake_bundle: Callable[..., Bundle], tmp_path: Any) -> None:
+    fixed = fake_bundle(tmp_path / "fixed.edgead", batch=2)
     with pytest.raises(ConfigError, match="wanted 1 to 2"):
         open_detector(fixed, engine="fake", batch=3)
     with open_detector(fixed, engine="fake") as detector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,43 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ad.bundle import write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.errors import ImageError
 from edge_ad.frame import Box, ImageArray
 from edge_ad.operators import resize_smooth_matrix
 from edge_ad.runtime.detector import Detector, open_detector
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.sinks.coverage import CoverageWarning
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.specs import PreprocessSpec, Thresholds
 from edge_ad.verdict import Verdict
 
 MODES = ("stretch", "letterbox", "shorter_side_crop")
 FRAME_HW = (120, 170)
 
 
-def _detector(folder: Path, mode: Any) -> Detector:
-    resize = 36 if mode == "shorter_side_crop" else None
-    fields: dict[str, Any] = {
-        "model": {"family": "none", "config": {}},
-        "preprocess": PreprocessSpec(32, 32, resize_mode=mode, resize=resize),
-        "postprocess": PostprocessSpec(),
-        "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-        "outputs": (
-            TensorSpec("patch_map", (None, 8, 8), "float32"),
-            TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-            TensorSpec("pred_score", (None,), "float32"),
-        ),
-        "opset": 17,
-        "models": {"fp32": "model.onnx"},
-        "thresholds": Thresholds(0.5),
-    }
-    return open_detector(write_bundle(folder / f"{mode}.edgead", fields, {"model.onnx": b"never read"}), engine="fake")
-
-
 @pytest.fixture(scope="module")
-def detectors(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("bundles")
-    made = {mode: _detector(folder, mode).__enter__() for mode in MODES}
+def detectors(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Any:
+    folder, made = tmp_path_factory.mktemp("bundles"), {}
+    for mode in MODES:
+        preprocess = PreprocessSpec(32, 32, resize_mode=mode, resize=36 if mode == "shorter_side_crop" else None)
+        bundle = fake_bundle(folder / f"{mode}.edgead", preprocess=preprocess, thresholds=Thresholds(0.5))
+        made[mode] = open_detector(bundle, engine="fake").__enter__()
     yield made
     for detector in made.values():
         detector.__exit__(None, None, None)

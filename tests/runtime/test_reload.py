@@ -8,41 +8,27 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge_ad.bundle import Bundle, write_bundle, write_changed
+from edge_ad.bundle import Bundle, write_changed
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.settings import LineSettings
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.specs import PreprocessSpec, Thresholds
 
 PATIENCE_S = 10
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(32, 32, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 8, 8), "float32"),
-        TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 
 
 class Bench:
     """Settings of two cameras, of which the first has a threshold of its own, and a bundle that says 0.6."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, write: Callable[..., Bundle]) -> None:
         self.path = folder / "b.edgead"
-        bundle = write_bundle(self.path, FIELDS, {"model.onnx": b"a graph"})
+        self.write = write
+        bundle = write(self.path)
         self.now = self.with_scores(0.3, None)
         self.said: list[str] = []
         self.board = ThresholdBoard(["one", "two"], configured(self.now, bundle.thresholds("fp32")))
@@ -59,8 +45,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path, fake_bundle: Callable[..., Bundle]) -> Bench:
+    return Bench(tmp_path, fake_bundle)
 
 
 def test_settings_and_bundle_as_they_are_now(bench: Bench) -> None:
@@ -108,11 +94,11 @@ def damaged_bundle(bench: Bench) -> None:
 
 
 def other_model(bench: Bench) -> None:
-    write_bundle(bench.path, FIELDS, {"model.onnx": b"another graph"}, replace=True)
+    bench.write(bench.path, graph=b"another graph", replace=True)
 
 
 def other_preprocessing(bench: Bench) -> None:
-    write_bundle(bench.path, {**FIELDS, "preprocess": PreprocessSpec(32, 32)}, {"model.onnx": b"a graph"}, replace=True)
+    bench.write(bench.path, preprocess=PreprocessSpec(32, 32), replace=True)
 
 
 def no_threshold(bench: Bench) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_ad.bundle import write_bundle
+from edge_ad.bundle import Bundle
 from edge_ad.errors import OutputError
 from edge_ad.frame import Frame
 from edge_ad.runtime import line_status
@@ -23,24 +22,9 @@ from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.station import Station, Work
 from edge_ad.runtime.telemetry import BOUNDS_MS, Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.verdict import Verdict
 
 PATIENCE_S = 20
-FIELDS: dict[str, Any] = {
-    "model": {"family": "none", "config": {}},
-    "preprocess": PreprocessSpec(32, 32, resize_mode="stretch"),
-    "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 32, 32, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 8, 8), "float32"),
-        TensorSpec("anomaly_map", (None, 32, 32), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
-    "opset": 17,
-    "models": {"fp32": "model.onnx"},
-    "thresholds": Thresholds(0.6),
-}
 
 
 class Camera:
@@ -92,9 +76,8 @@ class Sink:
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
-    path: Path = tmp_path_factory.mktemp("bundle") / "fake.edgead"
-    with open_detector(write_bundle(path, FIELDS, {"model.onnx": b"never read"}), engine="fake") as detector:
+def detector(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Iterator[Detector]:
+    with open_detector(fake_bundle(tmp_path_factory.mktemp("bundle") / "fake.edgead"), engine="fake") as detector:
         yield detector
 
 
@@ -180,7 +163,9 @@ def test_times_are_counted_in_their_classes() -> None:
     assert histogram.sum_ms == pytest.approx(14001.2)
 
 
-def test_a_sink_that_refuses_what_it_must_keep_is_stuck(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_that_refuses_what_it_must_keep_is_stuck(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
     monkeypatch.setattr(line_status, "STUCK_S", 0.0)
     monkeypatch.setattr(output, "FLUSH_S", 0.1)
 
@@ -198,6 +183,7 @@ def test_a_sink_that_refuses_what_it_must_keep_is_stuck(detector: Detector, monk
     running.start()
     try:
         assert sink.last.wait(PATIENCE_S)
+        until(lambda: line.status)  # a frame may be through before the line has said how it is doing
         status = line.status
         assert status is not None and status.stuck() == ["sink Refusing: has taken nothing for 0 s"]
     finally:
