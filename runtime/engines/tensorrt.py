@@ -21,7 +21,7 @@ from edge_ad.runtime.engines.successor import Successor
 from edge_ad.runtime.engines.tensorrt_execution import Executions
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices
 from edge_ad.runtime.tensorrt.fingerprint import TF32, Fingerprint, PlanNeed, this_platform
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, installed_flavours
+from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, installed_flavours, optional
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.plans import FoundPlan, find_plan
@@ -175,7 +175,8 @@ class LoadedPlan:
         if spec.dla is not None:
             self._runtime.DLA_core = spec.dla
         # Engines that run with later versions bring a small runtime of their own. The sidecar vouches for them.
-        self._runtime.engine_host_code_allowed = True
+        if optional(self._trt.Runtime, "engine_host_code_allowed") is not None:  # from 8.6 on
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan.data)
         if self._engine is None:
             raise self._refused("refuses the engine")

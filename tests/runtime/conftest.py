@@ -1,7 +1,8 @@
-"""What tests of whole lines share: patience, a bundle for the fake engine, and a real broker."""
+"""What tests of whole lines share: patience, a bundle for the fake engine, a real broker, and the GPU."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.errors import EngineError
+from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 
 PATIENCE_S = 20
@@ -165,3 +168,27 @@ def subscriber(broker: Any) -> Iterator[Subscriber]:
     subscriber = Subscriber(broker.port)
     yield subscriber
     subscriber.close()
+
+
+@pytest.fixture(scope="session")
+def no_gpu() -> Callable[[str], None]:
+    """Skips for want of a GPU or of what drives it, and says which; EDGE_AD_REQUIRE_GPU=1 makes that a failure."""
+    return _no_gpu
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Gpu:
+    """The GPU of this machine; without one, or without pycuda, the test is skipped or, if so wanted, fails."""
+    try:
+        if importlib.util.find_spec("pycuda") is None:
+            raise EngineError("pycuda is not installed")
+        return find_gpu(0)
+    except EngineError as exc:
+        _no_gpu(str(exc))
+    raise AssertionError
+
+
+def _no_gpu(reason: str) -> None:
+    if os.environ.get("EDGE_AD_REQUIRE_GPU") == "1":
+        pytest.fail(f"EDGE_AD_REQUIRE_GPU is set: {reason}")
+    pytest.skip(f"needs a GPU: {reason}")

@@ -1,4 +1,4 @@
-"""The kernels on the CPU: g++ for the fixtures, and how its absence is told."""
+"""The kernels on the CPU, where g++ compiles them, and on a GPU; how their absence is told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edge_ad.runtime.kernels.resize_smooth import STATE_BYTES, ResizeSmoothBuffe
 Smoothing = Callable[..., ResizeSmoothBuffers]
 Preparation = Callable[..., int]
 
-HARNESS = Path(__file__).resolve().parents[2] / "support" / "cuda_on_cpu" / "harness.py"
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +38,13 @@ def _absent(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def cuda_on_cpu() -> ModuleType:
-    """The module that compiles and runs kernels on the CPU."""
-    if shutil.which("g++") is None:
-        _absent("no g++ (11 or newer): the kernels cannot be compiled for the CPU")
-    name = "edge_ad_tests_cuda_on_cpu"
+    """The module that puts cases together, and compiles and runs kernels on the CPU."""
+    return _module("edge_ad_tests_cuda_on_cpu", SUPPORT / "cuda_on_cpu" / "harness.py")
+
+
+def _module(name: str, path: Path) -> ModuleType:
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HARNESS)
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # before it runs: its dataclasses look themselves up there
@@ -54,13 +55,25 @@ def cuda_on_cpu() -> ModuleType:
 @pytest.fixture(scope="session")
 def compiler(cuda_on_cpu: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Compiles the kernels, and changed copies of them."""
+    if shutil.which("g++") is None:
+        _absent("no g++ (11 or newer): the kernels cannot be compiled for the CPU")
     return cuda_on_cpu.Compiler(tmp_path_factory.mktemp("cuda_on_cpu"))
 
 
 @pytest.fixture(scope="session")
-def program(compiler: Any) -> Any:
-    """Both kernels as they are, without a sanitizer."""
+def cpu_program(compiler: Any) -> Any:
+    """Both kernels as they are, on the CPU, without a sanitizer."""
     return compiler.program()
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def program(request: pytest.FixtureRequest, cuda_on_cpu: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Both kernels as they are, on the CPU, and on the GPU of this machine."""
+    if request.param == "cpu":
+        return request.getfixturevalue("cpu_program")
+    gpu = request.getfixturevalue("gpu")
+    on_gpu = _module("edge_ad_tests_cuda_on_gpu", SUPPORT / "cuda_on_gpu.py")
+    return on_gpu.DeviceProgram(cuda_on_cpu, gpu.sm, tmp_path_factory.mktemp("gpu_kernels"))
 
 
 @pytest.fixture(scope="session")

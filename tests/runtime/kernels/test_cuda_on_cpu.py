@@ -47,15 +47,15 @@ def case(cuda_on_cpu: ModuleType, smoothing: Smoothing) -> Any:
     ],
 )
 def test_what_a_driver_refuses_is_refused(
-    program: Any, cuda_on_cpu: ModuleType, case: Any, change: Callable[[Launch], Launch], said: str
+    cpu_program: Any, cuda_on_cpu: ModuleType, case: Any, change: Callable[[Launch], Launch], said: str
 ) -> None:
-    program.run(case)
+    cpu_program.run(case)
     case.launches[0] = change(case.launches[0])
     with pytest.raises(cuda_on_cpu.KernelError, match=said):
-        program.run(case)
+        cpu_program.run(case)
 
 
-def test_the_library_computes_the_same(compiler: Any, program: Any, case: Any, tmp_path: Path) -> None:
+def test_the_library_computes_the_same(compiler: Any, cpu_program: Any, case: Any, tmp_path: Path) -> None:
     """As an emulated driver uses it: a kernel by name, addresses of its own memory, a seed."""
     compiler.library(tmp_path / "libkernels.so")
     library = ctypes.CDLL(str(tmp_path / "libkernels.so"))
@@ -74,7 +74,7 @@ def test_the_library_computes_the_same(compiler: Any, program: Any, case: Any, t
     kernel = ctypes.c_void_p(library.cuda_on_cpu_find(launch.kernel.encode()))
     error = ctypes.create_string_buffer(200)
     assert library.cuda_on_cpu_launch(kernel, shape, addresses, error, ctypes.c_size_t(200)) == 0, error.value
-    program.run(case)
+    cpu_program.run(case)
     for mine, its in zip(own, case.arrays, strict=True):
         assert np.array_equal(mine, its)
     assert library.cuda_on_cpu_find(b"no_such_kernel") is None

@@ -18,7 +18,7 @@ import pytest
 
 from edge_ad.errors import EngineError
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour
-from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
+from edge_ad.runtime.tensorrt.gpu import Gpu
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 SCENARIOS = Path(__file__).with_name("scenarios.py")
@@ -143,19 +143,7 @@ def scenario(emulated: Callable[..., Done], tiny_bundle: Path, tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def gpu() -> Gpu:
-    """The GPU of this machine; without one, or without what drives it, the test is skipped or, if so wanted, fails."""
-    try:
-        if importlib.util.find_spec("pycuda") is None:
-            raise EngineError("pycuda is not installed")
-        return find_gpu(0)
-    except EngineError as exc:
-        _no_gpu(str(exc))
-    raise AssertionError
-
-
-@pytest.fixture(scope="session")
-def gpu_flavour(gpu: Gpu) -> Flavour:
+def gpu_flavour(gpu: Gpu, no_gpu: Callable[[str], None]) -> Flavour:
     """The TensorRT that is installed."""
     reasons = []
     for flavour in FLAVOURS.values():
@@ -165,11 +153,5 @@ def gpu_flavour(gpu: Gpu) -> Flavour:
             reasons.append(str(exc))
         else:
             return flavour
-    _no_gpu(reasons[0])
+    no_gpu(reasons[0])
     raise AssertionError
-
-
-def _no_gpu(reason: str) -> None:
-    if os.environ.get("EDGE_AD_REQUIRE_GPU") == "1":
-        pytest.fail(f"EDGE_AD_REQUIRE_GPU is set: {reason}")
-    pytest.skip(f"needs a GPU: {reason}")

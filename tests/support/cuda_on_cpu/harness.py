@@ -150,6 +150,15 @@ class Compiler:
         return made if made.exists() else _compile(variant, name, KERNELS, folder)
 
 
+def placed(address: int) -> tuple[int, int]:
+    """Number of the array that an address belongs to, and bytes from its beginning.
+
+    These are negative for kernels that do not read the beginning, and are told where it would be.
+    """
+    index = ((address + (1 << (ADDRESS_BITS - 1))) >> ADDRESS_BITS) - 1
+    return index, address - ((index + 1) << ADDRESS_BITS)
+
+
 def _compile(variant: Variant, name: str, sources: Path, folder: Path) -> Path:
     made = folder / f"{name}.o"
     _checked("g++", *OPTIONS, *VARIANTS[variant][1], f"-I{sources}", "-c", f"{HERE / name}.cpp", "-o", str(made))
@@ -187,6 +196,5 @@ def _text(content: bytes) -> bytes:
 def _argument(value: int | bytes) -> bytes:
     if isinstance(value, bytes):
         return struct.pack("=I", 1) + _text(value)
-    index = ((value + (1 << (ADDRESS_BITS - 1))) >> ADDRESS_BITS) - 1
-    offset = value - ((index + 1) << ADDRESS_BITS)  # before the array, too, for kernels that do not read its beginning
-    return struct.pack("=IIq", 0, index if value else 0xFFFFFFFF, offset)
+    index, offset = placed(value) if value else (0xFFFFFFFF, 0)
+    return struct.pack("=IIq", 0, index, offset)
