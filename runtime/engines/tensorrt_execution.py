@@ -48,12 +48,13 @@ class Executions:
     def another(self, driver: Any) -> Enqueue:
         """As `first`, with a state of its own. What these compute on the way lies in the same memory, for all of them.
 
-        So they have to be put onto one stream. TensorRT 8 cannot share memory; there each takes its own.
+        So they have to be put onto one stream. TensorRT 8 cannot share memory; there each takes its own. Nor does its
+        8.5 share an optimization profile, and refuses where the engine takes batches of any size.
 
         Args:
             driver: the module `pycuda.driver`.
 
-        Raises: as `first`; errors of CUDA when there is no memory.
+        Raises: as `first`; EngineError where the engine has no profile left; errors of CUDA when there is no memory.
         """
         strategy = optional(self._trt, "ExecutionContextAllocationStrategy")
         size_bytes = optional(self._engine, "device_memory_size_v2")
@@ -86,6 +87,11 @@ class _Execution:
             raise EngineError(
                 f"{all_of_them.title} cannot make the engine ready: {all_of_them.messages.cause}; if the GPU's memory"
                 " is full, end other programs that use it, or build the engine for smaller batches"
+            )
+        if context.active_optimization_profile < 0:
+            raise EngineError(
+                f"{all_of_them.title} lets one execution context use the engine's optimization profile, and there is"
+                " one already"
             )
         self._context = context
         self._image = all_of_them.image

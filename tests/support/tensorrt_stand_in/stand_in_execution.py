@@ -29,6 +29,9 @@ class ExecutionContext:
 
     def __init__(self, engine: Any, is_given_memory: bool) -> None:
         self._engine = engine
+        # As in TensorRT 8.5, which gives a profile to one context alone.
+        self.active_optimization_profile = -1 if engine.head.get("sole_profile") and engine.contexts else 0
+        engine.contexts.add(self)
         self._auxiliary = _AuxiliaryStream() if engine.head.get("auxiliary") else None
         self._scratch: DeviceMemory | None = None
         self._scratch_address = 0
@@ -50,6 +53,8 @@ class ExecutionContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._changes += 1
+        if self.active_optimization_profile < 0:
+            return self._refuse("Assertion mOptimizationProfile >= 0 failed.")
         fewest, _, most = self._engine.head["batches"]
         whole = self._engine.get_tensor_shape(name)
         fits = len(shape) == len(whole) and fewest <= shape[0] <= most

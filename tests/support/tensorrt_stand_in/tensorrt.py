@@ -9,6 +9,7 @@ fault in the report of the emulated driver.
 from __future__ import annotations
 
 import json
+import weakref
 from abc import ABC, abstractmethod
 from enum import Enum, IntEnum
 from types import SimpleNamespace
@@ -27,8 +28,8 @@ def write_plan(graph: bytes, batches: tuple[int, ...] = (1, 1, 1), **changes: An
     Args:
         changes: `fails`: a plan that loads and cannot be executed; `input_type`: another type than the graph's;
             `outputs`: names of those that it returns, where these are not all; `uncapturable`: it cannot be recorded;
-            `auxiliary`: it computes on a stream of its own, which joins the given one, or with "unjoined" does not when
-            it is recorded.
+            `sole_profile`: one context alone can use it; `auxiliary`: it computes on a stream of its own, which joins
+            the given one, or with "unjoined" does not when it is recorded.
     """
     return MAGIC + json.dumps({"batches": batches, **changes}).encode() + b"\n" + graph
 
@@ -177,6 +178,7 @@ class Engine:
         tensors += [(TensorIOMode.OUTPUT, tensor) for tensor in self.outputs]
         self._tensors = {tensor.name: (mode, tensor) for mode, tensor in tensors}
         self._weights = DeviceMemory("weights")
+        self.contexts: weakref.WeakSet[ExecutionContext] = weakref.WeakSet()
 
     @property
     def num_io_tensors(self) -> int:
