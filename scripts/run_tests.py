@@ -1,7 +1,7 @@
 """Run all tests, each folder of them in a process of its own, and add up what came of them.
 
-The tests load PyTorch, OpenVINO, TensorRT-RTX, ONNX Runtime and GStreamer; one process that has held all of them for a
-quarter of an hour has ended with a segmentation fault now and then. Extra arguments go to pytest.
+The tests load PyTorch, OpenVINO, TensorRT-RTX, ONNX Runtime and GStreamer; where one of them brings its process down,
+the tests of the other folders are run all the same, and the folder is known. Extra arguments go to pytest.
 """
 
 from __future__ import annotations
