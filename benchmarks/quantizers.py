@@ -25,11 +25,11 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import openvino
 from interleaved import medians_ms
 from numpy.typing import NDArray
 
 from edge_ad.calibration.quantize.lint import qdq_faults
+from edge_ad.openvino_core import openvino_core
 
 Image = NDArray[np.uint8]
 """(1, H, W, 3) RGB at model size."""
@@ -222,7 +222,7 @@ def compiled(
         sigmoid = next(node for node in model.graph.node if "patch_map" in node.output)
         names.append(sigmoid.input[0])
         model.graph.output.append(onnx.helper.make_tensor_value_info(names[-1], onnx.TensorProto.FLOAT, None))
-    core = openvino.Core()
+    core = openvino_core()
     network = core.read_model(model.SerializeToString())
     network.reshape(list(shape))
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}

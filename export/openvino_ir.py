@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_ad.errors import ExportError, one_line
 from edge_ad.export.parity import Runner
+from edge_ad.openvino_core import openvino_core
 
 
 def ir_from_onnx(data: bytes, stem: str) -> dict[str, bytes]:
@@ -15,7 +16,7 @@ def ir_from_onnx(data: bytes, stem: str) -> dict[str, bytes]:
     import openvino
 
     try:
-        model = openvino.Core().read_model(io.BytesIO(data))
+        model = openvino_core().read_model(io.BytesIO(data))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{stem}.xml"
             openvino.save_model(model, path, compress_to_fp16=False)
@@ -26,12 +27,10 @@ def ir_from_onnx(data: bytes, stem: str) -> dict[str, bytes]:
 
 def ir_runner(files: dict[str, bytes], stem: str) -> Runner:
     """The IR on OpenVINO's CPU device in float32."""
-    import openvino
-
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
-        core = openvino.Core()
+        core = openvino_core()
         model = core.read_model(Path(folder) / f"{stem}.xml")
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch_nhwc: list(compiled(batch_nhwc).values())

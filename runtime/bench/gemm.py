@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import EngineError, one_line
+from edge_ad.openvino_core import openvino_core
 
 HINTS: Mapping[str, str] = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}
 """What OpenVINO is asked for; int8 lies in the graph."""
@@ -57,9 +58,9 @@ class Gemm:
             model = _int8_product(openvino, side, rng) if is_int8 else _products(openvino, side, depth, rng)
             wanted = np.uint8 if is_int8 else np.float32
             self._operand = rng.integers(0, 8, (side, side)).astype(wanted)
-            self._core = openvino.Core()  # kept for as long as what it compiled
-            self.kernel, self.effective = _what_runs(self._core, model, config, self._operand)
-            self._compiled = self._core.compile_model(model, "CPU", config)
+            core = openvino_core()
+            self.kernel, self.effective = _what_runs(core, model, config, self._operand)
+            self._compiled = core.compile_model(model, "CPU", config)
             self.threads = int(self._compiled.get_property(THREADS))
             self._request = self._compiled.create_infer_request()
         except RuntimeError as exc:

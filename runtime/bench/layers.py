@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_ad.engine import BatchArray, EngineSpec
 from edge_ad.errors import EngineError, one_line
+from edge_ad.openvino_core import openvino_core
 from edge_ad.runtime.engines.openvino import DEVICE, compile_config
 
 CALLS = 10
@@ -66,9 +67,7 @@ def layer_times(engine: str, graph: bytes, spec: EngineSpec, batch_nhwc: BatchAr
 def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
     import io
 
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     config = compile_config(spec.precision, core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
     try:
         model = core.read_model(io.BytesIO(graph))

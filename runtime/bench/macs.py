@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from edge_ad.errors import EngineError, one_line
+from edge_ad.openvino_core import openvino_core
 
 NOT_COUNTED = frozenset(
     {
@@ -46,10 +47,8 @@ def graph_macs(graph: bytes, input_shape: Sequence[int]) -> Macs:
 
     Raises: EngineError when OpenVINO cannot read it or find all shapes.
     """
-    import openvino
-
     try:
-        model = openvino.Core().read_model(io.BytesIO(graph))
+        model = openvino_core().read_model(io.BytesIO(graph))
         model.reshape(list(input_shape))
         return model_macs(model)
     except RuntimeError as exc:

@@ -12,6 +12,7 @@ import numpy as np
 from edge_ad.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.errors import EngineError, one_line
+from edge_ad.openvino_core import openvino_core
 from edge_ad.specs import Precision
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class OpenVinoEngine(Engine):
             import openvino
         except ModuleNotFoundError as exc:
             raise EngineError("engine 'openvino' needs the package 'openvino': pip install openvino") from exc
-        core = openvino.Core()
+        core = openvino_core()
         capabilities = sorted(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
         config = compile_config(self.spec.precision, capabilities)
         fingerprint = {

@@ -20,6 +20,7 @@ from edge_ad.export.options import export_options
 from edge_ad.export.parity import TOLERANCE, probe_images
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.glass.family import GlassFamily
+from edge_ad.openvino_core import openvino_core
 
 pytestmark = pytest.mark.rung(1)
 
@@ -130,12 +131,10 @@ def test_probes_differ_and_repeat() -> None:
 
 
 def test_openvino_format_writes_an_ir_that_agrees(values: Values) -> None:
-    import openvino
-
     bundle = export(values, format="openvino", score="patch_max")
     assert set(bundle.manifest.files) == {"model.onnx", "model.xml", "model.bin"}
     assert bundle.manifest.openvino_ir == {"fp32": "model.xml"}
-    core = openvino.Core()
+    core = openvino_core()
     images = probe_images((64, 64), 2)
     results = []
     for name in ("model.onnx", "model.xml"):
