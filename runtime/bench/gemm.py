@@ -100,11 +100,7 @@ def _int8_product(openvino: Any, side: int, rng: np.random.Generator) -> Any:
 
 
 def _what_runs(core: Any, model: Any, config: Mapping[str, str], operand: NDArray[Any]) -> tuple[str, str]:
-    """Kernel and arithmetic of the product, by the account of a second instance.
-
-    Its graph as it is executed would say the same, but the objects of that graph belong to OpenVINO's CPU plugin, and
-    outlive it in Python.
-    """
+    """Kernel and arithmetic of the product, by the account of a second instance, which is slower for keeping it."""
     request = core.compile_model(model, "CPU", {**config, "PERF_COUNT": "YES"}).create_infer_request()
     request.infer({0: operand}, share_inputs=True)
     for node in request.get_profiling_info():
