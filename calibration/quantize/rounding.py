@@ -21,6 +21,7 @@ from edge_ad.calibration.quantize.observe import InputMoments
 SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale: weights of dead channels may be smaller still
 LEVELS = 127  # symmetric: -128 is not used, so that a weight and its negative round alike
 DAMPING = 0.01  # of the mean square of the inputs, added to each: GPTQ's
+BLOCK = 64  # inputs whose errors are handed on together; the smaller, the more passes over what is left of the matrix
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,33 @@ def _nearest(rows: Floats, steps: Floats) -> Floats:
 
 
 def _fed_back(rows: Floats, steps: Floats, second: Floats) -> Floats:
-    """Levels of weights (out, in), inputs of the greatest power first."""
+    """Levels of weights (out, in), inputs of the greatest power first.
+
+    With second moments R·Rᵀ, R upper triangular, the error of the output is Σⱼ (Σᵢ≤ⱼ Rᵢⱼ eᵢ)², e being the errors of
+    the weights: each weight in turn is rounded to where its own summand is least. That is what GPTQ's updates with the
+    inverse of the moments come to, and takes no inverse. Errors of a whole block go over to later blocks at once.
+    """
     size = len(second)
     damping = DAMPING * float(np.trace(second)) / size
     if damping <= 0:
         return _nearest(rows, steps)
     order = np.argsort(-np.diag(second), kind="stable")
-    damped = second[np.ix_(order, order)] + damping * np.eye(size)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-    waiting = rows[:, order].copy()
-    levels = np.empty_like(waiting)
-    for index in range(size):
-        levels[:, index] = np.clip(np.round(waiting[:, index] / steps), -LEVELS, LEVELS)
-        error = (waiting[:, index] - levels[:, index] * steps) / upper[index, index]
-        waiting[:, index + 1 :] -= error[:, None] * upper[index, index + 1 :]
-    restored = np.empty_like(levels)
-    restored[:, order] = levels
+    reverse = order[::-1]  # of a matrix in reverse, the lower factor is the upper one of the matrix, in reverse
+    damped = second[np.ix_(reverse, reverse)]
+    damped[np.diag_indices(size)] += damping
+    upper = np.linalg.cholesky(damped)[::-1, ::-1]
+    upper = upper / np.diag(upper)
+    weights = np.ascontiguousarray(rows.T[order])
+    errors = np.empty_like(weights)
+    levels = np.empty_like(weights)
+    shifts = np.zeros_like(weights)
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        for index in range(start, stop):
+            shift = shifts[index] + upper[start:index, index] @ errors[start:index]
+            levels[index] = np.clip(np.round((weights[index] + shift) / steps), -LEVELS, LEVELS)
+            errors[index] = weights[index] - levels[index] * steps
+        shifts[stop:] += upper[start:stop, stop:].T @ errors[start:stop]
+    restored = np.empty_like(rows)
+    restored[:, order] = levels.T
     return restored
