@@ -12,6 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# Before NumPy and PyTorch are loaded, and for the processes that tests start. The networks of the tests are so small
+# that threads wait for each other longer than they compute: on two busy cores two of them take three times as long.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
