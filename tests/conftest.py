@@ -38,7 +38,7 @@ def _support(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def kept_on_disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Keeps what slow fixtures make for the processes of the other folders, as long as no file of the code changes."""
     support = _support("kept")
     cache = getattr(request.config, "cache", None)
@@ -77,7 +77,7 @@ def deterministic_state() -> Callable[[Any], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(kept: Any, request: pytest.FixtureRequest) -> tuple[Path, Path]:
+def tiny_checkpoint(kept_on_disk: Any, request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """An official-format GLASS checkpoint for resnet18 (layer1, layer2; 48/48/32), and its backbone's weights."""
 
     def fill(folder: Path) -> None:
@@ -91,12 +91,12 @@ def tiny_checkpoint(kept: Any, request: pytest.FixtureRequest) -> tuple[Path, Pa
         torch.save({key: draw(part.state_dict()) for key, part in parts.items()}, folder / "ckpt_best_1.pth")
         torch.save(draw(network.backbone.trunk.state_dict()), folder / "backbone.pth")
 
-    folder = kept.folder("checkpoint", fill)
+    folder = kept_on_disk.folder("checkpoint", fill)
     return folder / "ckpt_best_1.pth", folder / "backbone.pth"
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(kept: Any, request: pytest.FixtureRequest) -> Path:
+def tiny_bundle(kept_on_disk: Any, request: pytest.FixtureRequest) -> Path:
     """A bundle of the small checkpoint: 64×64 input, 16×16 patches, threshold 0.5, dynamic batch. Do not change it."""
 
     def fill(folder: Path) -> None:
@@ -107,7 +107,7 @@ def tiny_bundle(kept: Any, request: pytest.FixtureRequest) -> Path:
         given = {"checkpoint": checkpoint, "backbone_weights": weights, "output": folder / "tiny.edgead"}
         export_bundle(export_options({**TINY_EXPORT, **given, "threshold": 0.5}, "test"))
 
-    return Path(kept.folder("bundle", fill) / "tiny.edgead")
+    return Path(kept_on_disk.folder("bundle", fill) / "tiny.edgead")
 
 
 @pytest.fixture(scope="session")
