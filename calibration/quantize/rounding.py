@@ -97,4 +97,4 @@ def _shares(second: Floats, order: NDArray[np.intp], damping: Floats) -> Floats:
     diagonal = np.arange(second.shape[1])
     damped[:, diagonal, diagonal] += damping[:, None]
     upper = np.linalg.cholesky(damped)[:, ::-1, ::-1]
-    return np.ascontiguousarray(upper.transpose(0, 2, 1)) / upper[:, diagonal, diagonal][:, :, None]
+    return np.asarray(np.ascontiguousarray(upper.transpose(0, 2, 1)) / upper[:, diagonal, diagonal][:, :, None])
