@@ -78,8 +78,8 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Parse one YAML mapping. Raises: ConfigError as `read_yaml` does."""
     import yaml
 
-    class UniqueKeyLoader(yaml.SafeLoader):
-        """SafeLoader that refuses a key given twice instead of keeping the last."""
+    class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """SafeLoader (libyaml's where it is there) that refuses a key given twice instead of keeping the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
@@ -94,7 +94,8 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
                         None, None, f"key {key!r} is given twice", key_node.start_mark
                     )
                 seen.add(key)
-            return super().construct_mapping(node, deep)
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            return mapping
 
     try:
         data = yaml.load(text, UniqueKeyLoader)

@@ -9,7 +9,13 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+# Before NumPy and PyTorch are loaded, and for the processes that tests start. The networks of the tests are so small
+# that threads wait for each other longer than they compute: on two busy cores two of them take three times as long.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -19,12 +25,25 @@ TINY_EXPORT = {"backbone": "resnet18", "layers": "layer1,layer2", "imgsz": 64, "
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    spec = importlib.util.spec_from_file_location("edge_ad_tests_ladder", ROOT / "tests" / "support" / "ladder.py")
+    config.pluginmanager.register(_support("ladder"))
+
+
+def _support(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"edge_ad_tests_{name}", ROOT / "tests" / "support" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    ladder = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = ladder  # before it runs: its dataclass looks itself up there
-    spec.loader.exec_module(ladder)
-    config.pluginmanager.register(ladder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # before it runs: its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def kept_on_disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keeps what slow fixtures make for the processes of the other folders, as long as no file of the code changes."""
+    support = _support("kept")
+    cache = getattr(request.config, "cache", None)
+    place = None if cache is None else cache.mkdir("fixtures") / support.state_of_code(ROOT)
+    return support.Kept(place, tmp_path_factory.mktemp)
 
 
 @pytest.fixture(scope="session")
@@ -58,30 +77,37 @@ def deterministic_state() -> Callable[[Any], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, deterministic_state: Any) -> tuple[Path, Path]:
+def tiny_checkpoint(kept_on_disk: Any, request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """An official-format GLASS checkpoint for resnet18 (layer1, layer2; 48/48/32), and its backbone's weights."""
-    import torch
 
-    from edge_ad.models.glass.network import Glass, GlassConfig
+    def fill(folder: Path) -> None:
+        import torch
 
-    network = Glass(GlassConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    parts = {"discriminator": network.discriminator, "pre_projection": network.adaptor}
-    torch.save({key: deterministic_state(part.state_dict()) for key, part in parts.items()}, folder / "ckpt_best_1.pth")
-    torch.save(deterministic_state(network.backbone.trunk.state_dict()), folder / "backbone.pth")
+        from edge_ad.models.glass.network import Glass, GlassConfig
+
+        draw = request.getfixturevalue("deterministic_state")
+        network = Glass(GlassConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
+        parts = {"discriminator": network.discriminator, "pre_projection": network.adaptor}
+        torch.save({key: draw(part.state_dict()) for key, part in parts.items()}, folder / "ckpt_best_1.pth")
+        torch.save(draw(network.backbone.trunk.state_dict()), folder / "backbone.pth")
+
+    folder = kept_on_disk.folder("checkpoint", fill)
     return folder / "ckpt_best_1.pth", folder / "backbone.pth"
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: tuple[Path, Path]) -> Path:
+def tiny_bundle(kept_on_disk: Any, request: pytest.FixtureRequest) -> Path:
     """A bundle of the small checkpoint: 64×64 input, 16×16 patches, threshold 0.5, dynamic batch. Do not change it."""
-    from edge_ad.export.options import export_options
-    from edge_ad.export.to_bundle import export_bundle
 
-    checkpoint, weights = tiny_checkpoint
-    output = tmp_path_factory.mktemp("bundle") / "tiny.edgead"
-    values = {**TINY_EXPORT, "checkpoint": checkpoint, "backbone_weights": weights, "output": output, "threshold": 0.5}
-    return export_bundle(export_options(values, "test")).path
+    def fill(folder: Path) -> None:
+        from edge_ad.export.options import export_options
+        from edge_ad.export.to_bundle import export_bundle
+
+        checkpoint, weights = request.getfixturevalue("tiny_checkpoint")
+        given = {"checkpoint": checkpoint, "backbone_weights": weights, "output": folder / "tiny.edgead"}
+        export_bundle(export_options({**TINY_EXPORT, **given, "threshold": 0.5}, "test"))
+
+    return Path(kept_on_disk.folder("bundle", fill) / "tiny.edgead")
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,18 @@ import pytest
 
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.observe import InputMoments
-from edge_ad.calibration.quantize.rounding import LEVELS, RoundedWeight, round_weights
+from edge_ad.calibration.quantize.rounding import BLOCK, LEVELS, RoundedWeight, round_weights
 
 
 class Case:
     """A convolution with drawn weights, alone in a graph, and inputs (groups, inputs, samples) of a given kind."""
 
-    def __init__(self, small_net: Any, seed: int, *, groups: int = 1, correlated: bool = True) -> None:
+    def __init__(
+        self, small_net: Any, seed: int, *, channels: int = 8, groups: int = 1, correlated: bool = True
+    ) -> None:
         net = small_net(seed=seed)
         rng = np.random.default_rng(seed)
-        before = net.conv(net.pixels, 8)
+        before = net.conv(net.pixels, channels)
         data = net.data(net.conv(net.conv(before, 16, 3, groups=groups), 1))
         self.graph = Graph.parse(data)
         self.layer = self.graph.layers[1]
@@ -57,6 +59,35 @@ def test_levels_and_scales(small_net: Any, groups: int) -> None:
     np.testing.assert_allclose(
         rounded.value, rounded.levels * rounded.scale.astype(np.float64)[:, None, None, None], rtol=1e-7
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_levels_are_those_of_gptq_one_input_after_the_other(small_net: Any, groups: int) -> None:
+    """All of them: only a weight that lies within 1e-12 of the middle of two levels could come out otherwise."""
+    case = Case(small_net, 9, channels=24, groups=groups)
+    assert case.moments.second is not None
+    size = case.inputs.shape[1]
+    assert size > BLOCK and size % BLOCK, "one block would do: nothing is handed on to another"
+    rows = case.weight.reshape(groups, -1, size)
+    _, steps = nearest(case.weight)
+    wanted = [gptq(*group) for group in zip(rows, steps.reshape(groups, -1), case.moments.second, strict=True)]
+    levels = case.rounded().levels.reshape(groups, -1, size)
+    np.testing.assert_array_equal(levels, np.stack(wanted))
+    assert (levels != np.rint(rows / steps.reshape(groups, -1, 1))).mean() > 0.05, "nothing was fed back"
+
+
+def gptq(rows: np.ndarray, steps: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Algorithm 1 of arXiv 2210.17323, without its blocks: weights (out, in), steps (out,), moments (in, in)."""
+    size = len(second)
+    order = np.argsort(-np.diag(second), kind="stable")
+    damped = second[np.ix_(order, order)] + 0.01 * np.trace(second) / size * np.eye(size)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    waiting, levels = rows[:, order].astype(np.float64), np.empty(rows.shape)
+    for index in range(size):
+        levels[:, order[index]] = np.clip(np.rint(waiting[:, index] / steps), -127, 127)
+        error = (waiting[:, index] - levels[:, order[index]] * steps) / upper[index, index]
+        waiting[:, index + 1 :] -= error[:, None] * upper[index, index + 1 :]
+    return levels
 
 
 def test_no_output_is_worse_than_by_rounding_to_nearest_on_average(small_net: Any) -> None:

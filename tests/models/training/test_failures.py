@@ -213,10 +213,17 @@ def test_a_learning_rate_far_too_high(train: Train, tmp_path: Path, batch: int) 
 # Folders
 
 
+@pytest.fixture(scope="module")
+def two_epochs(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended. Do not change it."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    train(folder, epochs=2)
+    return folder
+
+
 @pytest.fixture
-def run(train: Train, tmp_path: Path) -> Path:
-    train(tmp_path / "run", epochs=2)
-    return tmp_path / "run"
+def run(two_epochs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(two_epochs, tmp_path / "run"))
 
 
 def test_an_earlier_run_is_replaced_on_demand_only(train: Train, run: Path) -> None:

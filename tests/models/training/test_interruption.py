@@ -254,12 +254,19 @@ def test_a_full_disk_for_the_log(train: Train, tmp_path: Path, monkeypatch: pyte
 # What resuming refuses
 
 
-@pytest.fixture
-def stopped(train: Train, tmp_path: Path) -> Path:
-    """A run interrupted in epoch 1."""
+@pytest.fixture(scope="module")
+def stopped_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run interrupted in epoch 1. Do not change it."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", progress=interrupt_at(4))
-    return tmp_path / "run"
+        train(folder, progress=interrupt_at(4))
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A run interrupted in epoch 1."""
+    return Path(shutil.copytree(stopped_once, tmp_path / "run"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -102,28 +103,61 @@ def old_cuda_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def emulated(emulated_driver: Path, tmp_path: Path) -> Callable[..., Done]:
-    """Run `python ARGUMENTS` with the emulated driver; keywords are further variables of its environment."""
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def emulated_in(emulated_driver: Path) -> Callable[[Path], Run]:
+    """A folder for the driver's report → what runs `python ARGUMENTS` with the emulated driver."""
     builder = _module(SUPPORT / "emulated_cuda" / "build.py")
-    report = tmp_path / "emulated_cuda.json"
 
-    def run(*arguments: str, **settings: str) -> Done:
-        report.unlink(missing_ok=True)
-        environment = builder.environment(emulated_driver, EMULATED_CUDA_REPORT=str(report), **settings)
-        environment.pop("PYTEST_ADDOPTS", None)
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=PROCESS_SECONDS,
-            check=False,
-        )
-        content = json.loads(report.read_text()) if report.exists() else {}
-        return Done(done.returncode, done.stdout, done.stderr, content)
+    def of(folder: Path) -> Run:
+        report = folder / "emulated_cuda.json"
 
-    return run
+        def run(*arguments: str, **settings: str) -> Done:
+            report.unlink(missing_ok=True)
+            environment = builder.environment(emulated_driver, EMULATED_CUDA_REPORT=str(report), **settings)
+            environment.pop("PYTEST_ADDOPTS", None)
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=PROCESS_SECONDS,
+                check=False,
+            )
+            content = json.loads(report.read_text()) if report.exists() else {}
+            return Done(done.returncode, done.stdout, done.stderr, content)
+
+        return run
+
+    return of
+
+
+@pytest.fixture
+def emulated(emulated_in: Callable[[Path], Run], tmp_path: Path) -> Run:
+    """Run `python ARGUMENTS` with the emulated driver; keywords are further variables of its environment."""
+    return emulated_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built_engines(
+    emulated_in: Callable[[Path], Run], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What `edge-ad build` has made. Do not change it."""
+    folder = tmp_path_factory.mktemp("built")
+    command = ("-W", "error", "-m", "edge_ad.cli.main", "build", str(tiny_bundle), "--engine-cache")
+    done = emulated_in(folder)(*command, str(folder / "engines"))
+    assert done.code == 0, done.err
+    assert done.report["faults"] == []
+    assert done.report["primary_retains"] == 0
+    return folder / "engines"
+
+
+@pytest.fixture
+def engines(built_engines: Path, tmp_path: Path) -> Path:
+    """A cache with an engine that `edge-ad build` has made."""
+    return Path(shutil.copytree(built_engines, tmp_path / "engines"))
 
 
 @pytest.fixture

@@ -127,15 +127,6 @@ def test_a_wrong_resize_is_seen(scenario: Scenario, kernels: dict[str, str]) -> 
     assert {name for name, levels in off_by.items() if levels <= 8} == set()
 
 
-@pytest.fixture
-def engines(emulated: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A cache with an engine that `edge-ad build` has made."""
-    folder = tmp_path / "engines"
-    done = emulated(*COMMAND, "build", str(tiny_bundle), "--engine-cache", str(folder))
-    assert done.code == 0, done.err
-    return folder
-
-
 @pytest.mark.parametrize("size", ["160x120", "64x64"])
 def test_verdicts_are_the_same_wherever_frames_become_model_inputs(
     emulated: Callable[..., Any], engines: Path, tiny_bundle: Path, kernels: dict[str, str], size: str

@@ -26,17 +26,6 @@ SOURCE = ["--source", "sim:?size=160x120&seed=1&defects=0.5", "--max-frames", st
 COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
 
 
-@pytest.fixture
-def engines(emulated: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A cache with an engine that `edge-ad build` has made."""
-    folder = tmp_path / "engines"
-    done = emulated(*COMMAND, "build", str(tiny_bundle), "--engine-cache", str(folder))
-    assert done.code == 0, done.err
-    assert done.report["faults"] == []
-    assert done.report["primary_retains"] == 0
-    return folder
-
-
 def _records(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
