@@ -1,7 +1,8 @@
-"""Run all tests, each folder of them in a process of its own, and add up what came of them.
+"""Run all tests, each folder of them in a process of its own, two at a time, and add up what came of them.
 
 The tests load PyTorch, OpenVINO, TensorRT-RTX, ONNX Runtime and GStreamer; where one of them brings its process down,
-the tests of the other folders are run all the same, and the folder is known. Extra arguments go to pytest.
+the tests of the other folders are run all the same, and the folder is known. What a folder writes is shown when it has
+ended. Extra arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_TESTS = 5  # pytest's exit code
+LANES = 2  # folders at a time; each computes with a thread or two, and several of them wait for other processes
 
 
 def groups(folder: Path) -> Iterator[list[str]]:
@@ -40,26 +44,62 @@ def ending(code: int) -> str:
     return f"killed by {names.get(-code, f'signal {-code}')}"
 
 
+@dataclass(frozen=True)
+class Run:
+    """The tests of one folder, and what came of them.
+
+    Attributes:
+        folder: below the root.
+        fault: what is to be said against it; empty where nothing is.
+        outcomes: file in which pytest left them; it does not exist where the process came to no end.
+    """
+
+    folder: Path
+    seconds: float
+    output: str
+    fault: str
+    outcomes: Path
+
+
+def run(files: list[str], outcomes: Path, variable: str) -> Run:
+    """Run pytest on the files of a folder. Args: variable: tells it where to leave the outcomes."""
+    folder, began = Path(files[0]).parent, time.monotonic()
+    print(f"--- {folder}: begun", flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *files, *sys.argv[1:]],
+        cwd=ROOT,
+        env={**os.environ, variable: str(outcomes)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    fault = ending(done.returncode)
+    if not (fault or outcomes.exists()):
+        fault = "ended without telling what came of its tests"
+    return Run(folder, time.monotonic() - began, done.stdout, fault, outcomes)
+
+
 def main() -> int:
     ladder = _ladder()
     outcomes = ladder.Outcomes()
     lines, failed, began = [], [], time.monotonic()
-    with TemporaryDirectory(prefix="edge-ad-tests-") as scratch:
-        for number, files in enumerate(groups(ROOT / "tests")):
-            folder, left, started = Path(files[0]).parent, Path(scratch) / f"{number}.json", time.monotonic()
-            print(f"\n--- {folder}", flush=True)
-            command = [sys.executable, "-m", "pytest", *files, *sys.argv[1:]]
-            environment = {**os.environ, ladder.OUTCOMES_FILE: str(left)}
-            fault = ending(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
-            if left.exists():
-                counts = ladder.in_words(outcomes.add(left))
-            else:
-                counts, fault = "", fault or "ended without telling what came of its tests"
-            if fault:
-                failed.append(f"{folder} ({fault})")
-                print(f"\n--- {folder}: {fault}", flush=True)
-            told = ", ".join(text for text in (counts, fault) if text)
-            lines.append(f"{time.monotonic() - started:8.0f}  {folder}: {told or 'no tests'}")
+    with TemporaryDirectory(prefix="edge-ad-tests-") as scratch, ThreadPoolExecutor(LANES) as lanes:
+        # The largest first, so that both lanes end at about the same time.
+        largest_first = sorted(groups(ROOT / "tests"), key=_size_bytes, reverse=True)
+        waiting = [
+            lanes.submit(run, files, Path(scratch) / f"{number}.json", ladder.OUTCOMES_FILE)
+            for number, files in enumerate(largest_first)
+        ]
+        for ended in as_completed(waiting):
+            one = ended.result()
+            counts = ladder.in_words(outcomes.add(one.outcomes)) if one.outcomes.exists() else ""
+            told = ", ".join(text for text in (counts, one.fault) if text) or "no tests"
+            print(f"\n{one.output}\n--- {one.folder}: {told}, {one.seconds:.0f} s\n", flush=True)
+            lines.append(f"{one.seconds:8.0f}  {one.folder}: {told}")
+            if one.fault:
+                failed.append(f"{one.folder} ({one.fault})")
     in_all = f"{time.monotonic() - began:8.0f}  in all: {ladder.in_words(outcomes.tests) or 'no tests'}"
     print("\n seconds  folder", *lines, in_all, f"\n{ladder.TITLE}", *outcomes.table(), sep="\n")
     for fault in outcomes.faults():
@@ -67,6 +107,10 @@ def main() -> int:
         print(f"FAILED {fault}")
     print(f"\nfailed: {', '.join(failed)}" if failed else "\nall folders passed")
     return 1 if failed else 0
+
+
+def _size_bytes(files: list[str]) -> int:
+    return sum((ROOT / file).stat().st_size for file in files)
 
 
 def _ladder() -> Any:

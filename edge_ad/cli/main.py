@@ -118,7 +118,3 @@ def _fail(message: str, code: int) -> int:
     with suppress(OSError):  # where stderr is full or gone, the exit code has to say it
         click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

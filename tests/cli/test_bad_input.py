@@ -255,7 +255,7 @@ def test_only_corrupt_pictures(
 
 def test_a_camera_that_does_not_open(tiny_bundle: Path, tmp_path: Path) -> None:
     """In a process of its own: OpenCV writes past Python, and only once it is loaded for the first time."""
-    command = [sys.executable, "-m", "edge_ad.cli.main", "run", str(tiny_bundle), "--camera", "97"]
+    command = [sys.executable, "-m", "edge_ad", "run", str(tiny_bundle), "--camera", "97"]
     command += ["--engine", "fake", "--output", str(tmp_path / "out")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)

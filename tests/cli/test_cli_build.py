@@ -19,7 +19,7 @@ SECONDS = 120
 
 
 def edge_ad(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_ad.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "edge_ad", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
 
 

@@ -19,7 +19,7 @@ SECONDS = 240
 
 
 def edge_ad(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "edge_ad.cli.main", "doctor", *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-m", "edge_ad", "doctor", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, **changes}, check=False
     )
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
     (tmp_path / "openvino.py").write_text(
         f"import os, time\nfrom pathlib import Path\nPath({str(note)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
     )
-    command = [sys.executable, "-m", "edge_ad.cli.main", "doctor", "--engine-cache", str(tmp_path)]
+    command = [sys.executable, "-m", "edge_ad", "doctor", "--engine-cache", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

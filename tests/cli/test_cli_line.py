@@ -235,7 +235,7 @@ class Station:
     def __init__(self, path: str, folder: Path) -> None:
         self.log = folder / "log"
         with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "edge_ad.cli.main", "run", "-c", path]
+            command = [sys.executable, "-m", "edge_ad", "run", "-c", path]
             environment = {**os.environ, "LINE_TOKEN": "s3cret"}
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
         self.wait_for("listening on http://")

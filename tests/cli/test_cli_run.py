@@ -27,7 +27,7 @@ from edge_ad.verdict import record_schema
 
 Capture = pytest.CaptureFixture[str]
 VALIDATOR = jsonschema.Draft202012Validator(record_schema())
-COMMAND = [sys.executable, "-m", "edge_ad.cli.main", "run"]
+COMMAND = [sys.executable, "-m", "edge_ad", "run"]
 
 
 @pytest.fixture(scope="module")

@@ -180,7 +180,7 @@ def test_sigterm_ends_it_as_the_unit_expects(tmp_path: Path) -> None:
         "/var/cache/edge-ad": str(tmp_path / "engines"),
     }
     arguments = [replaced.get(argument, argument) for argument in unit_arguments()]
-    started = [sys.executable, "-m", "edge_ad.cli.main", *arguments, "--engine", "fake"]
+    started = [sys.executable, "-m", "edge_ad", *arguments, "--engine", "fake"]
     process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
     records = tmp_path / "records" / "verdicts.jsonl"
     try:

@@ -24,7 +24,7 @@ KILLS = 3
 
 
 def start(line_file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "edge_ad.cli.main", "run", "-c", str(line_file)]
+    command = [sys.executable, "-m", "edge_ad", "run", "-c", str(line_file)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 

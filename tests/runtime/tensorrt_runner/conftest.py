@@ -146,7 +146,7 @@ def built_engines(
 ) -> Path:
     """What `edge-ad build` has made. Do not change it."""
     folder = tmp_path_factory.mktemp("built")
-    command = ("-W", "error", "-m", "edge_ad.cli.main", "build", str(tiny_bundle), "--engine-cache")
+    command = ("-W", "error", "-m", "edge_ad", "build", str(tiny_bundle), "--engine-cache")
     done = emulated_in(folder)(*command, str(folder / "engines"))
     assert done.code == 0, done.err
     assert done.report["faults"] == []

@@ -26,7 +26,7 @@ SAME_ATOL = 1e-6
 # 12 of 12,288 values may be a grey level off. As many at random move this score by 3e-4 at most; 0 in practice.
 SCORE_ATOL = 1e-3
 FRAMES = 12
-COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
+COMMAND = ("-W", "error", "-m", "edge_ad")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.rung(7)
 
-COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
+COMMAND = ("-W", "error", "-m", "edge_ad")
 ENGINE = 9
 
 

@@ -23,7 +23,7 @@ SCORE_ATOL = 2e-4
 DEVICE_SCORE_ATOL = 1e-3  # where some values of the model input are a grey level off
 FRAMES = 12
 SOURCE = ["--source", "sim:?size=160x120&seed=1&defects=0.5", "--max-frames", str(FRAMES)]
-COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
+COMMAND = ("-W", "error", "-m", "edge_ad")
 
 
 def _records(text: str) -> list[dict[str, Any]]:

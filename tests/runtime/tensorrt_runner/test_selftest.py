@@ -22,7 +22,7 @@ from edge_ad.runtime.tensorrt.plans import PlanFile
 
 pytestmark = pytest.mark.rung(7)
 
-COMMAND = ("-W", "error", "-m", "edge_ad.cli.main")
+COMMAND = ("-W", "error", "-m", "edge_ad")
 FRAMES = "3"  # too few to choose by: the way that needs least is taken
 PICTURES = 3
 RUN_FRAMES = 4
