@@ -63,9 +63,7 @@ def test_importing_edge_ad_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded & HEAVY == set()
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-m", "edge_ad", "--help"), ("-c", ENTRY_POINT)], ids=["module", "script"]
-)
+@pytest.mark.parametrize("arguments", [("-m", "edge_ad", "--help"), ("-c", ENTRY_POINT)], ids=["module", "script"])
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     output, loaded = python(tmp_path, *arguments)
     assert "Usage:" in output
