@@ -110,7 +110,8 @@ def main() -> int:
 
 
 def _size_bytes(files: list[str]) -> int:
-    return sum((ROOT / file).stat().st_size for file in files)
+    """Of all that a folder holds of Python, which says roughly how long its tests take."""
+    return sum(path.stat().st_size for path in (ROOT / files[0]).parent.glob("*.py"))
 
 
 def _ladder() -> Any:
