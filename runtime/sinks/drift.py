@@ -196,7 +196,7 @@ def _read(path: Path, say: Callable[[str], None]) -> dict[str, dict[str, Scores]
         return {}
     except OSError as exc:
         raise OutputError(f"{path}: cannot be read: {os_reason(exc)}") from exc
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         say(f"warning: {path}: holds no references for the drift alarm; they are learned anew")
         return {}
     return found
