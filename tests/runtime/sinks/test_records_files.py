@@ -210,7 +210,7 @@ def test_a_policy_flushes_as_often_as_it_says(
         write(sink, 1)
         until(lambda: disk.flushes > 3)
         disk.flush_fails = False
-        until(lambda: not sink._unflushed)
+        until(lambda: not sink._flusher.failed)
     assert len(said) == 1 and "cannot be flushed: Input/output error" in said[0]
 
 
