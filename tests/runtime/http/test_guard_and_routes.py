@@ -15,7 +15,8 @@ from edge_ad.errors import ConfigError
 from edge_ad.runtime.http.guard import Guard
 from edge_ad.runtime.http.messages import Request
 from edge_ad.runtime.http.routes import Routes
-from edge_ad.runtime.http.settings import HttpSettings, is_loopback
+from edge_ad.runtime.http.settings import HttpSettings
+from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.station import ENDED, STARTING, Station
 
 JSON = {"content-type": "application/json"}
