@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ad.errors import os_reason
 from edge_ad.runtime.sinks import dated_name
 from edge_ad.runtime.sinks.line_file import LineFile
 
@@ -50,7 +51,7 @@ class Rotation:
                 try:
                     file.unlink(missing_ok=True)
                 except OSError as exc:
-                    say(f"warning: {file}: cannot be deleted: {exc.strerror}")
+                    say(f"warning: {file}: cannot be deleted: {os_reason(exc)}")
 
 
 def full_files(path: Path) -> list[tuple[Path, int]]:
