@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from edge_ad.operators import FrameMap
 from edge_ad.specs import PostprocessSpec
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 VerdictLabel = Literal["normal", "anomalous"]
 OVERTAKEN = "a newer frame arrived before this one could be judged"
 """Reason of a `skipped` frame that a newer one replaced."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -208,10 +208,3 @@ class SinkSettings:
     mqtt: MqttSettings | None = None
     webhook: WebhookSettings | None = None
     drift: DriftSettings | None = None
-
-
-def sink_settings(data: dict[str, Any], where: str) -> SinkSettings:
-    """Check settings from YAML. Raises: ConfigError with every fault."""
-    from edge_ad.validation import build
-
-    return build(SinkSettings, data, where)
