@@ -7,10 +7,8 @@ import email.utils
 import json
 import random
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,70 +24,6 @@ Write = Callable[..., None]
 Answer = int | str | tuple[int, dict[str, str]]
 
 
-class Service:
-    """On a loopback port; `answer(frame_id)` says what a record gets: a status, one with headers, or `drop`."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[int], Answer] = lambda number: 204
-        self.tried: list[int] = []
-        self.taken: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = 1 << 16  # an answer in one packet
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.tried.append(body["frame_id"])
-                outer.headers.append(dict(self.headers))
-                outer.paths.append(self.path)
-                answer = outer.answer(body["frame_id"])
-                if answer == "drop":
-                    self.close_connection = True
-                    return
-                status, headers = answer if isinstance(answer, tuple) else (answer, {})
-                if status == 204:
-                    outer.taken.append(body)
-                self.send_response(int(status))
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("Content-Length", "5")
-                self.end_headers()
-                if status != 204:
-                    self.wfile.write(b"sorry")
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/verdicts"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def speak_tls(self, context: ssl.SSLContext) -> None:
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-
-    def numbers(self) -> list[int]:
-        return [body["frame_id"] for body in self.taken]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    made = Service()
-    yield made
-    made.close()
-
-
 def _settings(url: str | None, **more: Any) -> WebhookSettings:
     return WebhookSettings(url, **{"backoff_s": (0.001, 0.01), "timeout_s": 5.0, "attempts": 4, **more})
 
@@ -100,7 +34,7 @@ def _counts(sink: WebhookRecords) -> tuple[int, int, int, int]:
     return counts.taken, counts.delivered, counts.lost, counts.waiting
 
 
-def test_records_are_posted_once_each_in_order(service: Service, make_spool: Any, write: Write, until: Until) -> None:
+def test_records_are_posted_once_each_in_order(service: Any, make_spool: Any, write: Write, until: Until) -> None:
     sink = WebhookRecords(_settings(service.url), make_spool(), "run")
     with sink:
         for number in range(50):
@@ -113,7 +47,7 @@ def test_records_are_posted_once_each_in_order(service: Service, make_spool: Any
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_a_service_that_fails_at_random_gets_everything_in_order(
-    service: Service, make_spool: Any, write: Write, until: Until, share: float
+    service: Any, make_spool: Any, write: Write, until: Until, share: float
 ) -> None:
     rng = random.Random(5)
     kinds: list[Answer] = [500, 503, 429, 408, 404, "drop", (302, {"Location": "file:///etc/passwd"})]
@@ -133,9 +67,9 @@ def test_a_service_that_fails_at_random_gets_everything_in_order(
 
 @pytest.mark.parametrize(("answer", "tries"), [(400, 3), (422, 3), (500, 8), ("drop", 8)])
 def test_a_record_that_is_never_taken_does_not_hold_up_the_others(
-    service: Service, make_spool: Any, write: Write, until: Until, answer: Answer, tries: int
+    service: Any, make_spool: Any, write: Write, until: Until, answer: Answer, tries: int
 ) -> None:
-    service.answer = lambda number: answer if number == 3 else 204
+    service.answer = lambda body: answer if body["frame_id"] == 3 else 204
     said: list[str] = []
     spool = make_spool()
     sink = WebhookRecords(_settings(service.url), spool, "run", say=said.append)
@@ -154,7 +88,7 @@ def test_a_record_that_is_never_taken_does_not_hold_up_the_others(
 
 @pytest.mark.parametrize("answer", [500, 401, 404, (307, {"Location": "/elsewhere"}), "drop"])
 def test_an_outage_loses_nothing_however_long_it_is(
-    service: Service, make_spool: Any, write: Write, until: Until, answer: Answer
+    service: Any, make_spool: Any, write: Write, until: Until, answer: Answer
 ) -> None:
     service.answer = lambda _: answer
     said: list[str] = []
@@ -171,7 +105,7 @@ def test_an_outage_loses_nothing_however_long_it_is(
     assert set(service.paths) == {"/verdicts"}  # no redirect is followed
 
 
-def test_what_waits_goes_out_with_the_next_run(service: Service, make_spool: Any, write: Write, until: Until) -> None:
+def test_what_waits_goes_out_with_the_next_run(service: Any, make_spool: Any, write: Write, until: Until) -> None:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("socket.socket.connect", _refuse)
@@ -215,7 +149,7 @@ def test_retry_after_is_understood(status: int) -> None:
         assert (_judge(status, nonsense).retry_after_s or 0) <= 0
 
 
-def test_retry_after_is_kept_to(service: Service, make_spool: Any, write: Write, until: Until) -> None:
+def test_retry_after_is_kept_to(service: Any, make_spool: Any, write: Write, until: Until) -> None:
     waits: list[float] = []
     service.answer = lambda _: 204 if len(service.tried) > 1 else (429, {"Retry-After": "1234"})
     sink = WebhookRecords(_settings(service.url), make_spool(), "run")
@@ -237,7 +171,7 @@ def test_waits_grow_and_differ(make_spool: Any) -> None:
 
 
 def test_secrets_come_from_the_environment_and_are_never_said(
-    service: Service, make_spool: Any, write: Write, until: Until
+    service: Any, make_spool: Any, write: Write, until: Until
 ) -> None:
     url = f"http://user:pa%40ss@127.0.0.1:{service.port}/in/key=sesame?token=sesame"
     environment = {"HOOK_URL": url, "HOOK_TOKEN": "tok-sesame", "HOOK_KEY": "key-sesame"}
@@ -269,7 +203,7 @@ def test_secrets_come_from_the_environment_and_are_never_said(
 
 
 def test_only_a_certificate_that_is_vouched_for_is_trusted(
-    service: Service, tmp_path: Path, make_spool: Any, write: Write, until: Until
+    service: Any, tmp_path: Path, make_spool: Any, write: Write, until: Until
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
