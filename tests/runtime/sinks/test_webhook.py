@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
+from webhook_service import Answer, Service
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.sinks.settings import WebhookSettings
@@ -21,7 +22,6 @@ from edge_ad.runtime.sinks.webhook import WebhookRecords, _judge
 
 Until = Callable[..., None]
 Write = Callable[..., None]
-Answer = int | str | tuple[int, dict[str, str]]
 
 
 def _settings(url: str | None, **more: Any) -> WebhookSettings:
@@ -34,7 +34,7 @@ def _counts(sink: WebhookRecords) -> tuple[int, int, int, int]:
     return counts.taken, counts.delivered, counts.lost, counts.waiting
 
 
-def test_records_are_posted_once_each_in_order(service: Any, make_spool: Any, write: Write, until: Until) -> None:
+def test_records_are_posted_once_each_in_order(service: Service, make_spool: Any, write: Write, until: Until) -> None:
     sink = WebhookRecords(_settings(service.url), make_spool(), "run")
     with sink:
         for number in range(50):
@@ -47,7 +47,7 @@ def test_records_are_posted_once_each_in_order(service: Any, make_spool: Any, wr
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_a_service_that_fails_at_random_gets_everything_in_order(
-    service: Any, make_spool: Any, write: Write, until: Until, share: float
+    service: Service, make_spool: Any, write: Write, until: Until, share: float
 ) -> None:
     rng = random.Random(5)
     kinds: list[Answer] = [500, 503, 429, 408, 404, "drop", (302, {"Location": "file:///etc/passwd"})]
@@ -67,7 +67,7 @@ def test_a_service_that_fails_at_random_gets_everything_in_order(
 
 @pytest.mark.parametrize(("answer", "tries"), [(400, 3), (422, 3), (500, 8), ("drop", 8)])
 def test_a_record_that_is_never_taken_does_not_hold_up_the_others(
-    service: Any, make_spool: Any, write: Write, until: Until, answer: Answer, tries: int
+    service: Service, make_spool: Any, write: Write, until: Until, answer: Answer, tries: int
 ) -> None:
     service.answer = lambda body: answer if body["frame_id"] == 3 else 204
     said: list[str] = []
@@ -88,7 +88,7 @@ def test_a_record_that_is_never_taken_does_not_hold_up_the_others(
 
 @pytest.mark.parametrize("answer", [500, 401, 404, (307, {"Location": "/elsewhere"}), "drop"])
 def test_an_outage_loses_nothing_however_long_it_is(
-    service: Any, make_spool: Any, write: Write, until: Until, answer: Answer
+    service: Service, make_spool: Any, write: Write, until: Until, answer: Answer
 ) -> None:
     service.answer = lambda _: answer
     said: list[str] = []
@@ -105,7 +105,7 @@ def test_an_outage_loses_nothing_however_long_it_is(
     assert set(service.paths) == {"/verdicts"}  # no redirect is followed
 
 
-def test_what_waits_goes_out_with_the_next_run(service: Any, make_spool: Any, write: Write, until: Until) -> None:
+def test_what_waits_goes_out_with_the_next_run(service: Service, make_spool: Any, write: Write, until: Until) -> None:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("socket.socket.connect", _refuse)
@@ -149,7 +149,7 @@ def test_retry_after_is_understood(status: int) -> None:
         assert (_judge(status, nonsense).retry_after_s or 0) <= 0
 
 
-def test_retry_after_is_kept_to(service: Any, make_spool: Any, write: Write, until: Until) -> None:
+def test_retry_after_is_kept_to(service: Service, make_spool: Any, write: Write, until: Until) -> None:
     waits: list[float] = []
     service.answer = lambda _: 204 if len(service.tried) > 1 else (429, {"Retry-After": "1234"})
     sink = WebhookRecords(_settings(service.url), make_spool(), "run")
@@ -171,7 +171,7 @@ def test_waits_grow_and_differ(make_spool: Any) -> None:
 
 
 def test_secrets_come_from_the_environment_and_are_never_said(
-    service: Any, make_spool: Any, write: Write, until: Until
+    service: Service, make_spool: Any, write: Write, until: Until
 ) -> None:
     url = f"http://user:pa%40ss@127.0.0.1:{service.port}/in/key=sesame?token=sesame"
     environment = {"HOOK_URL": url, "HOOK_TOKEN": "tok-sesame", "HOOK_KEY": "key-sesame"}
@@ -203,7 +203,7 @@ def test_secrets_come_from_the_environment_and_are_never_said(
 
 
 def test_only_a_certificate_that_is_vouched_for_is_trusted(
-    service: Any, tmp_path: Path, make_spool: Any, write: Write, until: Until
+    service: Service, tmp_path: Path, make_spool: Any, write: Write, until: Until
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
