@@ -15,6 +15,12 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from patience import PATIENCE_S, wait_until
 
+from edge_ad.runtime.sinks.settings import MqttSettings
+
+
+def mqtt_settings(port: int, **more: Any) -> MqttSettings:
+    return MqttSettings("127.0.0.1", port, **{"prefix": "line", "reconnect_s": (1, 1), **more})
+
 
 class Broker:
     """Mosquitto on a loopback port, which can be killed and started again. Args: lines: of its configuration."""
