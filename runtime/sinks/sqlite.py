@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.frame import Frame
+from edge_ad.moments import utc_text
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import idempotency_key
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
@@ -134,10 +135,9 @@ class SqliteRecords:
         if self._keep_days is None:
             return
         oldest = datetime.now(timezone.utc) - timedelta(days=self._keep_days)
-        text = oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         for table, column in (("records", "captured_at"), ("events", "at")):
             old = f"SELECT id FROM {table} WHERE {column} < ? ORDER BY {column} LIMIT {EXPIRED}"
-            db.execute(f"DELETE FROM {table} WHERE id IN ({old})", (text,))
+            db.execute(f"DELETE FROM {table} WHERE id IN ({old})", (utc_text(oldest),))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
