@@ -85,6 +85,7 @@ class Spool:
                 self._db = self._rebuild(one_line(exc), settings)
             (waiting,) = self._db.execute("SELECT count(*) FROM lines").fetchone()
         except sqlite3.Error as exc:
+            self._close()
             hint = "; another run is using it" if "locked" in str(exc) else ""
             raise OutputError(f"{self.path}: cannot be opened: {one_line(exc)}{hint}") from exc
         except OSError as exc:
