@@ -19,6 +19,10 @@ from edge_ad.storage import write_atomically
 log = logging.getLogger(__name__)
 
 
+ENGINE_FOLDER = "engines"
+"""Purpose of the cache for compiled models, of every engine."""
+
+
 def default_cache_dir(purpose: str) -> Path:
     """Folder of one purpose, such as `engines`, in the user's cache folder for edge-ad."""
     from platformdirs import user_cache_path

@@ -141,14 +141,15 @@ class FrameMap:
 
     def __init__(self, geometry: FrameGeometry, patch_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
         self.box_xyxy = geometry.inspected_box
-        x_0, y_0 = geometry.region[:2]
-        x_min, y_min, x_max, y_max = (edge - (x_0, y_0)[axis % 2] for axis, edge in enumerate(self.box_xyxy))
+        x_0, y_0, _, _ = geometry.region
+        x_min, y_min, x_max, y_max = self.box_xyxy
+        rows, columns = geometry.model_hw
         self._frame_hw = geometry.frame_hw
         self._rows = _frame_axis(
-            y_min, y_max, geometry.scale_y, geometry.top, geometry.model_hw[0], patch_hw[0], sigma, truncate
+            y_min - y_0, y_max - y_0, geometry.scale_y, geometry.top, rows, patch_hw[0], sigma, truncate
         )
         self._columns = _frame_axis(
-            x_min, x_max, geometry.scale_x, geometry.left, geometry.model_hw[1], patch_hw[1], sigma, truncate
+            x_min - x_0, x_max - x_0, geometry.scale_x, geometry.left, columns, patch_hw[1], sigma, truncate
         )
 
     def inside(self, patch_map: Float32Array) -> Float32Array:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.frame import Box, Frame
 from edge_ad.geometry import FrameGeometry
+from edge_ad.moments import utc_text
 from edge_ad.operators import FrameMap
 from edge_ad.specs import PostprocessSpec
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 VerdictLabel = Literal["normal", "anomalous"]
 OVERTAKEN = "a newer frame arrived before this one could be judged"
 """Reason of a `skipped` frame that a newer one replaced."""
@@ -137,7 +138,7 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
         "frame_id": frame.frame_id,
         "source": frame.source,
         "path": frame.path,
-        "captured_at": _utc_text(frame.captured_at),
+        "captured_at": utc_text(frame.captured_at),
         "captured_monotonic_ns": frame.captured_ns,
         "status": verdict.status,
         "reason": verdict.reason,
@@ -163,120 +164,6 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
     return result
 
 
-def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: float, count: int) -> dict[str, Any]:
-    """The JSON object that says that a live source gives nothing; `verdict.schema.json` describes it.
-
-    Args:
-        source: as in records.
-        at: when this was found.
-        monotonic_ns: the same by the monotonic clock.
-        silent_s: seconds since the read began that has not returned.
-        count: which report of this source in this run it is, from 1.
-    """
-    return {
-        "event": "no_frame",
-        "source": source,
-        "at": _utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "silent_s": round(silent_s, 3),
-        "count": count,
-    }
-
-
-def disconnected_event(
-    source: str, *, at: datetime, monotonic_ns: int, cause: str, reason: str, count: int
-) -> dict[str, Any]:
-    """The JSON object that says that a source is lost and opened again; `verdict.schema.json` describes it.
-
-    Args:
-        source: as in records.
-        at: when this was found.
-        monotonic_ns: the same by the monotonic clock.
-        cause: `absent` at the start, `lost`, or `hung`.
-        reason: what the source said.
-        count: which loss of this source in this run it is, from 1.
-    """
-    return {
-        "event": "disconnected",
-        "source": source,
-        "at": _utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "cause": cause,
-        "reason": reason,
-        "count": count,
-    }
-
-
-def reconnected_event(
-    source: str, *, at: datetime, monotonic_ns: int, away_s: float, attempts: int, count: int
-) -> dict[str, Any]:
-    """The JSON object that says that a lost source gives frames again; `verdict.schema.json` describes it.
-
-    Args:
-        source: as in records.
-        at: when the first of them came.
-        monotonic_ns: the same by the monotonic clock.
-        away_s: seconds since it was lost.
-        attempts: how many times it was opened for that.
-        count: that of the loss which this ends.
-    """
-    return {
-        "event": "reconnected",
-        "source": source,
-        "at": _utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "away_s": round(away_s, 3),
-        "attempts": attempts,
-        "count": count,
-    }
-
-
-def trigger_missed_event(
-    source: str, *, part_id: str, at: datetime, monotonic_ns: int, waited_ms: float, reason: str
-) -> dict[str, Any]:
-    """The JSON object that says that a part was announced and not captured; `verdict.schema.json` describes it.
-
-    Args:
-        source: as in records.
-        part_id: as announced.
-        at: when it was given up.
-        monotonic_ns: the same by the monotonic clock.
-        waited_ms: how long it waited for a frame.
-        reason: why it got none.
-    """
-    return {
-        "event": "trigger_missed",
-        "source": source,
-        "part_id": part_id,
-        "at": _utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "waited_ms": round(waited_ms, 3),
-        "reason": reason,
-    }
-
-
-def drift_event(
-    source: str, *, at: datetime, monotonic_ns: int, state: Literal["alarm", "cleared"], comparison: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The JSON object that says that the scores of a source are no longer, or again, those that they were.
-
-    Args:
-        source: as in records.
-        at: when this was found.
-        monotonic_ns: the same by the monotonic clock.
-        state: what began.
-        comparison: the figures behind it; `verdict.schema.json` describes them.
-    """
-    return {
-        "event": "drift",
-        "source": source,
-        "at": _utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "state": state,
-        **comparison,
-    }
-
-
 def record_line(entry: Mapping[str, Any]) -> str:
     """One record or event as one line of strict JSON, ASCII only, without the line break.
 
@@ -290,10 +177,6 @@ def record_schema() -> dict[str, Any]:
     text = resources.files("edge_ad").joinpath("verdict.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
-
-
-def _utc_text(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _hw(array: NDArray[np.float32]) -> tuple[int, int]:

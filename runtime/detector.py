@@ -15,7 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_ad.blob_cache import default_cache_dir
+from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec, Outputs
 from edge_ad.errors import BundleError, ConfigError, ImageError
@@ -253,7 +253,7 @@ def open_detector(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
     chosen = opened.precision(precision)
     file = opened.model_file(chosen)
-    cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir("engines")
+    cache_dir = Path(engine_cache) if engine_cache is not None else default_cache_dir(ENGINE_FOLDER)
     spec = replace(engine_spec(opened, chosen, opened.manifest.files[file], cache_dir), device=device, dla=dla)
     fixed = opened.manifest.input.shape[0]
     if fixed is None and batch > 1:

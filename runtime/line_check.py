@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_ad.blob_cache import default_cache_dir
+from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputError
 from edge_ad.runtime.detector import open_detector
@@ -122,7 +122,7 @@ def _threshold(where: str, camera: CameraSettings, of_bundle: Thresholds) -> Ite
 
 
 def _folders(settings: LineSettings) -> Iterator[Finding]:
-    folders = {"engine_cache": settings.engine_cache or default_cache_dir("engines")}
+    folders = {"engine_cache": settings.engine_cache or default_cache_dir(ENGINE_FOLDER)}
     if settings.output is not None:
         folders["output"] = settings.output
     for key, folder in folders.items():

@@ -16,6 +16,8 @@ from edge_ad.runtime.scheduling.thresholds import InUse, ThresholdBoard
 from edge_ad.runtime.settings import LineSettings
 from edge_ad.specs import Precision, Thresholds
 
+END_S = 2.0  # how long the end of a line waits for a reload, which may hang in a disk
+
 
 def configured(settings: LineSettings, bundle: Thresholds) -> list[InUse]:
     """What every camera is judged with: its own threshold, or else the bundle's."""
@@ -130,7 +132,7 @@ class Hangups:
         finally:
             self._over = True
             self._asked.set()
-            thread.join()
+            thread.join(END_S)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval
 from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings
 from edge_ad.runtime.sources.settings import LimitS, SourceSettings
-from edge_ad.runtime.sources.stream_list import SUFFIX
+from edge_ad.runtime.sources.stream_list import is_list
 from edge_ad.specs import Precision
 from edge_ad.validation import strict
 
@@ -202,7 +201,7 @@ def contradictions(settings: LineSettings) -> Iterator[str]:
 
 
 def _camera_contradictions(where: str, camera: CameraSettings) -> Iterator[str]:
-    if camera.source.lower().endswith(SUFFIX) and re.match(r"\w+://", camera.source) is None:
+    if is_list(camera.source):
         yield f"{where}.source: a list of sources is for --source; wanted one camera for each of them here"
     if camera.loop and camera.watch:
         yield f"{where}.loop: a watched folder has no end to begin again at; leave out loop or watch"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.reload import ThresholdReload
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.scheduling.trigger import Fired
@@ -30,7 +31,7 @@ class Station:
     """What the door of a line (HTTP, or another one) talks to; thread-safe, and never waits for the line.
 
     Attributes:
-        work: None before the line is put together and after it has ended.
+        work: None before the line is put together and after it has ended, which may be between two looks at it.
     """
 
     def __init__(self) -> None:
@@ -53,20 +54,26 @@ class Station:
 
     def ill(self) -> list[str]:
         """Why the process should be started again; empty when it is alive, even if it is not ready."""
-        status = None if self.work is None else self.work.line.status
+        status = self._status()
         return [] if status is None else status.dead()
 
     def unready(self) -> list[str]:
         """Why parts should not be sent past the cameras now; empty when all is ready."""
-        status = None if self.work is None else self.work.line.status
+        status = self._status()
         if status is None:
             return [self.idle]
         return [*status.dead(), *(fault for fault in status.delivering().values() if fault), *status.stuck()]
 
     def fire(self, camera: str, part_id: object) -> Fired | None:
         """Trigger a camera; None while there is no line."""
-        return None if self.work is None else self.work.line.triggers.fire(camera, part_id)
+        work = self.work
+        return None if work is None else work.line.triggers.fire(camera, part_id)
 
     def thresholds(self) -> Mapping[str, InUse] | None:
         """Those in use by camera; None while there is no line."""
-        return None if self.work is None else self.work.line.thresholds.snapshot()
+        work = self.work
+        return None if work is None else work.line.thresholds.snapshot()
+
+    def _status(self) -> LineStatus | None:
+        work = self.work
+        return None if work is None else work.line.status

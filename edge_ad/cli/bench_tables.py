@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edge_ad.cli.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -25,13 +27,13 @@ def print_result(result: BenchResult, percentiles: Sequence[float]) -> None:
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
     for line in _head(result):
-        console.print(Text(_shown(line)))
+        console.print(Text(printable(line)))
     console.print(_latency_table(result, percentiles))
     for line in (*_throughput(result), *_roofline(result), *_energy(result), *_layers(result)):
-        console.print(Text(_shown(line)))
+        console.print(Text(printable(line)))
     _print_gate(result, console)
     for note in result.notes:
-        console.print(Text(_shown(f"note: {note}")))
+        console.print(Text(printable(f"note: {note}")))
 
 
 def _head(result: BenchResult) -> list[str]:
@@ -143,10 +145,4 @@ def _print_gate(result: BenchResult, console: Console) -> None:
     console.print(table)
     console.print(Text(RULE))
     for note in gate.notes:
-        console.print(Text(_shown(f"note: {note}")))
-
-
-def _shown(text: str) -> str:
-    """With what the terminal can show: a bundle may have any name."""
-    encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "replace").decode(encoding)
+        console.print(Text(printable(f"note: {note}")))

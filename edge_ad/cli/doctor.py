@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import printable
 
 if TYPE_CHECKING:
     from edge_ad.runtime.doctor.check import Check, State
@@ -40,7 +40,7 @@ def command(bundle: str | None, as_json: bool, require: tuple[str, ...], engine_
     from edge_ad.runtime.doctor.storage import Wanted
 
     report = examine_here(Wanted(bundle, engine_cache), require)
-    click.echo(_as_json(report) if as_json else _printable(_page(report)))
+    click.echo(_as_json(report) if as_json else printable(_page(report)))
     report.raise_failure()
 
 
@@ -79,9 +79,3 @@ def _lines(check: Check, width: int) -> list[str]:
     if check.remedy is not None:
         lines.append(f"{indent}fix: {check.remedy}")
     return lines
-
-
-def _printable(text: str) -> str:
-    """With what the terminal can show: a camera may have any name."""
-    encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "replace").decode(encoding)

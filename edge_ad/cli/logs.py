@@ -17,6 +17,7 @@ import click
 
 from edge_ad.cli.main import EXIT_INTERNAL, EXIT_INTERRUPTED
 from edge_ad.errors import EdgeAdError, one_line
+from edge_ad.moments import utc_text
 
 if TYPE_CHECKING:
     from edge_ad.runtime.telemetry import Telemetry
@@ -189,5 +190,4 @@ def _named(exc: BaseException) -> str:
 
 
 def _utc(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.fromtimestamp(record.created, timezone.utc))

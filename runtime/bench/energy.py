@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -104,21 +103,13 @@ class ProbeMeter:
         reader = self._probe.joules or self._probe.watts
         return reader() if reader is not None else 0.0
 
-    def _reading(self) -> suppress:
-        return _Noting(self)
-
-
-class _Noting(suppress):
-    """Lets a source fail without the run: it then has no reading."""
-
-    def __init__(self, meter: ProbeMeter) -> None:
-        super().__init__(Exception)  # NVML and jtop have trees of their own
-        self._meter = meter
-
-    def __exit__(self, kind: Any, exc: Any, traceback: Any) -> bool:
-        if kind is not None and issubclass(kind, Exception):
-            self._meter._failed = True
-        return bool(super().__exit__(kind, exc, traceback))
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Let the source fail without the run: it then has no reading."""
+        try:
+            yield
+        except Exception:  # NVML and jtop have trees of their own
+            self._failed = True
 
 
 def find_probes(stack: ExitStack, *, root: Path = Path("/"), gpu: int = 0) -> tuple[list[Probe], list[str]]:

@@ -38,11 +38,13 @@ class Side:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Attributes:
-    limit: share by which a stage may be slower.
-    clock: which times were compared.
-    changes: of every stage that was looked at, in the order of `STAGES`.
-    notes: what a reader should know.
+    """What the comparison of a run with its baseline found.
+
+    Attributes:
+        limit: share by which a stage may be slower.
+        clock: which times were compared.
+        changes: of every stage that was looked at, in the order of `STAGES`.
+        notes: what a reader should know.
     """
 
     limit: float

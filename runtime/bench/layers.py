@@ -39,9 +39,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Attributes:
-    layers: those that take time, slowest first.
-    note: how they were taken, or why there are none.
+    """Where the time of a call goes.
+
+    Attributes:
+        layers: those that take time, slowest first.
+        note: how they were taken, or why there are none.
     """
 
     layers: tuple[Layer, ...]

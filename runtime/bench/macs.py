@@ -16,20 +16,23 @@ NOT_COUNTED = frozenset(
         "DeformableConvolution",
         "Einsum",
         "GRUSequence",
+        "If",
         "LSTMSequence",
         "Loop",
         "RNNSequence",
         "ScaledDotProductAttention",
+        "TensorIterator",
     }
-    | {"If", "TensorIterator"}
 )
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Attributes:
-    count: multiply-accumulates of the convolutions and matrix products, for one call of the graph.
-    not_counted: kinds of layers in the graph that multiply too, and are not in `count`.
+    """What a graph multiplies.
+
+    Attributes:
+        count: multiply-accumulates of the convolutions and matrix products, for one call of the graph.
+        not_counted: kinds of layers in the graph that multiply too, and are not in `count`.
     """
 
     count: int

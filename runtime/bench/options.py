@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.engines import ENGINES
+from edge_ad.runtime.engines import known_engine
 from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
 
@@ -18,12 +18,6 @@ MAX_SIDE = 16384
 FAIL_ABOVE = 0.10
 MAX_SHARE = 10.0
 FILES = ("export_times", "export_json", "html", "save_baseline")
-
-
-def _known_engine(value: object) -> object:
-    if value not in ENGINES:
-        raise ValueError(f"wanted one of {', '.join(ENGINES)}")
-    return value
 
 
 def _frame_hw(value: object) -> object:
@@ -93,7 +87,7 @@ class BenchOptions:
     duration_s: Annotated[float, Field(gt=0, le=86400)] = 10.0
     warmup_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
     percentiles: Annotated[tuple[float, ...], BeforeValidator(_percentiles)] = (50.0, 90.0, 95.0, 99.0)
-    engine: Annotated[str, BeforeValidator(_known_engine)] = "openvino"
+    engine: Annotated[str, BeforeValidator(known_engine)] = "openvino"
     precision: Precision | None = None
     device: Annotated[int, Field(ge=0)] = 0
     dla: Annotated[int, Field(ge=0)] | None = None

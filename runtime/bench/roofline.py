@@ -19,15 +19,17 @@ ON_THE_PROCESSOR = frozenset({"openvino", "onnxruntime"})
 
 @dataclass(frozen=True)
 class Roofline:
-    """Attributes:
-    macs: of one call of the graph; None where they cannot be counted or the engine computes no graph.
-    reached: 1e9 multiply-accumulates per second of the engine, by its median call.
-    share: of the peak in the engine's own arithmetic, by medians; above 1 where the graph's layers suit the machine
-        better than a large product does.
-    best_share: the same by the fastest call of each, which other programs disturb least.
-    clock: that the shares are taken by: processor time where other programs were busy, for they take elapsed time
-        from large products and small layers unequally.
-    reason: why something is None.
+    """An engine under its roof.
+
+    Attributes:
+        macs: of one call of the graph; None where they cannot be counted or the engine computes no graph.
+        reached: 1e9 multiply-accumulates per second of the engine, by its median call.
+        share: of the peak in the engine's own arithmetic, by medians; above 1 where the graph's layers suit the machine
+            better than a large product does.
+        best_share: the same by the fastest call of each, which other programs disturb least.
+        clock: that the shares are taken by: processor time where other programs were busy, for they take elapsed time
+            from large products and small layers unequally.
+        reason: why something is None.
     """
 
     macs: Macs | None

@@ -42,19 +42,21 @@ FEW_CALLS = 100  # below which the 99 % percentile is next to nothing but the ma
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Attributes:
-    bundle: name of the bundle's directory.
-    subject: what was measured.
-    machine: see `describe_machine`.
-    measured_at: date and time, UTC.
-    ready_s: time from the opened bundle to a loaded and warmed engine.
-    from_cache: whether the compiled engine came from the cache.
-    measurement: all times.
-    roofline: how near the engine came to the machine's peak.
-    readings: what told energy and clocks, and `silent`, one line for each that did not.
-    layers: times inside of the engine.
-    gate: comparison with a baseline; None without one.
-    notes: what a reader should know.
+    """Everything that a run found out.
+
+    Attributes:
+        bundle: name of the bundle's directory.
+        subject: what was measured.
+        machine: see `describe_machine`.
+        measured_at: date and time, UTC.
+        ready_s: time from the opened bundle to a loaded and warmed engine.
+        from_cache: whether the compiled engine came from the cache.
+        measurement: all times.
+        roofline: how near the engine came to the machine's peak.
+        readings: what told energy and clocks, and `silent`, one line for each that did not.
+        layers: times inside of the engine.
+        gate: comparison with a baseline; None without one.
+        notes: what a reader should know.
     """
 
     bundle: str

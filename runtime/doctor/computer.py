@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
 
 from edge_ad.runtime.doctor.check import Check
 from edge_ad.runtime.doctor.machine import DISTRIBUTION, Machine
@@ -83,6 +85,15 @@ def processor_model(cpuinfo: str) -> str | None:
         return named[1].strip()
     maker, part = (re.search(rf"^CPU {key}\s*:\s*(\w+)$", cpuinfo, re.MULTILINE) for key in ("implementer", "part"))
     return f"{ARM.get(maker[1], maker[1])} core {part[1]}" if maker and part else None
+
+
+def processor_here(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name of the processor that this runs on; its architecture where the system does not say more."""
+    try:
+        named = processor_model(cpuinfo.read_text("utf-8", "replace"))
+    except OSError:
+        named = None
+    return named or platform.processor() or platform.machine()
 
 
 def _memory(machine: Machine) -> Check:

@@ -172,7 +172,7 @@ def this_machine(run: Callable[..., Ran], probe: Callable[[str], Answer]) -> Mac
         is_root=hasattr(os, "geteuid") and os.geteuid() == 0,
         run=run,
         probe=probe,
-        version_of=_version_of,
+        version_of=installed_version,
         requirements=_requirements,
         accessible=lambda path: os.access(path, os.R_OK | os.W_OK),
     )
@@ -200,7 +200,8 @@ def _home() -> Path:
         return Path("/")
 
 
-def _version_of(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """Version of a distribution in this environment; None where it is not."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -124,6 +124,9 @@ class Processes:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             return _end(process, seconds)
+        except BaseException:  # an interrupt does not reach it, for it has a session of its own
+            _end(process, seconds)
+            raise
         finally:
             with self._lock:
                 self._running.discard(process)

@@ -17,6 +17,13 @@ ENGINES = {
 """Class of each engine by the name that the user gives it."""
 
 
+def known_engine(value: object) -> object:
+    """A name of `ENGINES`, for options. Raises: ValueError for anything else."""
+    if value not in ENGINES:
+        raise ValueError(f"wanted one of {', '.join(ENGINES)}")
+    return value
+
+
 def make_engine(name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
     """An engine that is not loaded yet. Raises: ConfigError when there is none of that name."""
     if name not in ENGINES:

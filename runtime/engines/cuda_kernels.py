@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.errors import EngineError
 from edge_ad.runtime.kernels.compile import compiled
 from edge_ad.runtime.kernels.launch import Launch
 
@@ -26,14 +27,17 @@ class LoadedKernels:
         cache_dir: folder for compiled kernels.
         freed_with: closed when the kernels are not needed any more.
 
-    Raises: EngineError when they cannot be compiled.
+    Raises: EngineError when they cannot be compiled, or the driver refuses them; errors of CUDA.
     """
 
     def __init__(self, driver: Any, name: str, sm: int, cache_dir: Path | None, freed_with: ExitStack) -> None:
         self._driver = driver
         cubin = compiled(name, sm, cache_dir, driver_cuda=_cuda_of(driver))
         freed_with.callback(self.__dict__.clear)
-        self._module = driver.module_from_buffer(cubin)
+        try:
+            self._module = driver.module_from_buffer(cubin)
+        except UnicodeDecodeError as exc:  # pycuda quotes a log that the driver has left as it was
+            raise EngineError(f"the driver refuses the compiled kernel {name!r} without a word; see dmesg") from exc
         self._functions: dict[str, Any] = {}
 
     def launch(self, launch: Launch, streams: Any, stream: str = "compute") -> None:

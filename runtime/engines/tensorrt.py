@@ -30,7 +30,6 @@ from edge_ad.specs import PreprocessSpec, TensorSpec
 log = logging.getLogger(__name__)
 
 TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
-PREFIX = "no engine fits: "  # of what `find_plan` says
 HOW_TO_BUILD = "build one on this machine with 'edge-ad build'"
 
 
@@ -282,7 +281,7 @@ def _plan_for(spec: EngineSpec, gpu: Gpu, wanted: Choices | None) -> tuple[Flavo
         if plan is not None:
             return FLAVOURS[name], plan, choices
     why = unfit[0] if unfit else f"none was built from this bundle's {spec.precision} model"
-    raise EngineError(f"no TensorRT engine in {spec.cache_dir}: {why.removeprefix(PREFIX)}; {HOW_TO_BUILD}")
+    raise EngineError(f"no TensorRT engine in {spec.cache_dir}: {why}; {HOW_TO_BUILD}")
 
 
 def _shape_of(tensor: TensorSpec) -> tuple[Any, ...]:

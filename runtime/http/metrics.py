@@ -13,6 +13,7 @@ from edge_ad.errors import MissingExtraError
 from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
 from edge_ad.runtime.station import Station, Work
 from edge_ad.runtime.telemetry import BOUNDS_MS
+from edge_ad.verdict import STATUSES
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
@@ -91,11 +92,7 @@ def _of_lanes(lanes: tuple[LaneCounts, ...], value: Callable[[LaneCounts], float
 
 def _frames(counts: Snapshot) -> Iterator[Any]:
     lanes, camera = counts.lanes, ("camera",)
-    statuses = {
-        (lane.name, status): float(lane.statuses.get(status, 0))
-        for lane in lanes
-        for status in ("ok", "late", "skipped", "stale", "unusable", "error")
-    }
+    statuses = {(lane.name, status): float(lane.statuses.get(status, 0)) for lane in lanes for status in STATUSES}
     yield counter("edge_ad_frames", "Captured frames that have a record, by status.", (*camera, "status"), statuses)
     verdicts = {
         (lane.name, label): float(lane.verdicts.get(label, 0)) for lane in lanes for label in ("normal", "anomalous")

@@ -9,17 +9,18 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, os_reason
 from edge_ad.runtime.http.messages import Request, Response, refuse
-from edge_ad.runtime.http.settings import HttpSettings, is_loopback
+from edge_ad.runtime.http.settings import HttpSettings
+from edge_ad.runtime.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,12 @@ class HttpServer:
         self._answer = answer
         self._slow = slow
         self._limits = limits or HttpLimits()
-        self._executor: ThreadPoolExecutor | None = None
+        self._slow_requests: SimpleQueue[tuple[Any, Request] | None] = SimpleQueue()
+        # Daemons: what reads from a disk that hangs must not keep the process from its end.
+        self._slow_thread = threading.Thread(target=self._answer_slowly, name="edge-ad-http-slow", daemon=True)
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
+        self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._turns = Turns(self._limits.requests_per_s)
@@ -110,12 +114,13 @@ class HttpServer:
         sockets = self._bind()
         host, port = sockets[0].getsockname()[:2]
         self.address = str(host), int(port)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="edge-ad-http")
+        self._slow_thread.start()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(sockets)), name="edge-ad-http", daemon=True
         )
         self._thread.start()
         if not self._started.wait(START_S):
+            self.__exit__(None, None, None)
             raise EdgeAdError("http: the server does not start")
         return self
 
@@ -127,8 +132,10 @@ class HttpServer:
                 self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             self._thread.join(2 * STOP_S)
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+        self._ended = True
+        self._slow_requests.put(None)
+        if self._slow_thread.ident is not None:
+            self._slow_thread.join(STOP_S)
 
     def _bind(self) -> list[socket.socket]:
         settings = self._settings
@@ -170,12 +177,17 @@ class HttpServer:
         self._loop.call_at(self._turns.take(self._loop.time()), self._respond, connection, request)
 
     def _respond(self, connection: Any, request: Request) -> None:
-        assert self._loop is not None and self._executor is not None
         if self._slow(request):
-            done = self._loop.run_in_executor(self._executor, self._answered, request)
-            done.add_done_callback(lambda task: None if task.cancelled() else _send(connection, request, task.result()))
+            self._slow_requests.put((connection, request))
         else:
             _send(connection, request, self._answered(request))
+
+    def _answer_slowly(self) -> None:
+        while (asked := self._slow_requests.get()) is not None and not self._ended:
+            response = self._answered(asked[1])
+            assert self._loop is not None
+            with suppress(RuntimeError):  # the server has ended meanwhile
+                self._loop.call_soon_threadsafe(_send, *asked, response)
 
     def _answered(self, request: Request) -> Response:
         try:

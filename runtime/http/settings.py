@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,18 +11,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from edge_ad.errors import ConfigError
+from edge_ad.runtime.environment import Variable
+from edge_ad.runtime.loopback import is_loopback
 from edge_ad.validation import strict
 
 PORT = 9464  # registered with the Prometheus project for exporters of OpenTelemetry's kind
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}")
-
-
-def _variable(name: str) -> str:
-    if _VARIABLE.fullmatch(name) is None:
-        raise ValueError("wanted the name of an environment variable, such as LINE_TOKEN, not the secret itself")
-    return name
 
 
 def _host(host: str) -> str:
@@ -46,7 +40,7 @@ class HttpSettings:
 
     host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = PORT
-    token_env: Annotated[str, AfterValidator(_variable)] | None = None
+    token_env: Variable | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -78,13 +72,3 @@ class HttpSettings:
                 [f"token_env: the variable {self.token_env} holds no token; wanted printable ASCII without spaces"],
             )
         return value.encode("ascii")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the name `localhost`, leads nowhere but to this machine; other names may mean anything."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

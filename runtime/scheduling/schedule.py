@@ -124,11 +124,6 @@ class Schedule:
         self._queues[ticket.lane].in_hand -= 1
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no frame waits, neither for preparation nor for the engine."""
-        return not (self._prepared or self._preparing or any(queue.waiting for queue in self._queues))
-
-    @property
     def waits_for_preparation(self) -> bool:
         return any(queue.waiting for queue in self._queues)
 

@@ -13,6 +13,7 @@ from edge_ad.runtime.selftest.bench import DEFAULTS, Bench, Way
 from edge_ad.runtime.selftest.examine import Findings
 from edge_ad.runtime.selftest.images import FrameSet
 from edge_ad.runtime.selftest.latency import Times
+from edge_ad.runtime.selftest.record import same
 from edge_ad.runtime.selftest.reference import Reference
 from edge_ad.runtime.selftest.report import LatencyRow
 from edge_ad.runtime.tensorrt.choices import Choices
@@ -38,7 +39,7 @@ def leave(bench: Bench, found: Findings) -> str:
     """What is said where nothing is to be recorded."""
     before = bench.record.before if bench.record is not None else None
     for way in bench.ways:
-        if before is not None and replace(before, medians_ms={}) == way.choices and not found.passed(way):
+        if before is not None and same(before, way.choices) and not found.passed(way):
             return f"not recorded, as was asked for; WARNING: what is recorded, {way.name}, has failed"
     return "not recorded, as was asked for"
 

@@ -1,4 +1,4 @@
-"""What a bug report needs to know of a machine: versions, clocks, memory; and nothing of whose machine it is."""
+"""What a bug report needs to know of a machine: versions, processor, clocks; and nothing of whose machine it is."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edge_ad.runtime.doctor.computer import processor_here
+from edge_ad.runtime.doctor.machine import installed_version
 from edge_ad.runtime.tensorrt.fingerprint import this_platform
 
 NVIDIA_SMI_SECONDS = 5.0
 NVIDIA_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "temperature.gpu", "power.draw", "pstate")
 JETSON_CLOCKS = Path("/sys/class/devfreq")
-PROCESS_MEMORY = Path("/proc/self/statm")
 
 
 def about_software(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of edge-ad and of some packages, the system and its Python."""
-    versions = [f"{name} {found}" for name in packages if (found := _version(name)) is not None]
+    versions = [f"{name} {found}" for name in packages if (found := installed_version(name)) is not None]
     return {
         "edge-ad": f"{version('edge-ad')}, Python {platform.python_version()}, {this_platform()}",
         "packages": ", ".join(versions),
-        "processor": f"{os.cpu_count()} x {_processor()}",
+        "processor": f"{os.cpu_count()} x {processor_here()}",
     }
 
 
@@ -63,14 +63,6 @@ def jetson_clocks(folder: Path) -> str | None:
     return None
 
 
-def process_bytes() -> int | None:
-    """Memory that this process holds; None where the system does not say."""
-    try:
-        return int(PROCESS_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
-
-
 def without_home(value: Any) -> Any:
     """Texts, and lists and dictionaries of them, with `~` in place of the user's home folder."""
     if isinstance(value, dict):
@@ -83,20 +75,3 @@ def without_home(value: Any) -> Any:
         if len(home) > 1 and home != "~":
             value = value.replace(home + os.sep, "~" + os.sep)
     return value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        with suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    return value.strip()
-    return platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
@@ -29,12 +30,12 @@ class Record:
 
     def suspend(self) -> None:
         """Let it say the defaults, unless it does. Raises: OutputError."""
-        if self.before is not None and not _same(self.before, Choices()):
+        if self.before is not None and not same(self.before, Choices()):
             write_choices(self._folder, self._need, Choices())
 
     def restore(self) -> None:
         """Let it say again what it said, when nothing came of the test. Raises: OutputError."""
-        if self.before is not None and not _same(self.before, Choices()):
+        if self.before is not None and not same(self.before, Choices()):
             write_choices(self._folder, self._need, self.before)
 
     def keep(self, choices: Choices) -> Path:
@@ -42,6 +43,6 @@ class Record:
         return write_choices(self._folder, self._need, choices)
 
 
-def _same(one: Choices, other: Choices) -> bool:
+def same(one: Choices, other: Choices) -> bool:
     """Whether both do the same, whatever was measured."""
-    return (one.tail, one.preprocess, one.cuda_graph) == (other.tail, other.preprocess, other.cuda_graph)
+    return replace(one, medians_ms={}) == replace(other, medians_ms={})

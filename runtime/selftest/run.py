@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ad.blob_cache import default_cache_dir
+from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EngineError
@@ -35,7 +35,6 @@ from edge_ad.specs import Precision
 
 PACKAGES = ("numpy", "openvino", "onnxruntime", "pycuda", "cuda-bindings")
 NEEDS_GPU = ("TensorRT engine", "kernel tail", "device preprocessing", "CUDA graph")
-ENGINE_FOLDER = "engines"
 Say = Callable[[str], None]
 
 

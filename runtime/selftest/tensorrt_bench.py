@@ -15,7 +15,7 @@ from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import CudaDevice, open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
-from edge_ad.runtime.engines.tensorrt import PREFIX, TensorRtEngine, plan_need
+from edge_ad.runtime.engines.tensorrt import TensorRtEngine, plan_need
 from edge_ad.runtime.selftest.bench import VARIANTS, Bench, Subject, Way
 from edge_ad.runtime.selftest.options import SelftestOptions
 from edge_ad.runtime.selftest.record import Record
@@ -110,7 +110,7 @@ class _Plans:
         reasons: list[str] = []
         if find_plan(self.folder, replace(self.need, tail=tail), reasons.append) is not None:
             return None
-        why = f"{reasons[0].removeprefix(PREFIX)}; " if reasons else ""
+        why = f"{reasons[0]}; " if reasons else ""
         return f"{why}build the engine: {self.command(tail)}"
 
     def command(self, tail: Tail) -> str:

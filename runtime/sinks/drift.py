@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_ad.errors import OutputError, os_reason
+from edge_ad.events import drift_event
 from edge_ad.frame import Frame
 from edge_ad.runtime.sinks import output_folder
 from edge_ad.runtime.sinks.drift_test import Scores, critical_distance, ks_distance
 from edge_ad.storage import write_atomically
-from edge_ad.verdict import Verdict, drift_event
+from edge_ad.verdict import Verdict
 
 CLEAR_RATE = 0.05  # of blocks without drift that are too far from the reference to end an alarm
 CLEAR_BLOCKS = 2  # in a row that end it
@@ -196,7 +197,7 @@ def _read(path: Path, say: Callable[[str], None]) -> dict[str, dict[str, Scores]
         return {}
     except OSError as exc:
         raise OutputError(f"{path}: cannot be read: {os_reason(exc)}") from exc
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         say(f"warning: {path}: holds no references for the drift alarm; they are learned anew")
         return {}
     return found

@@ -14,7 +14,7 @@ from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.line_file import LineFile
 from edge_ad.runtime.sinks.rotation import Rotation
 from edge_ad.runtime.sinks.standard_output import StandardOutput
-from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
+from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy
 from edge_ad.verdict import Verdict, record_line
 
 
@@ -46,8 +46,8 @@ class JsonLines:
         self._say = say
         self._file: LineFile | None = None
         self._stdout = StandardOutput()
-        self._ticker = Ticker(None if folder is None else self._sync.interval_s, self._flush, "edge-ad-records-sync")
-        self._unflushed = False
+        interval_s = None if folder is None else self._sync.interval_s
+        self._flusher = Flusher(interval_s, self._flush, self.path, say, "edge-ad-records-sync")
 
     def __enter__(self) -> JsonLines:
         if self.path is None:
@@ -58,7 +58,7 @@ class JsonLines:
             set_aside(self.path)
             self._file = LineFile(self.path)
             self._rotation.clean(self.path, self._say)
-        self._ticker.__enter__()
+        self._flusher.__enter__()
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
@@ -88,16 +88,9 @@ class JsonLines:
         self._rotation.clean(path, self._say)
 
     def _flush(self) -> None:
-        file = self._file
-        try:
-            if file is not None:
-                file.flush()
-        except OSError as exc:
-            if not self._unflushed:
-                self._say(f"warning: {self.path}: cannot be flushed: {os_reason(exc)}")
-            self._unflushed = True
-        else:
-            self._unflushed = False
+        file = self._file  # a full one is closed meanwhile, flushed
+        if file is not None:
+            file.flush()
 
     def _named_errors(self) -> _NamedErrors:
         return _NamedErrors(str(self.path or "standard output"))
@@ -105,7 +98,7 @@ class JsonLines:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ticker.__exit__(None, None, None)
+        self._flusher.__exit__(None, None, None)
         if self._file is not None:
             with self._named_errors():
                 self._file.close(flush=self._sync.interval_s is not None)

@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.runtime.sinks.mqtt_client import is_loopback, make_client, start
+from edge_ad.runtime.loopback import is_loopback
+from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings
 from edge_ad.runtime.sinks.spool import Spool
-from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
+from edge_ad.runtime.sinks.spooled import SpooledSink
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-QOS = 1
 GOODBYE_S = 1.0
 
 
@@ -78,13 +78,11 @@ class MqttRecords(SpooledSink):
 
     def _begin(self) -> None:
         settings = self._settings
-        if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host):
+        if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host.strip("[]")):
             self._tell(f"warning: the password for MQTT broker {self._place} can be read on its way; set tls")
         start(self._client, self._settings)
 
     def _send(self) -> None:
-        self._wake.wait(IDLE_S)
-        self._wake.clear()
         with suppress(queue.Empty):
             while True:
                 number, refusal = self._answers.get_nowait()
@@ -115,8 +113,7 @@ class MqttRecords(SpooledSink):
         try:
             entry = json.loads(line)
             kind = "event" if "event" in entry else "verdict"
-            topic = f"{self._settings.prefix}/{topic_name(str(entry['source']))}/{kind}"
-            answer = self._client.publish(topic, line, QOS)
+            answer = self._client.publish(topic(self._settings.prefix, str(entry["source"]), kind), line, QOS)
         except (ValueError, KeyError, TypeError) as exc:
             self._spool.refuse(number, f"no record: {exc}")
             return

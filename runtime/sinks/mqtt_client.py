@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import ConfigError, MissingExtraError, OutputError, os_reason
+from edge_ad.runtime.environment import secret
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
 CONNECT_S = 5.0
+QOS = 1  # at least once
 
 
 def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str, str] = os.environ) -> Client:
@@ -55,24 +56,6 @@ def start(client: Client, settings: MqttSettings) -> None:
         raise OutputError(f"MQTT client: {wanted}: {os_reason(exc)}") from exc
 
 
-def secret(name: str, key: str, environment: Mapping[str, str]) -> str:
-    """The value of an environment variable. Raises: ConfigError when it is not set."""
-    value = environment.get(name)
-    if not value:
-        raise ConfigError("sinks", [f"{key}: the environment variable {name} is not set"])
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address stays on this machine, as far as can be told without asking anybody."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
     """Certificates and host names are checked, whatever the settings are."""
     key = "ca_file"
@@ -93,6 +76,6 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted; wanted one without a password, readable for edge-ad only")
 
 
-def topics(prefix: str, sources: Iterable[str], last: str) -> dict[str, str]:
-    """`<prefix>/<source>/<last>` by source."""
-    return {source: f"{prefix}/{topic_name(source)}/{last}" for source in sources}
+def topic(prefix: str, source: str, last: str) -> str:
+    """`<prefix>/<source>/<last>`."""
+    return f"{prefix}/{topic_name(source)}/{last}"

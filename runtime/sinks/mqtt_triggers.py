@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.errors import one_line
-from edge_ad.runtime.sinks.mqtt_client import make_client, start, topics
+from edge_ad.runtime.scheduling.trigger import MAX_PART_ID
+from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.settings import MqttSettings
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-QOS = 1
-MAX_CHARACTERS = 200  # of a part's name
 MAX_BYTES = 4096  # of a message
 
 
@@ -57,7 +56,7 @@ class MqttTriggers:
         self.fired = 0
         self.refused = 0
         self._settings = settings
-        self._sources = {topic: source for source, topic in topics(settings.prefix, sources, "trigger").items()}
+        self._sources = {topic(settings.prefix, source, "trigger"): source for source in sources}
         self._fire = fire
         self._say = say
         self._failed: Counter[str] = Counter()
@@ -85,7 +84,7 @@ class MqttTriggers:
         if code.is_failure:
             self._is_down(f"refuses the connection: {code}")
         elif self._sources:
-            client.subscribe([(topic, QOS) for topic in self._sources])
+            client.subscribe([(name, QOS) for name in self._sources])
 
     def _on_subscribe(
         self, client: Client, userdata: Any, number: int, codes: list[ReasonCode], properties: Properties | None
@@ -162,6 +161,6 @@ def part_of(payload: bytes) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_CHARACTERS:
-        raise ValueError(f"wanted a part_id of at most {MAX_CHARACTERS} printable characters")
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_PART_ID:
+        raise ValueError(f"wanted a part_id of at most {MAX_PART_ID} printable characters")
     return value

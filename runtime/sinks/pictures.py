@@ -74,13 +74,13 @@ class PictureFiles:
                 if self._retention is not None:
                     self._retention.moved(moved.name)
             claim(self.folder)
+            output_folder(self.folder)
         except OSError as exc:
             self._close()
             raise OutputError(f"{self.folder}: results of an earlier run cannot be moved: {os_reason(exc)}") from exc
         except BaseException:
             self._close()
             raise
-        output_folder(self.folder)
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edge_ad.errors import OutputError, one_line
+from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.runtime.results import is_drawn
 from edge_ad.runtime.sinks import output_folder
 
@@ -57,16 +57,27 @@ class Retention:
         """Raises: OutputError."""
         output_folder(self._folder.parent)
         index = self._folder.with_name(f".edge-ad-{self._folder.name}.sqlite")
-        for last in (False, True):
+        try:
             try:
-                self._db = _open(index)
-                break
-            except sqlite3.DatabaseError as exc:
-                if last or isinstance(exc, sqlite3.OperationalError):
-                    raise OutputError(f"{index}: cannot be opened: {one_line(exc)}") from exc
-                index.replace(index.with_suffix(".damaged"))  # its pictures stay for ever: nothing says whose they are
-        self._add_up()
+                self._open(index)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                _set_aside(index)  # its pictures stay for ever: nothing says whose they are
+                self._open(index)
+        except sqlite3.Error as exc:
+            raise OutputError(f"{index}: cannot be opened: {one_line(exc)}") from exc
+        except OSError as exc:
+            raise OutputError(f"{index}: is damaged, and cannot be set aside: {os_reason(exc)}") from exc
         return self
+
+    def _open(self, index: Path) -> None:
+        self._db = _connected(index)
+        try:
+            self._add_up()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def _add_up(self) -> None:
         (total,) = self._connection.execute("SELECT coalesce(sum(bytes), 0) FROM pictures").fetchone()
@@ -78,9 +89,12 @@ class Retention:
         return self._db
 
     def moved(self, name: str) -> None:
-        """Note that the folder of an earlier run was renamed."""
-        with self._connection as db:
-            db.execute("UPDATE pictures SET folder = ? WHERE folder = ?", (name, self._folder.name))
+        """Note that the folder of an earlier run was renamed. Raises: OutputError."""
+        try:
+            with self._connection as db:
+                db.execute("UPDATE pictures SET folder = ? WHERE folder = ?", (name, self._folder.name))
+        except sqlite3.Error as exc:
+            raise self._unwritable(exc) from exc
 
     @contextmanager
     def room(self, name: str, size_bytes: int, *, reject: bool) -> Iterator[None]:
@@ -96,7 +110,7 @@ class Retention:
         except sqlite3.Error as exc:
             with suppress(sqlite3.Error):
                 self._add_up()
-            raise OutputError(f"{self._folder}: the index of pictures cannot be written: {one_line(exc)}") from exc
+            raise self._unwritable(exc) from exc
         try:
             yield
         except BaseException:
@@ -104,6 +118,9 @@ class Retention:
                 db.execute("DELETE FROM pictures WHERE id = ?", (number,))
                 self._bytes -= size_bytes
             raise
+
+    def _unwritable(self, exc: sqlite3.Error) -> OutputError:
+        return OutputError(f"{self._folder}: the index of pictures cannot be written: {one_line(exc)}")
 
     def _enter(self, name: str, size_bytes: int, reject: bool) -> int:
         with self._connection as db:
@@ -160,7 +177,7 @@ class Retention:
             self._db = None
 
 
-def _open(index: Path) -> sqlite3.Connection:
+def _connected(index: Path) -> sqlite3.Connection:
     db = sqlite3.connect(index, timeout=5.0, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -171,3 +188,10 @@ def _open(index: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _set_aside(index: Path) -> None:
+    """Raises: OSError."""
+    for side in ("-wal", "-shm"):  # SQLite would move what is in there into the new index
+        index.with_name(index.name + side).unlink(missing_ok=True)
+    index.replace(index.with_suffix(".damaged"))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ad.errors import os_reason
 from edge_ad.runtime.sinks import dated_name
 from edge_ad.runtime.sinks.line_file import LineFile
 
@@ -38,23 +39,29 @@ class Rotation:
     def clean(self, path: Path, say: Callable[[str], None]) -> None:
         """Delete the oldest full files of `path` that are too many.
 
-        Only regular files whose name says that `set_aside` gave it. What cannot be deleted is said, and stays.
+        Only regular files whose name says that `set_aside` gave it. What cannot be looked at or deleted is said, and
+        stays: the next record is more important.
         """
         if self.keep is None and self.quota_bytes is None:
             return
+        try:
+            full = full_files(path)
+        except OSError as exc:
+            say(f"warning: {path.parent}: full files cannot be looked for: {os_reason(exc)}")
+            return
         size_bytes = 0
-        for count, (file, file_bytes) in enumerate(full_files(path), start=1):
+        for count, (file, file_bytes) in enumerate(full, start=1):
             size_bytes += file_bytes
             too_many = self.keep is not None and count > self.keep
             if too_many or (self.quota_bytes is not None and size_bytes > self.quota_bytes):
                 try:
                     file.unlink(missing_ok=True)
                 except OSError as exc:
-                    say(f"warning: {file}: cannot be deleted: {exc.strerror}")
+                    say(f"warning: {file}: cannot be deleted: {os_reason(exc)}")
 
 
 def full_files(path: Path) -> list[tuple[Path, int]]:
-    """Full files of `path` with their bytes, newest first."""
+    """Full files of `path` with their bytes, newest first. Raises: OSError."""
     named = dated_name(path)
     found = []
     for file in path.parent.iterdir():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.runtime.environment import Variable
 from edge_ad.runtime.sinks.pictures import PICTURES
 from edge_ad.runtime.sinks.selection import Which
 from edge_ad.validation import strict, unshown
@@ -28,12 +29,6 @@ def _fsync(value: object) -> object:
     if value is None or (isinstance(value, float) and value == 0):
         return value  # a default
     raise ValueError("wanted never, every, or seconds from 0.01 on")
-
-
-def _variable(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise unshown("wanted the name of an environment variable, for a secret does not belong into a file")
-    return value
 
 
 def is_web_address(value: object) -> bool:
@@ -68,7 +63,6 @@ def _kinds(value: object) -> object:
 
 
 Fsync = Annotated[float | None, BeforeValidator(_fsync)]
-Variable = Annotated[str, BeforeValidator(_variable)]
 
 
 @strict
@@ -214,10 +208,3 @@ class SinkSettings:
     mqtt: MqttSettings | None = None
     webhook: WebhookSettings | None = None
     drift: DriftSettings | None = None
-
-
-def sink_settings(data: dict[str, Any], where: str) -> SinkSettings:
-    """Check settings from YAML. Raises: ConfigError with every fault."""
-    from edge_ad.validation import build
-
-    return build(SinkSettings, data, where)

@@ -7,7 +7,6 @@ docs/sinks.md has the figures beside a plain file.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import zlib
@@ -21,7 +20,7 @@ from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.runtime.scheduling.counters import SinkCounts
 from edge_ad.runtime.sinks import output_folder
 from edge_ad.runtime.sinks.spool_file import PAGE_BYTES, open_file, salvage
-from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
+from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
 EVICTED = 32  # lines that make room at once
 MAX_ASIDE = 1000  # refused lines that are kept to be looked at
@@ -63,7 +62,7 @@ class Spool:
         self._entered = False
         self._evicting = False
         self._unsynced = False
-        self._ticker = Ticker(sync.interval_s, self._flush, "edge-ad-spool-sync")
+        self._flusher = Flusher(sync.interval_s, self._flush, path, say, "edge-ad-spool-sync")
 
     def __enter__(self) -> Spool:
         """Raises: OutputError when the file cannot be opened, or another run has it."""
@@ -71,7 +70,7 @@ class Spool:
         with self._lock:
             self._count(taken=self._open())
             self._entered = True
-        self._ticker.__enter__()
+        self._flusher.__enter__()
         return self
 
     def _open(self) -> int:
@@ -86,6 +85,7 @@ class Spool:
                 self._db = self._rebuild(one_line(exc), settings)
             (waiting,) = self._db.execute("SELECT count(*) FROM lines").fetchone()
         except sqlite3.Error as exc:
+            self._close()
             hint = "; another run is using it" if "locked" in str(exc) else ""
             raise OutputError(f"{self.path}: cannot be opened: {one_line(exc)}{hint}") from exc
         except OSError as exc:
@@ -266,25 +266,18 @@ class Spool:
             self._db = None
 
     def _flush(self) -> None:
-        """Flush the log to the device, without holding up who puts lines meanwhile."""
         if self._unsynced:
             self._unsynced = False
             try:
-                handle = os.open(f"{self.path}-wal", os.O_RDWR)
+                flush_log(self.path)
             except OSError:
-                return  # it has just been moved to the file, which flushes
-            try:
-                os.fsync(handle)
-            except OSError as exc:
                 self._unsynced = True
-                self._say(f"warning: {self.path}: cannot be flushed: {os_reason(exc)}")
-            finally:
-                os.close(handle)
+                raise
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ticker.__exit__(None, None, None)
+        self._flusher.__exit__(None, None, None)
         with self._lock:
             self._entered = False
             self._close()

@@ -21,7 +21,7 @@ from edge_ad.verdict import Verdict, record_line
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.5  # how often a sender looks whether it should end
+IDLE_S = 0.5  # how often a sender that nobody wakes looks for something to do
 REST_S = 1.0  # after a failure that it has no rule for
 END_S = 1.0  # how long a sender may take to end, beyond the time for what waits
 
@@ -92,7 +92,7 @@ class SpooledSink(ABC):
 
     @abstractmethod
     def _send(self) -> None:
-        """Send what can be sent. Waits `_pause` at least once if there is nothing to do. Raises: OutputError."""
+        """Send what can be sent now; called with every record, and every `IDLE_S` without one. Raises: OutputError."""
 
     @abstractmethod
     def _finish(self) -> None:
@@ -101,6 +101,8 @@ class SpooledSink(ABC):
     def _run(self) -> None:
         while not self._end.is_set():
             self._state.remind()
+            self._wake.wait(IDLE_S)
+            self._wake.clear()
             try:
                 self._send()
             except OutputError as exc:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.frame import Frame
+from edge_ad.moments import utc_text
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import idempotency_key
-from edge_ad.runtime.sinks.syncing import SyncPolicy, Ticker
+from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 from edge_ad.verdict import Verdict, record_line
 
 SCHEMA_VERSION = 1
@@ -71,13 +72,14 @@ class SqliteRecords:
         self._sync = sync or SyncPolicy()
         self._say = say
         self._db: sqlite3.Connection | None = None
-        self._ticker = Ticker(self._sync.interval_s, self._flush, "edge-ad-sqlite-sync")
+        flush = partial(flush_log, path)
+        self._flusher = Flusher(self._sync.interval_s, flush, path, say, "edge-ad-sqlite-sync")
 
     def __enter__(self) -> SqliteRecords:
         """Raises: OutputError."""
         output_folder(self.path.parent)
         self._open()
-        self._ticker.__enter__()
+        self._flusher.__enter__()
         return self
 
     def _open(self) -> sqlite3.Connection:
@@ -133,24 +135,14 @@ class SqliteRecords:
         if self._keep_days is None:
             return
         oldest = datetime.now(timezone.utc) - timedelta(days=self._keep_days)
-        text = oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         for table, column in (("records", "captured_at"), ("events", "at")):
             old = f"SELECT id FROM {table} WHERE {column} < ? ORDER BY {column} LIMIT {EXPIRED}"
-            db.execute(f"DELETE FROM {table} WHERE id IN ({old})", (text,))
-
-    def _flush(self) -> None:
-        try:
-            with self.path.with_name(self.path.name + "-wal").open("rb+") as log:
-                os.fsync(log.fileno())
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            self._say(f"warning: {self.path}: cannot be flushed: {os_reason(exc)}")
+            db.execute(f"DELETE FROM {table} WHERE id IN ({old})", (utc_text(oldest),))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ticker.__exit__(None, None, None)
+        self._flusher.__exit__(None, None, None)
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from edge_ad.errors import ConfigError, MissingExtraError, one_line
-from edge_ad.runtime.sinks.mqtt_client import is_loopback, secret
+from edge_ad.runtime.environment import secret
+from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
-from edge_ad.runtime.sinks.spooled import IDLE_S, SpooledSink
+from edge_ad.runtime.sinks.spooled import SpooledSink
 from edge_ad.runtime.sources.address import without_secrets
 
 REFUSED_ATTEMPTS = 3
@@ -77,8 +78,6 @@ class WebhookRecords(SpooledSink):
             self._tell(f"warning: the secrets for webhook {self._shown} can be read on their way; take https")
 
     def _send(self) -> None:
-        self._wake.wait(IDLE_S)
-        self._wake.clear()
         while not self._end.is_set():
             lines = self._spool.read(limit=2)
             if not lines:
@@ -142,7 +141,10 @@ class WebhookRecords(SpooledSink):
             try:
                 response.read(READ_BYTES)
             finally:
-                response.release_conn() if response.length_remaining == 0 else response.close()
+                if response.length_remaining == 0:
+                    response.release_conn()
+                else:
+                    response.close()
         except urllib3.exceptions.HTTPError as exc:
             return _Answer("failed", self._said(exc))
         return _judge(response.status, response.headers.get("Retry-After"))

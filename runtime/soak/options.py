@@ -9,18 +9,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.engines import ENGINES
+from edge_ad.runtime.engines import known_engine
 from edge_ad.runtime.soak.faults import FAULTS
 from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
 
 MOST_CAMERAS = 255
-
-
-def _known_engine(value: object) -> object:
-    if value not in ENGINES:
-        raise ValueError(f"wanted one of {', '.join(ENGINES)}")
-    return value
 
 
 def _known_faults(value: object) -> object:
@@ -57,7 +51,7 @@ class SoakOptions:
     """
 
     bundle: Path
-    engine: Annotated[str, BeforeValidator(_known_engine)] = "fake"
+    engine: Annotated[str, BeforeValidator(known_engine)] = "fake"
     precision: Precision | None = None
     threshold: float | None = None
     engine_cache: Path | None = None

@@ -7,6 +7,8 @@ import statistics
 import threading
 from dataclasses import dataclass
 
+from edge_ad.runtime.process_memory import process_bytes
+
 MIB = 2**20
 MOST_SAMPLES = 1024
 
@@ -21,14 +23,12 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
+        held_bytes = process_bytes()
         try:
-            with open("/proc/self/statm", encoding="ascii") as statm:
-                pages = int(statm.read().split()[1])
-            memory_mib: float | None = pages * os.sysconf("SC_PAGE_SIZE") / MIB
             files: int | None = len(os.listdir("/proc/self/fd"))
         except OSError:
-            memory_mib = files = None
-        return cls(memory_mib, threading.active_count(), files)
+            files = None
+        return cls(None if held_bytes is None else held_bytes / MIB, threading.active_count(), files)
 
     def __str__(self) -> str:
         memory = "?" if self.memory_mib is None else f"{self.memory_mib:.0f}"

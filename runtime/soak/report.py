@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
 from edge_ad.runtime.soak.findings import INVARIANTS
 from edge_ad.runtime.soak.process import Held
+from edge_ad.verdict import STATUSES
 
 if TYPE_CHECKING:
     from edge_ad.runtime.soak.soak import SoakResult
 
-STATUSES = ("ok", "late", "skipped", "stale", "unusable", "error")
 SINKS = ("witness", "records", "pictures")
 
 

@@ -28,9 +28,8 @@ def load_gst() -> Any:
     """
     _keep_exceptions_whole()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ImportWarning
-        )  # PyGObject before 3.44 imports in a way that Python 3.10 deprecated
+        # PyGObject before 3.44 imports in a way that Python 3.10 deprecated.
+        warnings.simplefilter("ignore", ImportWarning)
         gi = _gi()
         try:
             gi.require_version("Gst", "1.0")

@@ -142,12 +142,11 @@ class Reconnecting:
         return replace(frame, frame_id=number, source=self.name)
 
     def _open(self, source: FrameSource) -> None:
-        """Open `source` and make it the one to read. Raises: SourceError."""
+        """Open `source` and make it the one to read. Raises: SourceError; InterruptedReadError when it was closed."""
         with self._lock:
-            connection = Connection(source)
-            self._connection = connection
-            if self._closed.is_set():
-                connection.interrupt()
+            if self._closed.is_set():  # nobody would close this one
+                raise InterruptedReadError
+            self._connection = connection = Connection(source)
         try:
             connection.wait_open(self._patience.open_s)
         except HungError:

@@ -11,6 +11,12 @@ SUFFIX = ".streams"
 COMMENT = "#"
 
 
+def is_list(source: object) -> bool:
+    """Whether a source is a file that lists others, and not an address or pipeline whose name ends alike."""
+    text = str(source)
+    return text.lower().endswith(SUFFIX) and "://" not in text
+
+
 def listed_sources(sources: Iterable[str]) -> tuple[str, ...]:
     """The sources themselves, with every `*.streams` file replaced by what it lists.
 
@@ -20,7 +26,7 @@ def listed_sources(sources: Iterable[str]) -> tuple[str, ...]:
     """
     listed: list[str] = []
     for source in sources:
-        if str(source).lower().endswith(SUFFIX) and "://" not in source:
+        if is_list(source):
             listed += _lines(Path(source))
         else:
             listed.append(source)

@@ -112,8 +112,9 @@ class WatchedFolder:
             if self._judged.get(path) == stamp:
                 continue
             known = self._arriving.get(path)
-            fresh = known is None or known.stamp != stamp
-            arriving[path] = _Arrival(stamp, began_s, began_s + SETTLE_S) if fresh or known is None else known
+            if known is None or known.stamp != stamp:
+                known = _Arrival(stamp, began_s, began_s + SETTLE_S)
+            arriving[path] = known
         self._arriving = arriving
         complete = [path for path, arrival in arriving.items() if began_s >= arrival.not_before_s]
         self._ready = deque(sorted(complete, key=lambda path: (arriving[path].stamp[1], natural_key(path))))

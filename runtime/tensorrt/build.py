@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_ad.blob_cache import default_cache_dir
+from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, EngineError, OutputError
 from edge_ad.runtime.tensorrt.builder import Outlook, build_plan, foresee
@@ -23,7 +23,6 @@ from edge_ad.runtime.tensorrt.request import BatchRange, EngineRequest
 from edge_ad.specs import Precision
 
 Say = Callable[[str], None]
-ENGINE_FOLDER = "engines"
 
 
 @dataclass(frozen=True)

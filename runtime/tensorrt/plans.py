@@ -111,8 +111,8 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
     Args:
         folder: where plans are kept.
         need: what it has to do.
-        say: receives why there is none, such as `no engine fits: built for SM86, this is SM89`; nothing is said where
-            none was ever built from this model.
+        say: receives why there is none, such as `built for SM86, this is SM89`; nothing is said where none was ever
+            built from this model.
     """
     fitting: list[tuple[tuple[int, int, float], PlanFile, Fingerprint]] = []
     reasons: list[str] = []
@@ -128,7 +128,7 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
             return FoundPlan(plan, fingerprint, file.path)
         reasons.insert(0, f"{file.path} is damaged")
     if reasons:
-        say(f"no engine fits: {'; '.join(reasons)}")
+        say("; ".join(reasons))
     return None
 
 

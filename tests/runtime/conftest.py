@@ -1,14 +1,10 @@
-"""What tests of whole lines share: patience, a bundle for the fake engine, a real broker, and the GPU."""
+"""What tests of whole lines share: a bundle and detectors of the fake engine, a broker, a webhook, and the GPU."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,23 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from mqtt_broker import Broker, Subscriber
+from patience import PATIENCE_S, wait_until
+from scripted_line import Clock, Engine
+from webhook_service import Service
 
 from edge_ad.bundle import Bundle, write_bundle
 from edge_ad.errors import EngineError
+from edge_ad.runtime import line as line_module
+from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
-
-PATIENCE_S = 20
-
-
-def wait_until(holds: Callable[[], Any], what: str = "") -> None:
-    """Wait for something that another thread or process does."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, what or "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -76,39 +67,46 @@ def fake_bundle() -> Callable[..., Bundle]:
     return write
 
 
-class Broker:
-    """Mosquitto on a loopback port, which can be killed and started again. Args: lines: of its configuration."""
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Bundle:
+    return fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead")
 
-    def __init__(self, folder: Path, program: str, lines: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._command = [program, "-c", str(folder / "mosquitto.conf")]
-        # Retained messages and sessions survive a restart, as on a broker of a factory.
-        text = f"listener {self.port} 127.0.0.1\npersistence true\npersistence_location {folder}/\n{lines}\n"
-        text += f"autosave_interval 1\nautosave_on_changes true\nuser {os.environ.get('USER', 'root')}\n"
-        (folder / "mosquitto.conf").write_text(text)
-        self._log = folder / "mosquitto.log"
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self._answers, "the broker does not start")
+@pytest.fixture(scope="module")
+def detector(bundle: Bundle) -> Iterator[Detector]:
+    with open_detector(bundle, engine="fake") as detector:
+        yield detector
 
-    def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self._log.read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
-    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(PATIENCE_S)
-            self._process = None
+@pytest.fixture(scope="module")
+def batching(bundle: Bundle) -> Iterator[Detector]:
+    with open_detector(bundle, engine="fake", batch=4) as detector:
+        yield detector
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(detector: Detector, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return Engine(detector, clock, monkeypatch)
+
+
+@pytest.fixture
+def quick_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "STOP_S", 0.2)
+    monkeypatch.setattr(output, "FLUSH_S", 0.2)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    until_s = time.monotonic() + PATIENCE_S
+    while [t for t in threading.enumerate() if t.name.startswith("edge-ad-")] and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("edge-ad-")] == []
 
 
 @pytest.fixture
@@ -132,29 +130,6 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
         broker.stop()
 
 
-class Subscriber:
-    """Keeps what comes by its key, in a session that the broker keeps as well."""
-
-    def __init__(self, port: int) -> None:
-        self.bodies: dict[str, dict[str, Any]] = {}
-        ready = threading.Event()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "subscriber", clean_session=False)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = lambda client, *_: client.subscribe([("line/+/verdict", 1), ("line/+/event", 1)])
-        self._client.on_subscribe = lambda *_: ready.set()
-        self._client.on_message = lambda _, __, message: self._keep(json.loads(message.payload))
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert ready.wait(PATIENCE_S)
-
-    def _keep(self, body: dict[str, Any]) -> None:
-        assert self.bodies.setdefault(body["key"], body) == body
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
 @pytest.fixture
 def broker(make_broker: Any) -> Any:
     """A broker that runs, and keeps as many messages as come."""
@@ -168,6 +143,13 @@ def subscriber(broker: Any) -> Iterator[Subscriber]:
     subscriber = Subscriber(broker.port)
     yield subscriber
     subscriber.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,49 +32,11 @@ BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 PATIENCE_S = 20
 
 
-class Service:
-    """Takes what comes by its key; fails three times in ten while it `is_failing`."""
-
-    def __init__(self) -> None:
-        self.bodies: dict[str, dict[str, Any]] = {}
-        self.is_failing = True
-        rng, outer = random.Random(0), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                fails = outer.is_failing and rng.random() < 0.3
-                if not fails:
-                    outer.bodies[body["key"]] = body
-                self.send_response(503 if fails else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.close()
-
-
 def test_two_hundred_faults_of_every_kind(
     tmp_path: Path,
     broker: Any,
     subscriber: Any,
-    service: Service,
+    service: Any,
     until: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -85,6 +46,8 @@ def test_two_hundred_faults_of_every_kind(
     monkeypatch.setattr(sink_queue, "RETRY_S", 0.05)
     monkeypatch.setattr(soak_module, "WATCHDOG_S", 0.5)
     one_at_a_time = threading.Lock()
+    rng = random.Random(0)
+    service.answer = lambda _: 503 if rng.random() < 0.3 else 204
 
     def restart(sink: Any, dice: random.Random) -> None:
         with one_at_a_time:
@@ -130,19 +93,20 @@ def test_two_hundred_faults_of_every_kind(
     assert sum(lane.disconnected for lane in result.totals.lanes) > sum(lane.hung for lane in result.totals.lanes) > 0
     assert "captured" in said[0]
 
-    service.is_failing = False  # what still waits on disk goes out with the next run
+    service.answer = lambda _: 204  # what still waits on disk goes out with the next run
     with ExitStack() as stack:
         for sink in sinks(flush_s=PATIENCE_S):
             stack.enter_context(sink)  # type: ignore[arg-type]
     *_, database, mqtt, webhook = result.totals.sinks
+    posted = {body["key"]: body for body in service.taken}
     until(lambda: len(subscriber.bodies) >= mqtt.delivered)
     with closing(sqlite3.connect(tmp_path / "verdicts.sqlite")) as db:
         rows = dict(db.execute("SELECT key, record FROM records UNION ALL SELECT key, record FROM events").fetchall())
-    for counts, keys in ((database, rows), (mqtt, subscriber.bodies), (webhook, service.bodies)):
+    for counts, keys in ((database, rows), (mqtt, subscriber.bodies), (webhook, posted)):
         assert counts.taken == counts.delivered + counts.lost and counts.taken > result.totals.captured
         assert len(keys) == counts.delivered
     for key, body in subscriber.bodies.items():
-        assert service.bodies.get(key, body) == body
+        assert posted.get(key, body) == body
         assert {"key": key, **json.loads(rows[key])} == body if key in rows else database.lost
     records = [body for body in subscriber.bodies.values() if "event" not in body]
     assert all(body["score"] is not None for body in records if body["verdict"] is not None)

@@ -2,153 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime, timezone
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from kept_records import Records
+from misbehaving_line import Script, frame_of, frames, run
+from patience import PATIENCE_S
 
-from edge_ad.bundle import Bundle
 from edge_ad.engine import BatchArray, Outputs
-from edge_ad.errors import OutputError
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.frame import Frame
 from edge_ad.runtime import detector as detector_module
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector, open_detector
-from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import ledger as ledger_module
-from edge_ad.runtime.scheduling import output, sink_queue
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.sinks.jsonl import JsonLines
-from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict
 
-PATIENCE_S = 10
-
-
-def picture(number: int) -> ImageArray:
-    image = np.repeat((40 + 2 * np.arange(32, dtype=np.uint8))[:, None, None].repeat(32, 1), 3, axis=2)
-    image[0, 0] = number % 8
-    return image
-
-
-def frame_of(number: int, **changes: Any) -> Frame:
-    frame = Frame(number, "script", datetime.now(timezone.utc), time.monotonic_ns(), picture(number))
-    return replace(frame, **changes)
-
-
-class Script:
-    """Gives the frames that it is told, or what the steps return or raise."""
-
-    name, length = "script", None
-
-    def __init__(self, steps: list[Callable[[], Frame]], *, live: bool = True) -> None:
-        self.live = live
-        self.steps = iter(steps)
-
-    def __enter__(self) -> Script:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
-
-    def read(self) -> Frame | None:
-        for step in self.steps:
-            return step()
-        return None
-
-
-def frames(count: int) -> list[Callable[[], Frame]]:
-    return [lambda number=number: frame_of(number) for number in range(count)]  # type: ignore[misc]
-
-
-class Records:
-    keeps_records = True
-
-    def __init__(self, before: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
-        self.before = before
-        self.entries: list[Mapping[str, Any]] = []
-
-    def __enter__(self) -> Records:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None: ...
-
-    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
-        self.before(entry)
-        self.entries.append(entry)
-
-    @property
-    def statuses(self) -> list[str]:
-        return [entry["status"] for entry in self.entries]
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Unprintable(BaseException):
     """What no `except Exception` catches, as the panics of some native extensions."""
-
-
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory, fake_bundle: Callable[..., Bundle]) -> Iterator[Detector]:
-    with open_detector(fake_bundle(tmp_path_factory.mktemp("line") / "fake.edgead"), engine="fake") as detector:
-        yield detector
-
-
-@pytest.fixture
-def quick_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_module, "STOP_S", 0.2)
-    monkeypatch.setattr(output, "FLUSH_S", 0.2)
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    until_s = time.monotonic() + PATIENCE_S
-    while [t for t in threading.enumerate() if t.name.startswith("edge-ad-")] and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert [t.name for t in threading.enumerate() if t.name.startswith("edge-ad-")] == []
-
-
-def run(
-    detector: Detector, source: Script, *sinks: Any, stop: threading.Event | None = None, **rules: Any
-) -> Telemetry:
-    telemetry, say = Telemetry(), rules.pop("say", lambda _: None)
-    lane = Lane(source, "script", buffer="every_frame" if source.live else "auto", **rules)
-    try:
-        Line(detector, [lane], sinks, telemetry, say=say).run(stop or threading.Event())
-    finally:
-        assert telemetry.counters.snapshot().adds_up
-        assert telemetry.counters.snapshot().lanes[0].in_flight == 0
-    return telemetry
-
-
-@pytest.mark.parametrize("live", [False, True])
-def test_a_user_interface_that_is_gone_costs_no_record(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, live: bool
-) -> None:
-    """Standard error is a file on the disk that is full, or a pipe that nobody reads any more."""
-    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
-    failing = iter([True, True])
-
-    def fails(_: Mapping[str, Any]) -> None:
-        if next(failing, False):
-            raise OutputError("disk full")
-
-    def say(_: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    kept = Records(fails if live else lambda _: None)
-    run(detector, Script(frames(200), live=live), kept, say=say)
-    assert [entry["frame_id"] for entry in kept.entries] == list(range(200))
 
 
 @pytest.mark.parametrize(
@@ -235,19 +113,6 @@ def test_an_engine_that_fails_as_python_does_costs_a_frame(
     assert type(raised).__name__ in kept.entries[1]["reason"]
 
 
-def test_an_interrupt_while_the_line_starts_leaves_no_thread(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, quick_stop: None
-) -> None:
-    def interrupted(_: Line, *__: Any) -> None:
-        raise KeyboardInterrupt
-
-    kept, stop = Records(), threading.Event()
-    monkeypatch.setattr(Line, "_attend", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(detector, Script(frames(10**4)), kept, stop=stop)
-    assert stop.is_set()
-
-
 def test_a_system_without_threads_left_ends_the_line_cleanly(
     detector: Detector, monkeypatch: pytest.MonkeyPatch, quick_stop: None
 ) -> None:
@@ -261,33 +126,6 @@ def test_a_system_without_threads_left_ends_the_line_cleanly(
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run(detector, Script(frames(5)), Records())
-
-
-def test_a_stop_ends_the_wait_for_a_sink_that_hangs_at_the_end_of_files(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGTERM after the last picture: the disk does not answer, and the system would kill the process."""
-    monkeypatch.setattr(output, "FLUSH_S", 0.2)
-    hangs, release, stop = threading.Event(), threading.Event(), threading.Event()
-
-    def hang(_: Mapping[str, Any]) -> None:
-        hangs.set()
-        release.wait(2 * PATIENCE_S)
-
-    ended = threading.Event()
-
-    def run_it() -> None:
-        run(detector, Script(frames(3), live=False), Records(hang), stop=stop)
-        ended.set()
-
-    threading.Thread(target=run_it, daemon=True).start()
-    try:
-        assert hangs.wait(PATIENCE_S)
-        assert not ended.wait(0.3)  # without a stop it waits, for nothing may be lost
-        stop.set()
-        assert ended.wait(PATIENCE_S)
-    finally:
-        release.set()
 
 
 def test_pictures_do_not_pile_up_behind_a_frame_that_hangs_in_the_engine(
@@ -374,119 +212,3 @@ def test_an_engine_is_not_closed_under_a_call_that_hangs(
         assert "error" in kept.statuses
     assert closed == []
     release.set()
-
-
-@pytest.mark.parametrize("room", [0, 1, 300, 700, 1500])
-def test_a_full_disk_behind_standard_output_neither_tears_nor_doubles_a_record(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    """What a failed write has left in a buffer is not to be written beside the second attempt."""
-    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
-    left, refusals, original = room, 0, os.write
-
-    def write(descriptor: int, data: bytes) -> int:
-        nonlocal left, refusals
-        if descriptor != watched:
-            return original(descriptor, data)
-        if left == 0 and refusals < 3:
-            refusals += 1
-            raise OSError(errno.ENOSPC, "No space left on device")
-        taken = original(descriptor, data[: left or None])
-        left = max(0, left - taken)
-        return taken
-
-    path = tmp_path / "verdicts.jsonl"
-    monkeypatch.setattr("sys.stdout", path.open("w", encoding="utf-8"))
-    watched = sys.stdout.fileno()
-    with JsonLines(None) as sink:
-        monkeypatch.setattr(os, "write", write)
-        run(detector, Script(frames(6)), sink)
-        monkeypatch.setattr(os, "write", original)
-    sys.stdout.close()
-    assert refusals == 3
-    assert [json.loads(text)["frame_id"] for text in path.read_text().splitlines()] == list(range(6))
-
-
-def test_a_record_that_can_never_be_written_does_not_block_those_behind_it(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sink_queue, "RETRY_S", 0.0)
-    said: list[str] = []
-
-    def chokes(entry: Mapping[str, Any]) -> None:
-        if entry["frame_id"] == 2:
-            raise TypeError("a defect of the sink")
-
-    kept = Records(chokes)
-    telemetry = run(detector, Script(frames(6)), kept, say=said.append)
-    assert [entry["frame_id"] for entry in kept.entries] == [0, 1, 3, 4, 5]
-    (counts,) = telemetry.counters.snapshot().sinks
-    assert (counts.delivered, counts.lost, counts.failures) == (5, 1, sink_queue.MAX_TRIES)
-    assert said[-1] == "Records writes again; 1 of its records are lost"
-
-
-def test_an_interrupt_while_a_sink_hangs_at_the_end_does_not_close_it_under_its_write(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The user is out of patience: whoever runs the line then closes what does not hang."""
-    monkeypatch.setattr(output, "FLUSH_S", PATIENCE_S)
-    hangs, release, stop = threading.Event(), threading.Event(), threading.Event()
-
-    def hang(_: Mapping[str, Any]) -> None:
-        hangs.set()
-        release.wait(2 * PATIENCE_S)
-
-    hanging, other = Records(hang), Records()
-    line = Line(detector, [Lane(Script(frames(3)), "script")], [hanging, other], Telemetry())
-    original = threading.Thread.join
-
-    def join(thread: threading.Thread, timeout: float | None = None) -> None:
-        if thread.name == "edge-ad-Records" and hangs.is_set():
-            raise KeyboardInterrupt
-        original(thread, timeout)
-
-    monkeypatch.setattr(threading.Thread, "join", join)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            line.run(stop)
-        assert hanging in line.hung
-    finally:
-        release.set()
-
-
-@pytest.mark.parametrize("moment", range(0, 70, 3))
-def test_an_interrupt_at_any_moment_leaves_one_record_for_every_frame(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, quick_stop: None, moment: int
-) -> None:
-    """Of a program that runs a line without catching Ctrl-C itself; at the start, in the middle, or while it ends."""
-    watched = {Line._attend.__code__, Line._end.__code__}
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if frame.f_code not in watched:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == moment + 1:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    monkeypatch.setattr(line_module, "TICK_S", 0.01)
-    kept, telemetry, given = Records(), Telemetry(), frames(40)
-    line = Line(detector, [Lane(Script(given), "script", buffer="every_frame")], [kept], telemetry)
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        line.run(threading.Event())
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    (lane,), (sink,) = telemetry.counters.snapshot().lanes, telemetry.counters.snapshot().sinks
-    assert telemetry.counters.snapshot().adds_up
-    assert (lane.in_flight, sink.waiting) == (0, 0)
-    assert sink.taken == lane.captured
-    assert sink.delivered == len(kept.entries) == lane.captured - sink.lost
-    assert [entry["frame_id"] for entry in kept.entries] == list(range(len(kept.entries)))

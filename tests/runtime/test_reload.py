@@ -13,6 +13,7 @@ import pytest
 
 from edge_ad.bundle import Bundle, write_changed
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError
+from edge_ad.runtime import reload as reload_module
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
@@ -128,6 +129,26 @@ def test_what_cannot_be_used_changes_nothing_and_is_said(
     (line,) = bench.said
     assert line.startswith("warning: thresholds stay as they are: ") and words in line
     assert (bench.reload.done, bench.reload.failed) == (0, 1)
+
+
+def test_a_reload_that_hangs_does_not_hold_up_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload_module, "END_S", 0.1)
+    began, release = threading.Event(), threading.Event()
+
+    def hang() -> LineSettings:
+        began.set()
+        assert release.wait(PATIENCE_S)
+        return bench.now
+
+    bench.reload._reread = hang
+    hangups = Hangups()
+    with hangups.answered_by(bench.reload):
+        hangups._asked.set()
+        assert began.wait(PATIENCE_S)
+    release.set()  # too late for a reload that was waited for: its own patience is over
+    for thread in threading.enumerate():
+        if thread.name == "edge-ad-reload":
+            thread.join(PATIENCE_S)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")

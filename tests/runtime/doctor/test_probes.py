@@ -184,3 +184,20 @@ def test_this_very_machine_has_what_edge_ad_needs(tmp_path: Path) -> None:
     assert not [check for check in report.checks if "the check itself failed" in check.found]
     texts = [text for check in report.checks for text in (check.found, *check.details, check.remedy or "-")]
     assert all(text and text == text.strip() and "\n" not in text for text in texts)
+
+
+def test_an_interrupt_ends_the_program_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a session of its own, so Ctrl-C does not reach it."""
+    started: list[subprocess.Popen[str]] = []
+    original = subprocess.Popen.communicate
+
+    def communicate(process: subprocess.Popen[str], *given: object, **more: object) -> object:
+        if not started:
+            started.append(process)
+            raise KeyboardInterrupt
+        return original(process, *given, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    with pytest.raises(KeyboardInterrupt):
+        Processes(os.environ).run("sleep", "600")
+    assert started[0].returncode == -signal.SIGKILL

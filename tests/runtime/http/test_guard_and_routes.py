@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from edge_ad.errors import ConfigError
 from edge_ad.runtime.http.guard import Guard
 from edge_ad.runtime.http.messages import Request
 from edge_ad.runtime.http.routes import Routes
-from edge_ad.runtime.http.settings import HttpSettings, is_loopback
+from edge_ad.runtime.http.settings import HttpSettings
+from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.station import ENDED, STARTING, Station
 
 JSON = {"content-type": "application/json"}
@@ -181,6 +184,26 @@ def test_before_and_after_the_line() -> None:
             answer = door.answer(request)
             assert (answer.status, json.loads(answer.body)) == (503, {"error": reason})
         station.close()
+
+
+@pytest.mark.parametrize(
+    "ask", [Station.ill, Station.unready, Station.thresholds, lambda station: station.fire("door", "1")]
+)
+def test_a_line_that_ends_while_it_is_asked(ask: Callable[[Station], object]) -> None:
+    """It is gone between two looks at it, which must not be an internal error."""
+
+    class Ending(Station):
+        looks = 0
+
+        @property
+        def work(self) -> Any:
+            self.looks += 1
+            return MagicMock() if self.looks == 1 else None
+
+        @work.setter
+        def work(self, work: object) -> None: ...
+
+    ask(Ending())
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edge_ad.errors import ConfigError
+from edge_ad.runtime.http import server as server_module
 from edge_ad.runtime.http.door import open_door
 from edge_ad.runtime.http.messages import Request, Response, answer_json
 from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
@@ -245,6 +246,34 @@ def test_whatever_is_sent_the_server_goes_on(caplog: pytest.LogCaptureFixture, c
         assert (status, json.loads(body)["status"]) == (200, "ok")
     assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_slow_answer_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds are read again from a disk that does not answer, and the line is stopped."""
+    monkeypatch.setattr(server_module, "STOP_S", 0.1)
+    asked, release, left = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Response:
+        asked.set()
+        release.wait(PATIENCE_S)
+        return echo(request)
+
+    server = HttpServer(ANY_PORT, None, answer, slow=lambda _: True)
+    client = threading.Thread(target=lambda: send(server, b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+
+    def leave() -> None:
+        server.__exit__(None, None, None)
+        left.set()
+
+    with server:
+        client.start()
+        assert asked.wait(PATIENCE_S)
+        threading.Thread(target=leave).start()
+        has_left = left.wait(PATIENCE_S / 2)
+        release.set()
+    client.join(PATIENCE_S)
+    server._slow_thread.join(PATIENCE_S)
+    assert has_left and not server._slow_thread.is_alive()
 
 
 def test_the_token_is_wanted_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:

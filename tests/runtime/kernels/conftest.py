@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loaded_module import loaded
 from numpy.typing import NDArray
 
 from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan
@@ -39,17 +38,7 @@ def _absent(reason: str) -> None:
 @pytest.fixture(scope="session")
 def cuda_on_cpu() -> ModuleType:
     """The module that puts cases together, and compiles and runs kernels on the CPU."""
-    return _module("edge_ad_tests_cuda_on_cpu", SUPPORT / "cuda_on_cpu" / "harness.py")
-
-
-def _module(name: str, path: Path) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: its dataclasses look themselves up there
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+    return loaded(SUPPORT / "cuda_on_cpu" / "harness.py")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +61,7 @@ def program(request: pytest.FixtureRequest, cuda_on_cpu: ModuleType, tmp_path_fa
     if request.param == "cpu":
         return request.getfixturevalue("cpu_program")
     gpu = request.getfixturevalue("gpu")
-    on_gpu = _module("edge_ad_tests_cuda_on_gpu", SUPPORT / "cuda_on_gpu.py")
+    on_gpu = loaded(SUPPORT / "cuda_on_gpu.py")
     return on_gpu.DeviceProgram(cuda_on_cpu, gpu.sm, tmp_path_factory.mktemp("gpu_kernels"))
 
 

@@ -97,7 +97,7 @@ class Line:
             happen()
             self._go_on()
             assert all(queue.in_hand >= 0 for queue in self.schedule._queues)
-        assert self.schedule.is_empty
+        assert not (self.schedule.waits_for_preparation or self.schedule._preparing or self.schedule._prepared)
         assert all(queue.in_hand == 0 for queue in self.schedule._queues)
         return self.fates
 

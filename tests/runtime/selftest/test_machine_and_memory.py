@@ -12,8 +12,9 @@ from PIL import Image
 
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.preprocess import Preprocessor
+from edge_ad.runtime.process_memory import process_bytes
 from edge_ad.runtime.selftest.images import MOST_PICTURES, frames_below, made_up_frames
-from edge_ad.runtime.selftest.machine import gpu_clocks, jetson_clocks, process_bytes, without_home
+from edge_ad.runtime.selftest.machine import gpu_clocks, jetson_clocks, without_home
 from edge_ad.runtime.selftest.memory import MEBIBYTE, MemoryFigures, MemoryWatch
 from edge_ad.runtime.selftest.options import selftest_options
 from edge_ad.specs import PreprocessSpec

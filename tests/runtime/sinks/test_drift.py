@@ -155,7 +155,19 @@ def test_the_reference_of_an_earlier_run_is_used_for_the_same_model(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"a": 1}', '{"a": {"b": ["x"]}}', '{"a": {"b": [[1], [2]]}}', "\0", "[" * 9999]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"a": 1}',
+        '{"a": {"b": ["x"]}}',
+        '{"a": {"b": [[1], [2]]}}',
+        f'{{"a": {{"b": [{10**400}]}}}}',
+        "\0",
+        "[" * 9999,
+    ],
+    ids=lambda text: text[:30],
 )
 def test_a_damaged_file_of_references_is_said_and_learned_anew(tmp_path: Path, text: str) -> None:
     path = tmp_path / "drift.json"

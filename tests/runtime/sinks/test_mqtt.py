@@ -8,19 +8,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mqtt_broker import mqtt_settings
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_ad.errors import ConfigError, OutputError, SourceError
+from edge_ad.errors import ConfigError, OutputError
 from edge_ad.runtime.sinks.mqtt import MqttRecords
-from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers, part_of
+from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
 Until = Callable[..., None]
@@ -65,10 +65,6 @@ def receiving(port: int) -> Iterator[Receiver]:
         receiver.close()
 
 
-def _settings(port: int, **more: Any) -> MqttSettings:
-    return MqttSettings("127.0.0.1", port, **{"prefix": "line", "reconnect_s": (1, 1), **more})
-
-
 def _adds_up(sink: MqttRecords, **expected: int) -> None:
     counts = sink.account()
     assert counts.adds_up
@@ -84,7 +80,9 @@ def test_records_and_events_arrive_in_order(
     broker.start()
     with receiving(broker.port) as receiver:
         spool = make_spool()
-        sink = MqttRecords(_settings(broker.port, protocol=protocol), spool, "run", ["camera:0", "rtsp://10.0.0.5/a/b"])
+        sink = MqttRecords(
+            mqtt_settings(broker.port, protocol=protocol), spool, "run", ["camera:0", "rtsp://10.0.0.5/a/b"]
+        )
         with sink:
             for number in range(100):
                 write(sink, number)
@@ -112,7 +110,7 @@ def test_a_broker_that_goes_and_comes_back_gets_everything(
     broker.start()
     said: list[str] = []
     with receiving(broker.port) as receiver:
-        sink = MqttRecords(_settings(broker.port), make_spool(), "run", say=said.append)
+        sink = MqttRecords(mqtt_settings(broker.port), make_spool(), "run", say=said.append)
         with sink:
             for number in range(300):
                 write(sink, number)
@@ -140,7 +138,7 @@ def test_records_of_a_run_without_a_broker_go_out_with_the_next_run(
 ) -> None:
     broker = make_broker()
     said: list[str] = []
-    first = MqttRecords(_settings(broker.port, flush_s=0), make_spool(), "first", say=said.append)
+    first = MqttRecords(mqtt_settings(broker.port, flush_s=0), make_spool(), "first", say=said.append)
     with first:
         for number in range(50):
             write(first, number)
@@ -150,7 +148,7 @@ def test_records_of_a_run_without_a_broker_go_out_with_the_next_run(
     assert said[-1].startswith("50 records wait in")
     broker.start()
     with receiving(broker.port) as receiver:
-        second = MqttRecords(_settings(broker.port), make_spool(), "second")
+        second = MqttRecords(mqtt_settings(broker.port), make_spool(), "second")
         with second:
             write(second, 0)
             until(lambda: len(receiver.numbers()) == 51)
@@ -197,7 +195,7 @@ def test_a_killed_run_is_reported_by_the_broker_and_its_records_by_the_next_run(
         process.wait(20)
         until(lambda: receiver.states()[-1:] == ["offline"])
         assert receiver.messages[-1][1]["reason"] == "connection lost"
-        with MqttRecords(_settings(broker.port), make_spool(), "next") as sink:
+        with MqttRecords(mqtt_settings(broker.port), make_spool(), "next") as sink:
             until(lambda: sink.account().waiting == 0 and last in receiver.numbers())
         assert receiver.numbers() == list(range(len(receiver.numbers())))
         assert len(receiver.numbers()) in (last + 1, last + 2)
@@ -223,7 +221,7 @@ def test_tls_with_a_password_from_the_environment(
     broker = make_broker(lines + "\nallow_anonymous false")
     broker.start()
     names = {"username_env": "MQTT_USER", "password_env": "MQTT_PASSWORD"}
-    good = _settings(broker.port, tls=TlsSettings(tmp_path / "ca.pem"), **names)
+    good = mqtt_settings(broker.port, tls=TlsSettings(tmp_path / "ca.pem"), **names)
     environment = {"MQTT_USER": "station", "MQTT_PASSWORD": "hunter2 secret"}
 
     def outcome(name: str, settings: MqttSettings, environment: dict[str, str]) -> str:
@@ -238,12 +236,12 @@ def test_tls_with_a_password_from_the_environment(
 
     assert outcome("good", good, environment) == "delivered"
     assert "Not authorized" in outcome("wrong", good, {**environment, "MQTT_PASSWORD": "hunter2"})
-    untrusted = _settings(broker.port, tls=TlsSettings(tmp_path / "other.pem"), **names)
+    untrusted = mqtt_settings(broker.port, tls=TlsSettings(tmp_path / "other.pem"), **names)
     assert "cannot be reached" in outcome("untrusted", untrusted, environment)
     with pytest.raises(ConfigError, match=r"mqtt\.password_env: the environment variable MQTT_PASSWORD is not set"):
         MqttRecords(good, make_spool("none"), "run", environment={"MQTT_USER": "station"})
     with pytest.raises(ConfigError, match=r"mqtt\.tls\.ca_file: cannot be read"):
-        MqttRecords(_settings(1, tls=TlsSettings(tmp_path / "none.pem")), make_spool("none"), "run")
+        MqttRecords(mqtt_settings(1, tls=TlsSettings(tmp_path / "none.pem")), make_spool("none"), "run")
 
 
 def test_a_record_that_the_broker_refuses_is_set_aside(
@@ -254,7 +252,7 @@ def test_a_record_that_the_broker_refuses_is_set_aside(
     broker = make_broker(f"allow_anonymous true\nacl_file {tmp_path}/acl")
     broker.start()
     spool = make_spool()
-    with MqttRecords(_settings(broker.port), spool, "run") as sink:
+    with MqttRecords(mqtt_settings(broker.port), spool, "run") as sink:
         write(sink, 0)
         write(sink, 1, source="camera:1")
         write(sink, 2)
@@ -271,7 +269,7 @@ def test_only_rejects_are_sent_where_that_is_wanted(
     broker = make_broker()
     broker.start()
     with receiving(broker.port) as receiver:
-        with MqttRecords(_settings(broker.port, which="rejects"), make_spool(), "run") as sink:
+        with MqttRecords(mqtt_settings(broker.port, which="rejects"), make_spool(), "run") as sink:
             for number in range(10):
                 write(sink, number, score=number / 10)
             until(lambda: len(receiver.numbers()) == 5)
@@ -282,7 +280,7 @@ def test_a_broker_that_takes_connections_and_never_answers_blocks_nobody(
     make_spool: Any, write: Write, until: Until
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        sink = MqttRecords(_settings(deaf.getsockname()[1], flush_s=0), make_spool(), "run")
+        sink = MqttRecords(mqtt_settings(deaf.getsockname()[1], flush_s=0), make_spool(), "run")
         with sink:
             for number in range(100):
                 write(sink, number)
@@ -309,68 +307,6 @@ class Quiet:
         return lambda *_, **__: None
 
 
-class Fired:
-    """Takes triggers; `raises` makes the next one fail."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str | None]] = []
-        self.raises = False
-
-    def __call__(self, source: str, part_id: str | None) -> None:
-        if self.raises:
-            self.raises = False
-            raise RuntimeError("no such camera")
-        self.calls.append((source, part_id))
-
-
-def _publish(port: int, messages: Sequence[tuple[str, bytes, bool]]) -> None:
-    client = paho.Client(CallbackAPIVersion.VERSION2, "plc")
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    for topic, payload, retain in messages:
-        client.publish(topic, payload, 1, retain).wait_for_publish(20)
-    client.disconnect()
-    client.loop_stop()
-
-
-def test_triggers_fire_with_their_parts_and_bad_ones_are_counted(make_broker: Any, until: Until) -> None:
-    broker = make_broker()
-    broker.start()
-    topic, other = "line/camera:0/trigger", "line/camera:1/trigger"
-    _publish(broker.port, [(other, b"old", True)])
-    fired, said = Fired(), []
-    sources = ["camera:0", "camera:1"]
-    with MqttTriggers(_settings(broker.port), sources, fired, run_id="run", say=said.append) as triggers:
-        assert triggers.wait(20)
-        until(lambda: triggers.refused == 1)  # the retained one
-        good = [b"A-17", b'{"part_id": "B 18", "more": 1}', b"", '"Prüfling"'.encode(), b'{"part_id": 4711}', b"0042"]
-        bad = [b"\xff\xfe", b"{", b"[1]", b'{"part_id": [1]}', b"x" * 5000, b"a\nb", b'{"part_id": true}', b"x" * 300]
-        _publish(broker.port, [(topic, payload, False) for payload in (*good[:3], *bad, *good[3:])])
-        _publish(broker.port, [("line/camera:7/trigger", b"nobody", False), (other, b"C", False)])
-        until(lambda: triggers.fired == len(good) + 1)
-        names = ["A-17", "B 18", None, "Prüfling", "4711", "0042"]
-        assert fired.calls == [*(("camera:0", name) for name in names), ("camera:1", "C")]
-        assert triggers.refused == 1 + len(bad)
-        fired.raises = True
-        _publish(broker.port, [(topic, b"fails", False), (topic, b"works", False)])
-        until(lambda: fired.calls[-1] == ("camera:0", "works"))
-        assert "no such camera" in said[-1]
-        broker.stop()
-        until(lambda: "no triggers" in said[-1])
-        broker.start()
-        until(lambda: said[-1] == "MQTT triggers come in again")
-        _publish(broker.port, [(topic, b"after", False)])
-        until(lambda: fired.calls[-1] == ("camera:0", "after"))
-
-
-@pytest.mark.parametrize(
-    ("payload", "part_id"),
-    [(b"  42 ", "42"), (b"{}", None), (b'""', None), (b'{"part_id": null}', None), (b"null", "null"), (b"7.5", "7.5")],
-)
-def test_a_part_is_read_from_plain_text_and_json(payload: bytes, part_id: str | None) -> None:
-    assert part_of(payload) == part_id
-
-
 def test_where_no_port_may_be_bound_the_way_out_is_said(make_spool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Bound(socket.socket):
         def bind(self, address: Any) -> None:
@@ -379,23 +315,9 @@ def test_where_no_port_may_be_bound_the_way_out_is_said(make_spool: Any, monkeyp
 
     monkeypatch.setattr(socket, "socket", Bound)
     sinks = (
-        MqttRecords(_settings(1883), make_spool(), "run", ["cam"]),
-        MqttTriggers(_settings(1883), ["cam"], lambda *_: None, run_id="run"),
+        MqttRecords(mqtt_settings(1883), make_spool(), "run", ["cam"]),
+        MqttTriggers(mqtt_settings(1883), ["cam"], lambda *_: None, run_id="run"),
     )
     for sink in sinks:
         with pytest.raises(OutputError, match="SocketBindAllow=ipv4:tcp"), sink:  # type: ignore[attr-defined]
             pass
-
-
-def test_a_station_that_triggers_the_wrong_camera_does_not_fill_the_log() -> None:
-    said: list[str] = []
-
-    def refuse(source: str, part_id: str | None) -> None:
-        raise SourceError(f"{source}: is not triggered by software")
-
-    triggers = MqttTriggers(_settings(1883), ["cam"], refuse, run_id="run", say=said.append)
-    for number in range(2000):
-        message = SimpleNamespace(topic="line/cam/trigger", retain=False, payload=b"part %d" % number)
-        triggers._on_message(None, None, message)  # type: ignore[arg-type]
-    assert (triggers.fired, triggers.refused) == (0, 2000)
-    assert len(said) == 3 and said[-1].endswith("is not triggered by software (2000 so far)")

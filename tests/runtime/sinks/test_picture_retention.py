@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,40 @@ def test_a_damaged_index_does_not_stop_a_run(tmp_path: Path) -> None:
         for number in range(1, 9):
             _write(sink, number)
     assert _numbers(tmp_path) == [0, 7, 8]  # nothing says any more whose the first one is
+
+
+def test_an_index_that_is_damaged_further_in_is_set_aside(tmp_path: Path) -> None:
+    """Its first rows are sound, so it opens."""
+    index = tmp_path / ".edge-ad-masks.sqlite"
+    with _sink(tmp_path, limits=Limits(quota_bytes=1 << 20)) as sink:
+        for number in range(300):
+            _write(sink, number)
+    content = index.read_bytes()
+    index.write_bytes(content[:-4096] + b"\xff" * 4096)
+    with _sink(tmp_path, limits=Limits(quota_bytes=1 << 20)) as sink:
+        _write(sink, 500)
+    assert len(_numbers(tmp_path)) == 301
+    with closing(sqlite3.connect(index)) as db:
+        assert db.execute("SELECT name FROM pictures").fetchall() == [("000500.png",)]
+    assert index.with_suffix(".damaged").exists()
+
+
+def test_an_index_that_breaks_while_it_is_used_is_an_error_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _sink(tmp_path, limits=Limits(quota_bytes=3000)) as sink:
+        _write(sink, 0)
+    sink = _sink(tmp_path, limits=Limits(quota_bytes=3000))
+    assert sink._retention is not None
+    original = sink._retention._add_up
+
+    def break_off() -> None:
+        original()
+        sink._retention._connection.execute("DROP TABLE pictures")  # type: ignore[union-attr]
+
+    monkeypatch.setattr(sink._retention, "_add_up", break_off)
+    with pytest.raises(OutputError, match="the index of pictures cannot be written"):
+        sink.__enter__()
 
 
 def test_pictures_of_several_sources_do_not_meet(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from edge_ad.errors import OutputError
 from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks import line_file, set_aside
+from edge_ad.runtime.sinks import rotation as rotation_module
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sinks.line_file import LineFile
 from edge_ad.runtime.sinks.rotation import Rotation, full_files
@@ -87,6 +88,21 @@ def test_the_oldest_full_files_are_deleted_and_nothing_else(tmp_path: Path, writ
     assert all((tmp_path / name).exists() for name in foreign)
     assert (tmp_path / "verdicts-20200101T000000Z.jsonl").is_symlink()
     assert (tmp_path / "verdicts-20190101T000000Z.jsonl").is_dir()
+
+
+def test_a_folder_that_cannot_be_listed_costs_no_record(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> list[tuple[Path, int]]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(rotation_module, "full_files", refuse)
+    said: list[str] = []
+    with JsonLines(tmp_path, Rotation(1000, keep=3), say=said.append) as sink:
+        for number in range(8):
+            write(sink, number)
+    assert _numbers(tmp_path) == list(range(8))
+    assert said[0] == f"warning: {tmp_path}: full files cannot be looked for: Input/output error"
 
 
 def test_names_within_a_second_keep_their_order_when_older_ones_are_gone(tmp_path: Path) -> None:
@@ -210,7 +226,7 @@ def test_a_policy_flushes_as_often_as_it_says(
         write(sink, 1)
         until(lambda: disk.flushes > 3)
         disk.flush_fails = False
-        until(lambda: not sink._unflushed)
+        until(lambda: not sink._flusher.failed)
     assert len(said) == 1 and "cannot be flushed: Input/output error" in said[0]
 
 

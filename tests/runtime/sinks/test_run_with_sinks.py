@@ -7,9 +7,8 @@ import random
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,40 +41,11 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Fails now and then."""
-
-    taken: list[dict[str, Any]]
-    rng: random.Random
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        good = self.rng.random() < 0.7
-        if good:
-            self.taken.append(body)
-        self.send_response(200 if good else 503)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    handler = type("Handler", (Handler,), {"taken": [], "rng": random.Random(0)})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", handler.taken  # type: ignore[attr-defined]
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 def test_every_record_is_in_every_sink_or_waits_on_disk(
     tmp_path: Path, pictures: Path, service: Any, make_broker: Any, engine_cache: Path
 ) -> None:
-    url, taken = service
+    rng = random.Random(0)
+    service.answer = lambda _: 204 if rng.random() < 0.7 else 503
     broker = make_broker()  # which never starts
     output = tmp_path / "out"
     sinks = {
@@ -83,7 +53,7 @@ def test_every_record_is_in_every_sink_or_waits_on_disk(
         "pictures": {"save": ["masks", "overlays"], "which": "rejects", "quota_mb": 5},
         "sqlite": {},
         "mqtt": {"host": "127.0.0.1", "port": broker.port, "flush_s": 0},
-        "webhook": {"url": url, "backoff_s": [0.001, 0.01], "flush_s": 20, "attempts": 50},
+        "webhook": {"url": service.url, "backoff_s": [0.001, 0.01], "flush_s": 20, "attempts": 50},
         "drift": {"reference": 50, "block": 20, "frames_per_false_alarm": 1e5},
     }
     given = {"bundle": BUNDLE, "source": str(pictures), "engine": "fake", "threshold": 0.75, "output": output}
@@ -113,8 +83,8 @@ def test_every_record_is_in_every_sink_or_waits_on_disk(
     with closing(sqlite3.connect(output / "verdicts.sqlite")) as db:
         assert db.execute("SELECT count(*), sum(verdict = 'anomalous') FROM records").fetchone() == (FRAMES, 3)
         assert db.execute("SELECT event FROM events").fetchall() == [("drift",)]
-    assert sorted(body["frame_id"] for body in taken if "event" not in body) == list(range(FRAMES))
-    assert max(Counter(body["key"] for body in taken).values()) == 1
+    assert sorted(body["frame_id"] for body in service.taken if "event" not in body) == list(range(FRAMES))
+    assert max(Counter(body["key"] for body in service.taken).values()) == 1
     for kind in ("masks", "overlays"):
         assert sorted(path.name[:6] for path in (output / kind).iterdir()) == ["000005", "000050", "000100"]
     assert any("cannot be reached; records wait on disk" in line for line in said)

@@ -23,9 +23,8 @@ from edge_ad.runtime.sinks.settings import (
     TlsSettings,
     WebhookSettings,
     is_web_address,
-    sink_settings,
 )
-from edge_ad.validation import parse_yaml
+from edge_ad.validation import build, parse_yaml
 
 EVERYTHING = """
 records: {rotate_mb: 50, rotate_hours: 24, keep: 30, quota_mb: 5000, fsync: 2}
@@ -49,7 +48,7 @@ def _context(folder: Path | None, **more: Any) -> SinkContext:
 
 
 def test_everything_can_be_set(tmp_path: Path) -> None:
-    made = sink_settings(parse_yaml(EVERYTHING, "f"), "f")
+    made = build(SinkSettings, parse_yaml(EVERYTHING, "f"), "f")
     assert made.mqtt is not None and made.webhook is not None and made.drift is not None
     assert (made.mqtt.port_used, made.mqtt.spool.fsync, made.records.fsync) == (8883, 0.0, 2.0)
     sinks = list(make_sinks(made, _context(tmp_path / "out", environment={"MES_KEY": "k"})))
@@ -61,13 +60,13 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
 
 
 def test_the_default_is_a_plain_run() -> None:
-    assert sink_settings({}, "f") == SinkSettings()
+    assert build(SinkSettings, {}, "f") == SinkSettings()
     (sink,) = make_sinks(SinkSettings(), _context(None))
     assert type(sink).__name__ == "JsonLines"
 
 
 def test_masks_need_a_threshold(tmp_path: Path) -> None:
-    made = sink_settings({"pictures": {"save": "masks,overlays"}}, "f")
+    made = build(SinkSettings, {"pictures": {"save": "masks,overlays"}}, "f")
     assert [type(sink).__name__ for sink in make_sinks(made, _context(tmp_path, has_threshold=False))] == [
         "JsonLines",
         "PictureFiles",
@@ -100,7 +99,7 @@ def test_masks_need_a_threshold(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_fault_is_named(text: str, faults: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
-        sink_settings(parse_yaml(text, "f"), "f")
+        build(SinkSettings, parse_yaml(text, "f"), "f")
     assert len(refused.value.faults) == len(faults)
     for found, wanted in zip(refused.value.faults, faults, strict=True):
         assert wanted in found
@@ -122,7 +121,7 @@ def test_every_fault_is_named(text: str, faults: list[str]) -> None:
 )
 def test_no_message_repeats_a_secret(data: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as refused:
-        sink_settings(data, "f")
+        build(SinkSettings, data, "f")
     assert "sesame" not in str(refused.value) and "se same" not in str(refused.value)
 
 
@@ -140,14 +139,14 @@ def test_fuzzed_settings_give_settings_or_one_error(data: st.DataObject) -> None
         else:
             whole[section] = data.draw(st.one_of(leaves, st.just({"host": "x"})))
     try:
-        made: object = sink_settings(whole, "f")
+        made: object = build(SinkSettings, whole, "f")
     except ConfigError as exc:
         made = exc
     assert isinstance(made, SinkSettings) or (isinstance(made, ConfigError) and made.faults and "\n" not in str(made))
 
 
 def test_sinks_that_keep_files_need_a_folder() -> None:
-    made = sink_settings(parse_yaml(EVERYTHING, "f"), "f")
+    made = build(SinkSettings, parse_yaml(EVERYTHING, "f"), "f")
     with pytest.raises(ConfigError) as refused:
         list(make_sinks(made, _context(None)))
     keys = [fault.split(":")[0] for fault in refused.value.faults]

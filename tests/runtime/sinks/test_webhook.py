@@ -7,15 +7,14 @@ import email.utils
 import json
 import random
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from webhook_service import Answer, Service
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.sinks.settings import WebhookSettings
@@ -23,71 +22,6 @@ from edge_ad.runtime.sinks.webhook import WebhookRecords, _judge
 
 Until = Callable[..., None]
 Write = Callable[..., None]
-Answer = int | str | tuple[int, dict[str, str]]
-
-
-class Service:
-    """On a loopback port; `answer(frame_id)` says what a record gets: a status, one with headers, or `drop`."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[int], Answer] = lambda number: 204
-        self.tried: list[int] = []
-        self.taken: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = 1 << 16  # an answer in one packet
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.tried.append(body["frame_id"])
-                outer.headers.append(dict(self.headers))
-                outer.paths.append(self.path)
-                answer = outer.answer(body["frame_id"])
-                if answer == "drop":
-                    self.close_connection = True
-                    return
-                status, headers = answer if isinstance(answer, tuple) else (answer, {})
-                if status == 204:
-                    outer.taken.append(body)
-                self.send_response(int(status))
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("Content-Length", "5")
-                self.end_headers()
-                if status != 204:
-                    self.wfile.write(b"sorry")
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/verdicts"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def speak_tls(self, context: ssl.SSLContext) -> None:
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-
-    def numbers(self) -> list[int]:
-        return [body["frame_id"] for body in self.taken]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    made = Service()
-    yield made
-    made.close()
 
 
 def _settings(url: str | None, **more: Any) -> WebhookSettings:
@@ -135,7 +69,7 @@ def test_a_service_that_fails_at_random_gets_everything_in_order(
 def test_a_record_that_is_never_taken_does_not_hold_up_the_others(
     service: Service, make_spool: Any, write: Write, until: Until, answer: Answer, tries: int
 ) -> None:
-    service.answer = lambda number: answer if number == 3 else 204
+    service.answer = lambda body: answer if body["frame_id"] == 3 else 204
     said: list[str] = []
     spool = make_spool()
     sink = WebhookRecords(_settings(service.url), spool, "run", say=said.append)

@@ -212,6 +212,22 @@ def test_another_thread_can_free_the_reader(state: str, way: str) -> None:
     assert not reader.is_alive()
 
 
+def test_closing_just_before_an_attempt_leaves_no_device_open() -> None:
+    """The reader has waited for its turn, the line ends, and only then the reader goes on."""
+    camera = Camera([1, "lost"], [2])
+
+    def open_anew() -> Opening:
+        if camera.opened:
+            source.__exit__()
+        return camera.open_anew()
+
+    source = Reconnecting(open_anew, QUICK)
+    with source:
+        assert source.read() is not None
+        assert source.read() is None
+    assert camera.opened == camera.closed == 1
+
+
 def test_it_can_be_opened_again_after_it_was_closed() -> None:
     camera = Camera([1, "end"], [2, "end"])
     source = Reconnecting(camera.open_anew, QUICK)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
+from edge_ad.runtime.settings import CameraSettings, LineSettings, contradictions
 from edge_ad.runtime.sources.stream_list import listed_sources
 
 
@@ -20,7 +21,9 @@ def test_a_list_among_other_sources(tmp_path: Path) -> None:
 
 
 def test_an_address_is_no_list() -> None:
-    assert listed_sources(["http://cam/all.streams"]) == ("http://cam/all.streams",)
+    for source in ("http://cam/all.streams", "gst:rtspsrc location=rtsp://cam/all.streams"):
+        assert listed_sources([source]) == (source,)
+        assert not list(contradictions(LineSettings(bundle=Path("b"), cameras=(CameraSettings(source=source),))))
 
 
 @pytest.mark.parametrize(

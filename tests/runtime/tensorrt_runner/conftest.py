@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loaded_module import loaded
 
 from edge_ad.errors import EngineError
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour
@@ -43,21 +43,10 @@ def _absent(reason: str) -> None:
     pytest.skip(reason)
 
 
-def _module(path: Path) -> ModuleType:
-    name = f"edge_ad_tests_{path.parent.name}_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
 def emulated_driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The emulated libcuda.so.1; compiled once, and kept in pytest's cache."""
-    builder = _module(SUPPORT / "emulated_cuda" / "build.py")
+    builder = loaded(SUPPORT / "emulated_cuda" / "build.py")
     reason = builder.missing()
     if reason is not None:
         _absent(reason)
@@ -70,7 +59,7 @@ def emulated_driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="session")
 def cpu_kernels(emulated_driver: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernels, compiled for the CPU, as the emulated driver launches them."""
-    harness = _module(SUPPORT / "cuda_on_cpu" / "harness.py")
+    harness = loaded(SUPPORT / "cuda_on_cpu" / "harness.py")
     folder = tmp_path_factory.mktemp("cpu_kernels")
     harness.Compiler(folder).library(folder / "kernels.so")
     return folder / "kernels.so"
@@ -109,7 +98,7 @@ Run = Callable[..., Done]
 @pytest.fixture(scope="session")
 def emulated_in(emulated_driver: Path) -> Callable[[Path], Run]:
     """A folder for the driver's report → what runs `python ARGUMENTS` with the emulated driver."""
-    builder = _module(SUPPORT / "emulated_cuda" / "build.py")
+    builder = loaded(SUPPORT / "emulated_cuda" / "build.py")
 
     def of(folder: Path) -> Run:
         report = folder / "emulated_cuda.json"

@@ -1,18 +1,15 @@
-"""`edge-ad calibrate` as a user types it, on small generated data."""
+"""`edge-ad calibrate` as a user types it, on small generated data: new bundles, the gate, thresholds, the cache."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
+from calibrate_command import content_of, fails, report_of, with_threshold
 from PIL import Image
 
 import edge_ad
@@ -24,71 +21,6 @@ Capture = pytest.CaptureFixture[str]
 CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT, GATE = 3, 5, 7, 10, 11, 13
 IMPOSSIBLE = ("--min-map-correlation", "1")
 CACHED = "calibration from the cache"
-
-
-@pytest.fixture(scope="module")
-def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("calibrations")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def base(here: Path, calibrations: Path, engine_cache: Path) -> Callable[..., list[str]]:
-    """Arguments of a quantization; the gate runs on OpenVINO, the user's default."""
-    caches = ["--calibration-cache", str(calibrations), "--engine-cache", str(engine_cache)]
-    return lambda *arguments: ["calibrate", *caches, *map(str, arguments)]
-
-
-@pytest.fixture
-def speed_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Fixes how fast the quantized model is found to be: small models on busy machines vary."""
-    return lambda value: monkeypatch.setattr(quantized, "_speed_up", lambda *_: value)
-
-
-def content_of(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def fails(code: int, arguments: list[str], capsys: Capture) -> str:
-    """One line of error at the end, nothing on standard output, no traceback. Returns: that line."""
-    capsys.readouterr()
-    assert main(arguments) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    line = captured.err.splitlines()[-1]
-    assert line.startswith("edge-ad: error: ")
-    return line
-
-
-def refused_at_once(code: int, arguments: list[str], capsys: Capture) -> str:
-    """The same, with nothing said before and nothing left behind."""
-    before = content_of(Path())
-    line = fails(code, arguments, capsys)
-    assert content_of(Path()) == before
-    return line
-
-
-def report_of(bundle: Path) -> Any:
-    return json.loads((bundle / "report.json").read_bytes(), parse_constant=lambda name: pytest.fail(name))
-
-
-def with_threshold(bundle: Path, data: Path, output: str) -> Path:
-    """Best F1 on the test images."""
-    assert main(["threshold", str(bundle), str(data), "--rule", "best-f1", "-o", output]) == 0
-    return Path(output)
 
 
 @pytest.mark.parametrize(("ratio", "default"), [(2.0, "int8"), (0.5, "fp32")])
@@ -150,21 +82,6 @@ def test_int8_or_fp16_in_place_and_both(
     assert both.manifest.files["model.onnx"] == before.manifest.files["model.onnx"]
     assert [entry.name for entry in here.iterdir()] == ["own.edgead"]
     assert report_of(own)["about"]["candidate"]["precision"] == "fp16"
-
-
-def test_an_existing_bundle_is_replaced_on_demand_only(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
-) -> None:
-    wanted = base(micro_bundle, "--data", checked_parts, "-o", "new.edgead", "--gate", "off")
-    assert main(wanted) == 0
-    assert "--force" in refused_at_once(OUTPUT, [*wanted, "--seed", "1"], capsys)
-    assert Bundle.read("new.edgead").manifest.quantization["int8"].seed == 0
-    assert main([*wanted, "--seed", "1", "--force"]) == 0
-    assert Bundle.read("new.edgead").manifest.quantization["int8"].seed == 1
-    Path("mine").mkdir()
-    Path("mine", "diary.txt").write_text("x")
-    foreign = base(micro_bundle, "--data", checked_parts, "-o", "mine", "--force")
-    assert "mine" in refused_at_once(OUTPUT, foreign, capsys)
 
 
 def test_the_gate_keeps_what_does_not_hold(
@@ -345,110 +262,3 @@ def test_a_second_run_takes_the_calibration_from_the_cache(
     for index, image in enumerate(sorted((data / "train" / "good").iterdir())):
         image.rename(image.with_name(f"renamed{99 - index}.png"))
     assert graph() == (changed, True)
-
-
-def test_pictures_that_cannot_be_read_are_counted_and_named(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    data = Path(shutil.copytree(checked_parts, tmp_path / "data"))
-    for index in (2, 5):
-        picture = data / "train" / "good" / f"{index:02}.png"
-        picture.write_bytes(picture.read_bytes()[:400])
-    assert main(base(micro_bundle, "--data", data, "--val", data, "-o", "new.edgead", "--gate", "off")) == 0
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "cannot be read" in line)
-    assert line.startswith("warning: 2 of 16 images cannot be read and do not calibrate: ")
-    assert "02.png" in line and "05.png" in line
-    assert Bundle.read("new.edgead").manifest.quantization["int8"].images == 14
-
-
-def test_black_pictures_are_refused(
-    base: Callable[..., list[str]], micro_bundle: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    data = tmp_path / "dark"
-    data.mkdir()
-    for index in range(3):
-        Image.fromarray(np.full((70, 90, 3), index, np.uint8)).save(data / f"{index}.png")
-    line = fails(SOURCE, base(micro_bundle, "--data", data, "-o", "new.edgead"), capsys)
-    assert "got none that can be used" in line and "the frame is black" in line
-    assert list(Path().iterdir()) == []
-
-
-def test_too_few_pictures(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    data = tmp_path / "one"
-    data.mkdir()
-    shutil.copy(checked_parts / "train" / "good" / "00.png", data)
-    for gate in ("enforce", "off"):
-        line = refused_at_once(SOURCE, base(micro_bundle, "--data", data, "-o", "n.edgead", "--gate", gate), capsys)
-        assert "at least 2 different good images" in line and "--val" in line
-    assert "nowhere" in refused_at_once(SOURCE, base(micro_bundle, "--data", "nowhere", "-o", "n.edgead"), capsys)
-
-
-def test_every_option_fault_at_once(base: Callable[..., list[str]], here: Path, capsys: Capture) -> None:
-    wrong = ["--quantize", "int4", "--ranges", "best", "--images", "0", "--gate", "maybe", "--max-flips", "2"]
-    line = refused_at_once(CONFIG, base("b", *wrong, "-o", "new", "--in-place"), capsys)
-    for key in ("quantize: ", "ranges: ", "images: ", "gate: ", "max_flips: ", "data: missing", "output: give either"):
-        assert key in line
-    line = refused_at_once(CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--ranges", "mse"), capsys)
-    assert "ranges: float16 is not calibrated" in line
-    assert "bundle: missing" in refused_at_once(CONFIG, base("--data", "d", "-o", "n"), capsys)
-    line = refused_at_once(
-        CONFIG, base("b", "--data", "d", "-o", "n", "--quantize", "fp16", "--engine", "openvino"), capsys
-    )
-    assert "onnxruntime" in line
-
-
-@pytest.mark.parametrize("engine", ["abacus", "fake"])
-def test_an_engine_that_proves_nothing_is_refused_in_one_line(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, here: Path, capsys: Capture, engine: str
-) -> None:
-    """To the engine that computes brightness, any int8 graph is as good as the float one."""
-    line = fails(CONFIG, base(micro_bundle, "--data", checked_parts, "-o", "n.edgead", "--engine", engine), capsys)
-    assert f"'{engine}' cannot compute any graph, wanted one of openvino, onnxruntime" in line
-    assert list(here.iterdir()) == []
-
-
-def test_a_file_of_options(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
-) -> None:
-    values = {
-        "bundle": str(micro_bundle),
-        "data": str(checked_parts),
-        "output": "file.edgead",
-        "ranges": "percentile",
-        "images": 8,
-        "gate": "off",
-        "seed": 3,
-    }
-    Path("options.yaml").write_text(yaml.safe_dump(values))
-    assert main(base("-c", "options.yaml", "--images", "4", "-o", "line.edgead")) == 0  # the command line wins
-    assert not Path("file.edgead").exists()
-    record = Bundle.read("line.edgead").manifest.quantization["int8"]
-    assert (record.ranges, record.images, record.seed, record.gate) == ("percentile", 4, 3, "unproven")
-    Path("options.yaml").write_text("max-flips: 0.1\nmax_flips: 0.2\ncolour: red\n")
-    line = refused_at_once(CONFIG, base("b", "--data", "d", "-o", "n", "-c", "options.yaml"), capsys)
-    assert "options.yaml" in line and "max_flips: given twice" in line and "colour: unknown key" in line
-
-
-def test_a_damaged_bundle(
-    base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
-) -> None:
-    assert "does not exist" in refused_at_once(BUNDLE, base("nowhere", "--data", checked_parts, "-o", "n"), capsys)
-    own = Path(shutil.copytree(micro_bundle, "own.edgead"))
-    (own / "model.onnx").write_bytes(b"other")
-    line = refused_at_once(BUNDLE, base(own, "--data", checked_parts, "-o", "n.edgead"), capsys)
-    assert "model.onnx is not what was written" in line
-
-
-@pytest.mark.parametrize("module", ["onnx", "onnxruntime", "scipy", "matplotlib", "jinja2"])
-def test_a_missing_extra_is_said_before_any_work(
-    base: Callable[..., list[str]], here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, module: str
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    wanted = base("nowhere", "--data", "nowhere", "-o", "new")
-    line = refused_at_once(MISSING, wanted, capsys)
-    extra = "quantize" if module.startswith("onnx") else "eval"
-    assert f"'{module}', which is not installed: pip install 'edge-ad[{extra}]'" in line
-    # Without the gate there is no report to draw.
-    refused_at_once(MISSING if extra == "quantize" else BUNDLE, [*wanted, "--gate", "off"], capsys)
