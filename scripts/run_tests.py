@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_TESTS = 5  # pytest's exit code
+LIMIT_S = 900  # for the tests of a folder; half of that, for one test, brings what its threads wait for to light
 LANES = 2  # folders at a time; each computes with a thread or two, and several of them wait for other processes
 
 
@@ -65,20 +66,20 @@ def run(files: list[str], outcomes: Path, variable: str) -> Run:
     """Run pytest on the files of a folder. Args: variable: tells it where to leave the outcomes."""
     folder, began = Path(files[0]).parent, time.monotonic()
     print(f"--- {folder}: begun", flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *files, *sys.argv[1:]],
-        cwd=ROOT,
-        env={**os.environ, variable: str(outcomes)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    fault = ending(done.returncode)
+    command = [sys.executable, "-m", "pytest", "-o", f"faulthandler_timeout={LIMIT_S // 2}", *files, *sys.argv[1:]]
+    environment = {**os.environ, variable: str(outcomes)}
+    output = outcomes.with_suffix(".txt")  # no pipe: what a test has left running would hold it open
+    with output.open("wb") as written:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=written, stderr=written, timeout=LIMIT_S, check=False
+            )
+            fault = ending(done.returncode)
+        except subprocess.TimeoutExpired:
+            fault = f"no end after {LIMIT_S} s"
     if not (fault or outcomes.exists()):
         fault = "ended without telling what came of its tests"
-    return Run(folder, time.monotonic() - began, done.stdout, fault, outcomes)
+    return Run(folder, time.monotonic() - began, output.read_text("utf-8", "replace"), fault, outcomes)
 
 
 def main() -> int:

@@ -112,6 +112,7 @@ class Judging:
         """No further frame is offered: the threads end when all have their verdicts."""
         with self._captured:
             self._finishing = True
+            self._schedule.finish()
             self._captured.notify_all()
 
     def wait_for_room(self, lane: int, stop: threading.Event) -> bool:

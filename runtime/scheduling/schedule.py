@@ -96,6 +96,7 @@ class Schedule:
         self._preparing = 0
         self._engine_until_ns: int | None = None
         self._floor = 0
+        self._finishing = False
 
     def has_room(self, lane: int) -> bool:
         """Whether a lane may read its next frame; always, where the newest replaces the older."""
@@ -118,6 +119,10 @@ class Schedule:
         queue.waiting.append(ticket)
         queue.in_hand += 1
         return overtaken
+
+    def finish(self) -> None:
+        """Say that no further frame is offered: what waits need not be held back for other lanes."""
+        self._finishing = True
 
     def settled(self, ticket: Ticket) -> None:
         """Say that a frame from `to_prepare` or `to_infer` has its verdict."""
@@ -209,6 +214,8 @@ class Schedule:
 
     def _held(self, queue: _Queue, now_ns: int) -> int | None:
         """Until when a lane waits for another that lags behind for no fault of its own, or None."""
+        if self._finishing:
+            return None
         ends = [
             other.denied_ns + HOLD_NS
             for other in self._queues

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.frame import Frame
-from edge_ad.runtime.scheduling.schedule import PROBE_NS, Room, Schedule
+from edge_ad.runtime.scheduling.schedule import HOLD_NS, LAG, PROBE_NS, Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket
 
@@ -384,3 +384,26 @@ def test_a_batch_is_never_longer_than_its_tightest_deadline() -> None:
     schedule.inferred()
     turn = schedule.to_infer(200)
     assert (turn.tickets, [skip.ticket for skip in turn.skips]) == ((), tickets[3:])
+
+
+def test_nothing_waits_for_a_lane_that_lags_behind_when_no_further_frame_comes() -> None:
+    schedule = Schedule([Room(depth=20), Room(freshest=True)], _informed(Station.steady(1, 40)))
+    now_ns = 1000 * MS
+
+    def offer(lane: int, number: int, deadline_ns: int | None) -> None:
+        captured_ns = now_ns - 50 * MS
+        frame = Frame(number, str(lane), MOMENT, captured_ns, None)
+        schedule.offer(Ticket(lane, frame, deadline_ns, may_skip=True, arrived_ns=captured_ns))
+
+    offer(1, 0, now_ns + 10 * MS)  # has waited for too long, and the next one may not
+    assert len(schedule.to_prepare(now_ns).skips) == 1
+    for number in range(LAG + 2):
+        offer(0, number, None)
+    turn = schedule.to_prepare(now_ns)
+    while turn.tickets:
+        schedule.given_up(turn.tickets[0])
+        turn = schedule.to_prepare(now_ns)
+    assert turn.again_ns == now_ns + HOLD_NS and schedule.waits_for_preparation
+    schedule.finish()
+    assert len(schedule.to_prepare(now_ns).tickets) == 1
+    assert not schedule.waits_for_preparation
