@@ -85,7 +85,8 @@ def run(files: list[str], outcomes: Path, variable: str) -> Run:
 def main() -> int:
     ladder = _ladder()
     outcomes = ladder.Outcomes()
-    lines, failed, began = [], [], time.monotonic()
+    lines: dict[str, str] = {}
+    failed, began = [], time.monotonic()
     with TemporaryDirectory(prefix="edge-ad-tests-") as scratch, ThreadPoolExecutor(LANES) as lanes:
         # The largest first, so that both lanes end at about the same time.
         largest_first = sorted(groups(ROOT / "tests"), key=_size_bytes, reverse=True)
@@ -98,11 +99,18 @@ def main() -> int:
             counts = ladder.in_words(outcomes.add(one.outcomes)) if one.outcomes.exists() else ""
             told = ", ".join(text for text in (counts, one.fault) if text) or "no tests"
             print(f"\n{one.output}\n--- {one.folder}: {told}, {one.seconds:.0f} s\n", flush=True)
-            lines.append(f"{one.seconds:8.0f}  {one.folder}: {told}")
+            lines[str(one.folder)] = f"{one.seconds:8.0f}  {one.folder}: {told}"
             if one.fault:
                 failed.append(f"{one.folder} ({one.fault})")
     in_all = f"{time.monotonic() - began:8.0f}  in all: {ladder.in_words(outcomes.tests) or 'no tests'}"
-    print("\n seconds  folder", *lines, in_all, f"\n{ladder.TITLE}", *outcomes.table(), sep="\n")
+    print(
+        "\n seconds  folder",
+        *(lines[name] for name in sorted(lines)),
+        in_all,
+        f"\n{ladder.TITLE}",
+        *outcomes.table(),
+        sep="\n",
+    )
     for fault in outcomes.faults():
         failed.append(fault)
         print(f"FAILED {fault}")
