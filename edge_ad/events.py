@@ -9,6 +9,11 @@ from typing import Any, Literal
 from edge_ad.moments import utc_text
 
 
+def _event(name: str, source: str, at: datetime, monotonic_ns: int, **more: Any) -> dict[str, Any]:
+    """What every event begins with, and what is its own."""
+    return {"event": name, "source": source, "at": utc_text(at), "monotonic_ns": monotonic_ns, **more}
+
+
 def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: float, count: int) -> dict[str, Any]:
     """The JSON object that says that a live source gives nothing.
 
@@ -19,14 +24,7 @@ def no_frame_event(source: str, *, at: datetime, monotonic_ns: int, silent_s: fl
         silent_s: seconds since the read began that has not returned.
         count: which report of this source in this run it is, from 1.
     """
-    return {
-        "event": "no_frame",
-        "source": source,
-        "at": utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "silent_s": round(silent_s, 3),
-        "count": count,
-    }
+    return _event("no_frame", source, at, monotonic_ns, silent_s=round(silent_s, 3), count=count)
 
 
 def disconnected_event(
@@ -42,15 +40,7 @@ def disconnected_event(
         reason: what the source said.
         count: which loss of this source in this run it is, from 1.
     """
-    return {
-        "event": "disconnected",
-        "source": source,
-        "at": utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "cause": cause,
-        "reason": reason,
-        "count": count,
-    }
+    return _event("disconnected", source, at, monotonic_ns, cause=cause, reason=reason, count=count)
 
 
 def reconnected_event(
@@ -66,15 +56,7 @@ def reconnected_event(
         attempts: how many times it was opened for that.
         count: that of the loss which this ends.
     """
-    return {
-        "event": "reconnected",
-        "source": source,
-        "at": utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "away_s": round(away_s, 3),
-        "attempts": attempts,
-        "count": count,
-    }
+    return _event("reconnected", source, at, monotonic_ns, away_s=round(away_s, 3), attempts=attempts, count=count)
 
 
 def trigger_missed_event(
@@ -90,15 +72,9 @@ def trigger_missed_event(
         waited_ms: how long it waited for a frame.
         reason: why it got none.
     """
-    return {
-        "event": "trigger_missed",
-        "source": source,
-        "part_id": part_id,
-        "at": utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "waited_ms": round(waited_ms, 3),
-        "reason": reason,
-    }
+    return _event(
+        "trigger_missed", source, at, monotonic_ns, part_id=part_id, waited_ms=round(waited_ms, 3), reason=reason
+    )
 
 
 def drift_event(
@@ -113,11 +89,4 @@ def drift_event(
         state: what began.
         comparison: the figures behind it; `verdict.schema.json` describes them.
     """
-    return {
-        "event": "drift",
-        "source": source,
-        "at": utc_text(at),
-        "monotonic_ns": monotonic_ns,
-        "state": state,
-        **comparison,
-    }
+    return _event("drift", source, at, monotonic_ns, state=state, **comparison)

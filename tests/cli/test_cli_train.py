@@ -19,6 +19,8 @@ from edge_ad.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.training_run import read_run
 
+pytestmark = pytest.mark.usefixtures("here")
+
 Capture = pytest.CaptureFixture[str]
 CONFIG, CHECKPOINT, SOURCE, IMAGE, MISSING, OUTPUT, TRAINING, INTERRUPTED = 3, 4, 7, 8, 10, 11, 12, 130
 NETWORK = ["--backbone", "resnet18", "--layers", "layer1,layer2", "--imgsz", "64", "--device", "cpu"]
@@ -56,15 +58,6 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def network(tiny_checkpoint: tuple[Path, Path]) -> list[str]:
     return [*NETWORK, "--backbone-weights", str(tiny_checkpoint[1])]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An empty working folder, and the arguments of a quantization in it."""
+"""The arguments of a quantization, in an empty working folder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from edge_ad.calibration import quantized
 @pytest.fixture(scope="module")
 def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("calibrations")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture

@@ -2,182 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import partial
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_line import MOMENT, MS, Camera, Line, Station, informed, served_by_lane
 
 from edge_ad.frame import Frame
 from edge_ad.runtime.scheduling.schedule import HOLD_NS, LAG, PROBE_NS, Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket
-
-MS = 1_000_000
-MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
-
-
-@dataclass
-class Camera:
-    """When its frames arrive, and the rules for them."""
-
-    arrivals_ns: list[int]
-    budget_ns: int | None = None
-    room: Room = field(default_factory=lambda: Room(freshest=True))
-    live: bool = True
-    age_ns: int = 0  # of a frame when it arrives: what decoding and the way have taken
-
-    @classmethod
-    def regular(cls, fps: float, seconds: float, phase_ms: float = 0, **rules: object) -> Camera:
-        count = int(seconds * fps)
-        return cls([int((phase_ms + 1000 * number / fps) * MS) for number in range(count)], **rules)  # type: ignore[arg-type]
-
-
-@dataclass
-class Station:
-    """How long the stages really take."""
-
-    prepare_ns: Callable[[int], int]
-    infer_ns: Callable[[int, int], int]  # of the moment and the size of the batch
-    conclude_ns: int = 0
-    max_batch: int = 1
-
-    @classmethod
-    def steady(cls, prepare_ms: float, infer_ms: float, more_ms: float = 0, max_batch: int = 1) -> Station:
-        return cls(
-            lambda _: int(prepare_ms * MS),
-            lambda _, batch: int((infer_ms + more_ms * (batch - 1)) * MS),
-            int(infer_ms * MS) // 10,
-            max_batch,
-        )
-
-
-@dataclass
-class Fate:
-    """What became of one frame."""
-
-    ticket: Ticket
-    verdict_ns: int | None = None
-    reason: str | None = None
-    batch: int = 0
-
-    @property
-    def is_late(self) -> bool:
-        deadline_ns = self.ticket.deadline_ns
-        return self.verdict_ns is not None and deadline_ns is not None and self.verdict_ns > deadline_ns
-
-
-class Line:
-    """A line in which time passes by events: arrivals, and the ends of what one preparer and one engine do."""
-
-    def __init__(self, cameras: list[Camera], station: Station, times: ServiceTimes | None = None) -> None:
-        self.cameras, self.station = cameras, station
-        self.times = times or ServiceTimes()
-        self.schedule = Schedule([camera.room for camera in cameras], self.times, station.max_batch)
-        self.fates: list[Fate] = []
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
-        self._preparing = False
-        self._by_ticket: dict[Ticket, Fate] = {}
-        self.now_ns = 0
-        self.most_waiting = 0
-
-    def run(self) -> list[Fate]:
-        for lane, camera in enumerate(self.cameras):
-            for number, arrival_ns in enumerate(camera.arrivals_ns):
-                self._at(arrival_ns, lambda lane=lane, number=number: self._arrive(lane, number))  # type: ignore[misc]
-        while self._events:
-            self.now_ns, _, happen = heapq.heappop(self._events)
-            happen()
-            self._go_on()
-            assert all(queue.in_hand >= 0 for queue in self.schedule._queues)
-        assert not (self.schedule.waits_for_preparation or self.schedule._preparing or self.schedule._prepared)
-        assert all(queue.in_hand == 0 for queue in self.schedule._queues)
-        return self.fates
-
-    def _at(self, moment_ns: int, happen: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (moment_ns, self._count, happen))
-
-    def _arrive(self, lane: int, number: int) -> None:
-        camera = self.cameras[lane]
-        if not self.schedule.has_room(lane):  # the source waits
-            self._at(self.now_ns + MS, lambda: self._arrive(lane, number))
-            return
-        captured_ns = self.now_ns - camera.age_ns
-        frame = Frame(number, str(lane), MOMENT, captured_ns, None)
-        deadline_ns = None if camera.budget_ns is None else captured_ns + camera.budget_ns
-        ticket = Ticket(lane, frame, deadline_ns, may_skip=camera.live, arrived_ns=self.now_ns)
-        self._by_ticket[ticket] = Fate(ticket)
-        for older in self.schedule.offer(ticket):
-            self._settle(older, reason="overtaken")
-
-    def _settle(self, ticket: Ticket, **fate: object) -> None:
-        end = self._by_ticket.pop(ticket)  # a second end of one frame is a KeyError
-        for name, value in fate.items():
-            setattr(end, name, value)
-        self.fates.append(end)
-
-    def _go_on(self) -> None:
-        if not self._preparing:
-            turn = self.schedule.to_prepare(self.now_ns)
-            for skip in turn.skips:
-                self._settle(skip.ticket, reason=skip.reason)
-            for ticket in turn.tickets:
-                self._preparing = True
-                took_ns = self.station.prepare_ns(self.now_ns)
-                self._at(self.now_ns + took_ns, partial(self._prepared, ticket, took_ns))
-            if turn.again_ns is not None:
-                assert turn.again_ns > self.now_ns
-                self._at(turn.again_ns, lambda: None)
-        turn = self.schedule.to_infer(self.now_ns)
-        for skip in turn.skips:
-            self._settle(skip.ticket, reason=skip.reason)
-        if turn.tickets:
-            assert len(turn.tickets) <= self.station.max_batch
-            took_ns = self.station.infer_ns(self.now_ns, len(turn.tickets))
-            self._at(self.now_ns + took_ns, lambda: self._inferred(turn.tickets, took_ns))
-        if turn:
-            self._go_on()
-
-    def _prepared(self, ticket: Ticket, took_ns: int) -> None:
-        self._preparing = False
-        self.times.prepared(ticket.lane, took_ns)
-        self.schedule.prepared(ticket)
-
-    def _inferred(self, tickets: tuple[Ticket, ...], took_ns: int) -> None:
-        self.schedule.inferred()
-        self.times.inferred(len(tickets), took_ns)
-        for index, ticket in enumerate(tickets):
-            self.times.conclude.add(self.station.conclude_ns)
-            verdict_ns = self.now_ns + (index + 1) * self.station.conclude_ns
-            self.schedule.settled(ticket)
-            if ticket.is_probe and ticket.deadline_ns is not None and verdict_ns <= ticket.deadline_ns:
-                self.times.forget()
-            self._settle(ticket, verdict_ns=verdict_ns, batch=len(tickets))
-
-
-def _served(fates: list[Fate], lanes: int) -> list[int]:
-    counts = [0] * lanes
-    for fate in fates:
-        counts[fate.ticket.lane] += fate.verdict_ns is not None
-    return counts
-
-
-def _informed(station: Station) -> ServiceTimes:
-    """A forecast that has seen one frame go through."""
-    times = ServiceTimes()
-    times.prepare.add(station.prepare_ns(0))
-    times.inferred(1, station.infer_ns(0, 1))
-    times.conclude.add(station.conclude_ns)
-    return times
-
 
 CAMERAS = st.lists(
     st.builds(
@@ -201,7 +37,7 @@ STATIONS = st.builds(
 def test_every_frame_has_one_end_and_what_is_judged_is_in_time(cameras: list[Camera], station: Station) -> None:
     # A batch costs at most its size times one image, which the forecast assumes.
     station.infer_ns = lambda _, batch, infer=station.infer_ns: min(infer(0, batch), batch * infer(0, 1))  # type: ignore[misc]
-    fates = Line(cameras, station, _informed(station)).run()
+    fates = Line(cameras, station, informed(station)).run()
     assert len(fates) == sum(len(camera.arrivals_ns) for camera in cameras)
     for fate in fates:
         assert (fate.verdict_ns is None) == (fate.reason is not None)
@@ -227,7 +63,7 @@ def test_control_without_leaving_out_an_overloaded_line_is_late() -> None:
     fates = Line([camera], Station.steady(2, 30)).run()
     assert sum(fate.is_late for fate in fates) > 100
     camera.live = True
-    fates = Line([camera], Station.steady(2, 30), _informed(Station.steady(2, 30))).run()
+    fates = Line([camera], Station.steady(2, 30), informed(Station.steady(2, 30))).run()
     assert sum(fate.is_late for fate in fates) == 0
     assert sum(fate.verdict_ns is not None for fate in fates) >= 60  # the engine is hardly ever idle
 
@@ -244,7 +80,7 @@ def test_an_overloaded_camera_is_judged_on_its_newest_frames() -> None:
 
 def test_a_frame_that_cannot_make_it_costs_nothing() -> None:
     station = Station.steady(5, 60)
-    fates = Line([Camera.regular(10, 3, budget_ns=50 * MS)], station, _informed(station)).run()
+    fates = Line([Camera.regular(10, 3, budget_ns=50 * MS)], station, informed(station)).run()
     judged = [fate for fate in fates if fate.verdict_ns is not None]
     assert all(fate.ticket.is_probe for fate in judged)
     gaps_ns = [b.ticket.frame.captured_ns - a.ticket.frame.captured_ns for a, b in pairwise(judged)]
@@ -279,7 +115,7 @@ def test_equal_cameras_are_served_equally(max_batch: int, load: float, budget_ms
             phase, jitter = rng.uniform(0, 1000 / fps), rng.choice([0, 2, 8])
             moments = [int((phase + number * 1000 / fps + rng.uniform(0, jitter)) * MS) for number in range(600)]
             cameras.append(Camera(sorted(moments), budget_ms and budget_ms * MS))
-        served = _served(Line(cameras, Station.steady(3, infer_ms, more_ms, max_batch)).run(), 4)
+        served = served_by_lane(Line(cameras, Station.steady(3, infer_ms, more_ms, max_batch)).run(), 4)
         assert min(served) > 100
         assert max(served) / min(served) <= 1.1, served
 
@@ -295,7 +131,7 @@ def test_a_budget_that_leaves_no_slack_starves_no_camera(budget_ms: int) -> None
             phase_ms = rng.uniform(0, 22)
             moments = [int((phase_ms + number * 1000 / 45 + rng.uniform(0, jitter_ms)) * MS) for number in range(900)]
             cameras.append(Camera(sorted(moments), budget_ms * MS))
-        served = _served(Line(cameras, station, _informed(station)).run(), 4)
+        served = served_by_lane(Line(cameras, station, informed(station)).run(), 4)
         assert max(served) / min(served) <= 1.1, served
         assert sum(served) >= 0.85 * 20 / 0.033  # what waiting for each other costs
 
@@ -307,7 +143,7 @@ def test_a_camera_whose_frames_arrive_too_old_does_not_hold_up_the_others() -> N
         Camera.regular(30, 20, budget_ns=100 * MS),
         Camera.regular(30, 20, 11, budget_ns=50 * MS, age_ns=30 * MS),
     ]
-    served = _served(Line(cameras, station, _informed(station)).run(), 2)
+    served = served_by_lane(Line(cameras, station, informed(station)).run(), 2)
     assert served[0] >= 580
     assert served[1] <= 25  # one a second is tried
 
@@ -319,7 +155,7 @@ def test_a_camera_that_was_slow_to_prepare_once_is_tried_again_while_others_go_o
     line.times.prepared(1, 200 * MS)
     line.times.inferred(1, 10 * MS)
     fates = line.run()
-    served = _served(fates, 2)
+    served = served_by_lane(fates, 2)
     assert served[0] == 300
     assert served[1] >= 260
 
@@ -327,7 +163,7 @@ def test_a_camera_that_was_slow_to_prepare_once_is_tried_again_while_others_go_o
 def test_a_slow_camera_is_not_pushed_aside_by_fast_ones() -> None:
     """Two cameras of 60 fps want more than the engine has; one of 5 fps gets all it asks for."""
     cameras = [Camera.regular(60, 20), Camera.regular(60, 20, 3), Camera.regular(5, 20, 7)]
-    served = _served(Line(cameras, Station.steady(3, 25)).run(), 3)
+    served = served_by_lane(Line(cameras, Station.steady(3, 25)).run(), 3)
     assert served[2] == 100
     assert served[0] == pytest.approx(served[1], abs=3)
     assert sum(served) == pytest.approx(800, abs=5)
@@ -338,7 +174,7 @@ def test_a_camera_that_was_away_does_not_make_up_for_it() -> None:
     late = [moment for moment in Camera.regular(60, 20).arrivals_ns if moment > 10e9]
     fates = Line([Camera.regular(60, 20), Camera(late)], Station.steady(3, 25)).run()
     second_half = [fate for fate in fates if 10e9 < fate.ticket.frame.captured_ns < 20e9]
-    first, second = _served(second_half, 2)
+    first, second = served_by_lane(second_half, 2)
     assert first == pytest.approx(second, abs=4)
 
 
@@ -387,7 +223,7 @@ def test_a_batch_is_never_longer_than_its_tightest_deadline() -> None:
 
 
 def test_nothing_waits_for_a_lane_that_lags_behind_when_no_further_frame_comes() -> None:
-    schedule = Schedule([Room(depth=20), Room(freshest=True)], _informed(Station.steady(1, 40)))
+    schedule = Schedule([Room(depth=20), Room(freshest=True)], informed(Station.steady(1, 40)))
     now_ns = 1000 * MS
 
     def offer(lane: int, number: int, deadline_ns: int | None) -> None:
