@@ -120,7 +120,7 @@ INLINE void lower(const uint8_t *rows, ptrdiff_t width, const int32_t *weights, 
 }
 
 /* Returns 0, or 1 when there is no memory. Starts must not fall from one output to the next. */
-FOR_EACH_PROCESSOR __attribute__((visibility("default"))) int edge_ad_resize(const Job *job) {
+FOR_EACH_PROCESSOR int edge_ad_resize(const Job *job) {
   const ptrdiff_t width = (ptrdiff_t)job->columns * CHANNELS;
   const int32_t first_column = job->column_starts[0], first_row = job->row_starts[0];
   const ptrdiff_t read =
