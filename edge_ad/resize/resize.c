@@ -18,9 +18,9 @@
 #error "needs the vector types of GCC or Clang; without this file edge-ad resizes with Pillow"
 #endif
 
-/* The loader takes the copy that suits the processor, with the help of the C library, which musl does not give. AVX-512
- * is not faster here. */
-#if defined(__x86_64__) && defined(__GLIBC__) && (!defined(__clang__) || __clang_major__ >= 14)
+/* The loader takes the copy that suits the processor, with the help of the C library, which musl does not give. Clang
+ * exports the function under other names then. AVX-512 is not faster here. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "sse4.1", "default")))
 #else
 #define FOR_EACH_PROCESSOR
