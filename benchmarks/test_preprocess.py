@@ -1,4 +1,4 @@
-"""Decoded frame → model input, for both kinds of resize that users train with."""
+"""Decoded frame → model input, for both kinds of resize that users train with, and without the compiled resize."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from suite.scenes import SIZES, scene
 
-from edge_ad.preprocess import Preprocessor
+from edge_ad.preprocess import Preprocessor, chosen_resizer
+from edge_ad.resize.strips import PillowResizer
 from edge_ad.specs import PreprocessSpec
 
 SIDE = 288
-SPECS = {"crop": PreprocessSpec(SIDE, SIDE, resize=SIDE), "stretch": PreprocessSpec(SIDE, SIDE, resize_mode="stretch")}
-SUBJECTS = [f"{size}-{mode}" for size in SIZES for mode in SPECS]
+CROP = PreprocessSpec(SIDE, SIDE, resize=SIDE)
+WAYS = {
+    "crop": (CROP, chosen_resizer),
+    "stretch": (PreprocessSpec(SIDE, SIDE, resize_mode="stretch"), chosen_resizer),
+    "pillow": (CROP, PillowResizer),
+}
+SUBJECTS = [*(f"{size}-{mode}" for size in SIZES for mode in ("crop", "stretch")), "1080p-pillow"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +29,8 @@ def measured(measure: Any, selected: list[str]) -> Iterator[Any]:
         subjects = {}
         for name in selected:
             size, mode = name.split("-")
-            preprocessor = stack.enter_context(closing(Preprocessor(SPECS[mode])))
+            spec, resizer = WAYS[mode]
+            preprocessor = stack.enter_context(closing(Preprocessor(spec, resizer=resizer())))
             subjects[name] = preprocessing(preprocessor, scene(size))
         yield measure(subjects)
 

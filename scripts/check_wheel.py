@@ -20,8 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_DIR = {"edge_ad": "edge_ad", "export": "edge_ad/export", "calibration": "edge_ad/calibration"}
 PACKAGE_DIR |= {"runtime": "edge_ad/runtime"}
-BUILD_INPUT = (*PACKAGE_DIR, "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
-NOT_SHIPPED = ("__pycache__", "*.pyc", ".*")
+BUILD_INPUT = (*PACKAGE_DIR, "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+NOT_COPIED = ("__pycache__", "*.pyc", "*.so", "*.pyd", ".*")
+COMPILED = {"edge_ad/resize/resize.c": "edge_ad/resize/_resize."}
 HEAVY = ("cv2", "openvino", "torch", "onnx", "onnxruntime", "PIL", "pydantic", "yaml")
 
 
@@ -52,7 +53,7 @@ def build_wheel(work: Path) -> str:
     source.mkdir()
     for name in BUILD_INPUT:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(*NOT_COPIED))
         elif (ROOT / name).exists():
             shutil.copy2(ROOT / name, source / name)
         else:
@@ -70,11 +71,17 @@ def compare_content(work: Path) -> str:
         for path in (work / "source" / folder).rglob("*")
         if path.is_file()
     }
+    compiled = {name for name in shipped for start in COMPILED.values() if name.startswith(start)}
+    if len(compiled) != len(COMPILED) and (shutil.which("gcc") or shutil.which("cc")):
+        raise CheckError(f"not compiled, and a compiler is here: {', '.join(COMPILED)} (see the output of the build)")
+    wanted -= COMPILED.keys()
+    shipped -= compiled
     if missing := sorted(wanted - shipped):
         raise CheckError(f"{len(missing)} files are not in the wheel: {', '.join(missing[:5])} (see setup.cfg)")
     if foreign := sorted(shipped - wanted):
         raise CheckError(f"{len(foreign)} foreign files are in the wheel: {', '.join(foreign[:5])}")
-    return f"{len(shipped)} files, {sum(not name.endswith('.py') for name in shipped)} of them data"
+    data = sum(not name.endswith(".py") for name in shipped)
+    return f"{len(shipped)} files, {data} of them data; {len(compiled)} of {len(COMPILED)} sources compiled"
 
 
 def install(work: Path) -> str:

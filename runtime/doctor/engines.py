@@ -1,15 +1,15 @@
-"""The engines that run on the processor."""
+"""What computes on the processor: the engines, and the resize before them."""
 
 from __future__ import annotations
 
 from edge_ad.runtime.doctor.check import Check
 from edge_ad.runtime.doctor.machine import Machine
 
-NAMES = ("openvino", "onnxruntime")
+NAMES = ("openvino", "onnxruntime", "resize")
 
 
 def check_engines(machine: Machine) -> list[Check]:
-    return [_openvino(machine), _onnxruntime(machine)]
+    return [_openvino(machine), _onnxruntime(machine), _resize(machine)]
 
 
 def _openvino(machine: Machine) -> Check:
@@ -37,3 +37,14 @@ def _onnxruntime(machine: Machine) -> Check:
         return Check("onnxruntime", "broken", answer.failure, machine.pip("--force-reinstall", "onnxruntime"))
     providers = [name.removesuffix("ExecutionProvider") for name in answer.value["providers"]]
     return Check("onnxruntime", "ok", f"{answer.value['version']}, providers {', '.join(providers)}")
+
+
+def _resize(machine: Machine) -> Check:
+    answer = machine.probe("resize")
+    again = f"{machine.apt('gcc', 'libc6-dev')} && {machine.pip('--force-reinstall', '--no-deps', 'edge-ad')}"
+    if answer.absent:
+        found = "not compiled at installation; frames are resized with Pillow, several times slower"
+        return Check("resize", "missing", found, again)
+    if answer.failure is not None:
+        return Check("resize", "broken", f"{answer.failure}; frames are resized with Pillow", again)
+    return Check("resize", "ok", "compiled")

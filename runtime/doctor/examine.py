@@ -39,7 +39,7 @@ SUBJECTS = (
     Subject(
         "Python packages", lambda machine, _: names_of_packages(machine), lambda machine, _: check_packages(machine)
     ),
-    _plain("Engines on the processor", engines.NAMES, engines.check_engines),
+    _plain("On the processor", engines.NAMES, engines.check_engines),
     _plain("NVIDIA GPU", tensorrt.NAMES, tensorrt.check_gpu),
     _plain("Jetson", jetson.NAMES, jetson.check_jetson),
     _plain("Video", gstreamer.NAMES, gstreamer.check_gstreamer),

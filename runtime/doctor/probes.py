@@ -66,6 +66,14 @@ def onnxruntime() -> Found:
     return {"version": str(module.__version__), "providers": list(module.get_available_providers())}
 
 
+def resize() -> Found:
+    from edge_ad.resize.native import load_native
+
+    if load_native() is None:
+        raise AbsentError("was not compiled")
+    return {}
+
+
 def tensorrt() -> Found:
     return _flavour("tensorrt")
 
@@ -110,7 +118,7 @@ def gstreamer() -> Found:
 
 PROBES: dict[str, Callable[[], Found]] = {
     probe.__name__: probe
-    for probe in (cuda, tensorrt, rtx, pycuda, openvino, onnxruntime, opencv, gstreamer, compilers)
+    for probe in (cuda, tensorrt, rtx, pycuda, openvino, onnxruntime, resize, opencv, gstreamer, compilers)
 }
 
 

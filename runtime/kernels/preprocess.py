@@ -1,8 +1,7 @@
 """What `preprocess.cu` needs: Pillow's filter as taps, the placement on the canvas, arguments and launch geometry.
 
-The kernel computes with Pillow's own fixed-point weights. What is left of a difference comes from
-`edge_ad.preprocess`: Pillow keeps the edges of the box that it resizes in single precision, which moves about one of
-30,000 values by one grey level.
+The kernel computes with Pillow's own fixed-point weights, as `edge_ad/resize/resize.c` does. A difference is left on
+machines where that was not compiled only: see `edge_ad/resize/strips.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +17,14 @@ from edge_ad.errors import EngineError
 from edge_ad.frame import Box
 from edge_ad.geometry import place
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
-from edge_ad.runtime.kernels.taps import Taps
 from edge_ad.specs import PreprocessSpec
+from edge_ad.taps import Taps, resize_taps
 
 FrameFormat = Literal["rgb", "bgr", "nv12"]
 ImageType = Literal["uint8", "float16"]
 
 TILE_COLUMNS, BLOCK_ROWS = 32, 8
 TILE_ROWS = (16, 8, 4, 2, 1)  # the first that fits is taken
-WEIGHT_BITS = 22  # Pillow's PRECISION_BITS for 8-bit images
 SHAPE_FIELDS = 16  # int32 fields of PreprocessShape
 FORMAT = f"{'P' * 8}{4 * SHAPE_FIELDS}s"
 SUFFIX: dict[ImageType, str] = {"uint8": "u8", "float16": "half"}
@@ -131,25 +129,6 @@ class PreprocessPlan:
             format=FORMAT,
             values=(buffers.frame, buffers.chroma, *self.tables.addresses(buffers.tables), buffers.image, shape),
         )
-
-
-def resize_taps(n_in: int, n_out: int) -> Taps:
-    """Pillow's antialiased bilinear filter for one axis (`precompute_coeffs` of its Resample.c).
-
-    Returns: taps whose weights are int32, 2^22 times the share of a sample.
-    """
-    scale = n_in / n_out
-    support = max(scale, 1.0)
-    centres = (np.arange(n_out) + 0.5) * scale
-    first = np.maximum((centres - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centres + support + 0.5).astype(np.int64), n_in)
-    taps = int((last - first).max())
-    starts = np.minimum(first, n_in - taps)
-    samples = starts[:, None] + np.arange(taps)
-    shares = np.maximum(1 - np.abs((samples - centres[:, None] + 0.5) / support), 0)
-    shares[(samples < first[:, None]) | (samples >= last[:, None])] = 0
-    shares /= shares.sum(axis=1, keepdims=True)
-    return Taps(starts.astype(np.int32), (shares * (1 << WEIGHT_BITS) + 0.5).astype(np.int32), n_in)
 
 
 def _on_canvas(taps: Taps, offset: int, first: int, last: int, length: int) -> Taps:

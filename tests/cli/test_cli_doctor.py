@@ -37,7 +37,7 @@ def test_the_page_is_plain_text_without_a_home_folder(tiny_bundle: Path, tmp_pat
     for title in (
         "Computer",
         "Python packages",
-        "Engines on the processor",
+        "On the processor",
         "NVIDIA GPU",
         "Jetson",
         "Video",

@@ -65,7 +65,13 @@ class MadeUp:
             path = self.root / name.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        usual = {"compilers": NO_COMPILER, "openvino": OPENVINO, "opencv": OPENCV, "cuda": NO_DRIVER}
+        usual = {
+            "compilers": NO_COMPILER,
+            "openvino": OPENVINO,
+            "opencv": OPENCV,
+            "resize": Answer({}),
+            "cuda": NO_DRIVER,
+        }
         answers = {**usual, **self.answers}
         made = Machine(
             root=self.root,

@@ -110,6 +110,18 @@ def test_a_processor_without_int8_dot_products_is_noted(made_up: Make) -> None:
     assert check["processor"].state == "note" and "no int8 dot products" in check["processor"].found
 
 
+def test_a_resize_that_was_not_compiled_is_named_and_no_reason_to_stop(made_up: Make) -> None:
+    bare = made_up(answers={"resize": ABSENT})
+    check = bare.checks()["resize"]
+    assert check.state == "missing" and "with Pillow, several times slower" in check.found
+    assert check.remedy == f"sudo apt install gcc libc6-dev && {PIP} --force-reinstall --no-deps edge-ad"
+    assert "resize" not in [failed.name for failed in bare.report().failed()]
+    bare.answers["resize"] = Answer({}, "OSError: wrong ELF class")
+    assert bare.checks()["resize"].state == "broken"
+    bare.answers["resize"] = Answer({})
+    assert (bare.checks()["resize"].state, bare.checks()["resize"].found) == ("ok", "compiled")
+
+
 def test_an_rtx_pc_is_told_what_to_install(rtx_pc: Any) -> None:
     checks = rtx_pc.checks()
     assert checks["driver"].found == "580.65.06, runs CUDA 13.0"

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_ad.operators import resize_smooth_matrix
-from edge_ad.runtime.kernels.preprocess import resize_taps
-from edge_ad.runtime.kernels.taps import Taps
+from edge_ad.taps import Taps, resize_taps
 
 SHORT = settings(max_examples=80, derandomize=True, deadline=None)
 SIZES = st.integers(1, 60)

@@ -1,4 +1,4 @@
-"""Banded matrices as a kernel reads them: a first column and a few weights for each row."""
+"""Banded matrices as a kernel reads them: a first column and a few weights for each row. Pillow's filter is one."""
 
 from __future__ import annotations
 
@@ -51,3 +51,29 @@ class Taps:
         first = np.minimum.reduceat(self.starts, corners)
         span = int((np.maximum.reduceat(self.starts, corners) + self.taps - first).max())
         return np.minimum(first, self.n_in - span).astype(np.int32), span
+
+
+WEIGHT_BITS = 22  # Pillow's PRECISION_BITS for 8-bit images
+
+
+def resize_taps(n_in: int, n_out: int, first: int = 0, last: int | None = None) -> Taps:
+    """Pillow's antialiased bilinear filter for one axis (`precompute_coeffs` of its Resample.c).
+
+    Args:
+        n_in, n_out: samples of the axis before and after.
+        first, last: the outputs that are wanted, half open; all of them by default.
+
+    Returns: taps whose weights are int32, 2^22 times the share of a sample, and whose starts do not fall.
+    """
+    scale = n_in / n_out
+    support = max(scale, 1.0)
+    centres = (np.arange(first, n_out if last is None else last) + 0.5) * scale
+    begin = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    end = np.minimum((centres + support + 0.5).astype(np.int64), n_in)
+    taps = int((end - begin).max())
+    starts = np.minimum(begin, n_in - taps)
+    samples = starts[:, None] + np.arange(taps)
+    shares = np.maximum(1 - np.abs((samples - centres[:, None] + 0.5) / support), 0)
+    shares[(samples < begin[:, None]) | (samples >= end[:, None])] = 0
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Taps(starts.astype(np.int32), (shares * (1 << WEIGHT_BITS) + 0.5).astype(np.int32), n_in)

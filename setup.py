@@ -1,0 +1,17 @@
+"""The one compiled part; everything else about the package is in setup.cfg.
+
+Where it cannot be compiled, the installation goes on without it, and frames are resized with Pillow. It uses nothing of
+Python, so one build serves Python 3.10 and all later ones.
+"""
+
+from setuptools import Extension, setup
+
+RESIZE = Extension(
+    "edge_ad.resize._resize",
+    sources=["edge_ad/resize/resize.c"],
+    extra_compile_args=["-O3"],
+    py_limited_api=True,
+    optional=True,
+)
+
+setup(ext_modules=[RESIZE])
