@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 BASE = "packages"
 EXTRA = "extra-"
+IN_PLACE_OF = {
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
+"""Distributions that bring the same module, by the one that the metadata names."""
 
 
 def names_of_packages(machine: Machine) -> tuple[str, ...]:
@@ -80,7 +84,8 @@ def _lacking(machine: Machine, requirements: Iterable[Requirement], extra: str) 
                 seen.update(more)
                 waiting += more
                 continue
-            version = machine.version_of(requirement.name)
+            names = (requirement.name, *IN_PLACE_OF.get(requirement.name, ()))
+            version = next(filter(None, map(machine.version_of, names)), None)
             fits = version is not None and requirement.specifier.contains(version, prereleases=True)
             if fits or requirement.name in said:
                 continue

@@ -82,6 +82,17 @@ def test_a_base_package_that_is_missing_fails(made_up: Make) -> None:
         report.raise_failure()
 
 
+def test_another_build_of_opencv_counts_when_it_is_new_enough(made_up: Make) -> None:
+    machine = made_up()
+    needs = ["click>=8.1", "opencv-python>=4.8"]
+    machine.changes["requirements"] = lambda: needs
+    assert machine.checks()["packages"].found == "edge-ad lacks opencv-python"
+    machine.installed["opencv-python-headless"] = "5.0.0.93"
+    assert machine.checks()["packages"].found == "all 2 of the base are installed"
+    machine.installed["opencv-python-headless"] = "4.5.5.64"
+    assert machine.checks()["packages"].found == "edge-ad lacks opencv-python>=4.8 (here is 4.5.5.64)"
+
+
 def test_without_the_package_that_reads_requirements_that_one_is_named(
     made_up: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
