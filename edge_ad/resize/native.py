@@ -20,7 +20,7 @@ from edge_ad.taps import Taps, resize_taps
 log = logging.getLogger(__name__)
 
 MODULE = "edge_ad.resize._resize"
-FUNCTION = "edge_ad_resize"
+FUNCTION = "edge_ad_resize_1"
 
 BAND_PIXELS = 300_000  # source pixels below which a second thread costs more than it saves (measured on two cores)
 
@@ -51,7 +51,7 @@ class NativeResizer:
     """Resizes with the compiled kernel; safe to share between threads.
 
     Args:
-        function: `edge_ad_resize`.
+        function: that of resize.c.
     """
 
     name = "native"

@@ -6,7 +6,7 @@
  * Weights belong to outputs, so 16 rows of the frame are resized in width at the same time: turned on their side, what
  * one weight is multiplied with lies side by side for all of them. In height, neighbouring columns do.
  *
- * There is nothing of Python in here: edge_ad/resize/native.py calls `edge_ad_resize` through ctypes, without the
+ * There is nothing of Python in here: edge_ad/resize/native.py calls `edge_ad_resize_1` through ctypes, without the
  * interpreter lock. The inner loops are plain, for that is what compilers make the best of.
  */
 
@@ -30,7 +30,8 @@
 
 enum { SIDE = 16, STRETCH = 32, CHANNELS = 3, WEIGHT_BITS = 22, HALF = 1 << (WEIGHT_BITS - 1) };
 
-/* Mirrored by `_Job` in native.py. Pitches count bytes, everything else pixels. */
+/* Mirrored by `_Job` in native.py. Pitches count bytes, everything else pixels. Whoever changes it also changes the number
+ * in the function's name, so that no Python calls what was compiled for another one. */
 typedef struct {
   const uint8_t *frame;
   ptrdiff_t frame_pitch;
@@ -120,7 +121,7 @@ INLINE void lower(const uint8_t *rows, ptrdiff_t width, const int32_t *weights, 
 }
 
 /* Returns 0, or 1 when there is no memory. Starts must not fall from one output to the next. */
-FOR_EACH_PROCESSOR int edge_ad_resize(const Job *job) {
+FOR_EACH_PROCESSOR int edge_ad_resize_1(const Job *job) {
   const ptrdiff_t width = (ptrdiff_t)job->columns * CHANNELS;
   const int32_t first_column = job->column_starts[0], first_row = job->row_starts[0];
   const ptrdiff_t read =

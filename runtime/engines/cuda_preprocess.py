@@ -60,7 +60,7 @@ class CudaPreprocessor(Preprocessor):
         return super().__call__(image_hwc, color_order)
 
     def close(self) -> None:
-        """Free what is held on the device, and stop the strip threads."""
+        """Free what is held on the device, and stop the threads that resize."""
         super().close()
         resizer, self._resizer = self._resizer, None
         if resizer is None:

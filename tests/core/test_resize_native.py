@@ -102,7 +102,7 @@ int main(void) {
   uint8_t *frame = calloc(N * N, 3), *image = calloc(N * N, 3);
   for (int i = 0; i < N; i++) starts[i] = i, weights[i] = 1 << WEIGHT_BITS;
   Job job = {frame, 3 * N, image, 3 * N, starts, weights, starts, weights, N, 1, N, 1, 0};
-  return edge_ad_resize(&job);
+  return edge_ad_resize_1(&job);
 }
 """
     (tmp_path / "main.c").write_text(main, encoding="utf-8")
