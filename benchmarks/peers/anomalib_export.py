@@ -25,10 +25,11 @@ ONE_IMAGE: dict[str, Any] = {"dynamic_axes": None}
 """Without it the export of 2.7.0 leaves a graph that takes two images, and its inferencer cannot judge one."""
 
 
-def in_order(target: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+def in_order(target: dict[str, Any], source: dict[str, Any], last_layer: str) -> dict[str, Any]:
     """Tensors of `source` under the names of `target`, of the same network in another package: by order and shape.
 
-    Counters of batches are left out. What `source` has beyond the last tap is not in `target`. Raises: ValueError.
+    Counters of batches are left out. Behind the last layer that is tapped either may have more than the other: what
+    `target` has there stays, for no output depends on it. Raises: ValueError.
     """
     ignored = "num_batches_tracked"
     names = [name for name in target if not name.endswith(ignored)]
@@ -36,8 +37,9 @@ def in_order(target: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     for name, value in zip(names, values, strict=False):
         if target[name].shape != value.shape:
             raise ValueError(f"{name}: wanted {tuple(target[name].shape)}, got {tuple(value.shape)}")
-    if len(names) > len(values):
-        raise ValueError(f"wanted {len(names)} tensors, got {len(values)}")
+    needed = max(number for number, name in enumerate(names, 1) if name.startswith(f"{last_layer}."))
+    if needed > len(values):
+        raise ValueError(f"wanted {needed} tensors, got {len(values)}")
     return {**target, **dict(zip(names, values, strict=False))}
 
 
@@ -56,10 +58,11 @@ def main() -> None:
 
     backbone, renamed = TIMM_NAMES[told["backbone"]]
     side = told["side"]
+    layers = [renamed.get(layer, layer) for layer in told["layers"]]
     model = Glass(
         input_shape=(side, side),
         backbone=backbone,
-        layers=[renamed.get(layer, layer) for layer in told["layers"]],
+        layers=layers,
         pretrain_embed_dim=told["embed_dim"],
         target_embed_dim=told["embed_dim"],
         discriminator_hidden=told["hidden_dim"],
@@ -72,7 +75,7 @@ def main() -> None:
     network.discriminator.load_state_dict(checkpoint["discriminator"])
     network.projection.load_state_dict(checkpoint["pre_projection"])
     features = network.forward_modules["feature_aggregator"].feature_extractor
-    features.load_state_dict(in_order(features.state_dict(), weights))
+    features.load_state_dict(in_order(features.state_dict(), weights, layers[-1]))
     unscaled(model.post_processor)
     model.eval()
     size = tuple(told["frame_hw"])

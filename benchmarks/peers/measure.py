@@ -48,6 +48,7 @@ class Found:
         latency_ms: a frame each, in turns with the other peers.
         stretch_ms: a frame's part of `STRETCH` frames without a rest, in turns.
         scores: of the pictures.
+        compiling_faults: what starts said that compiled and failed, where the next one, from its cache, did not.
         reason: why something is missing.
     """
 
@@ -57,13 +58,17 @@ class Found:
     latency_ms: list[float] = field(default_factory=list)
     stretch_ms: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    compiling_faults: list[str] = field(default_factory=list)
     reason: str | None = None
 
 
 def measure(
     contenders: Mapping[str, Contender], frame: Path, pictures: list[str], *, starts: int, rounds: int, say: Say
 ) -> dict[str, Found]:
-    """Everything of all peers. One that fails keeps what was found before, and the reason."""
+    """Everything of all peers. One that fails keeps what was found before, and the reason.
+
+    All figures are of processes that find their caches warm. One that fails while it makes them is started once more.
+    """
     found = {name: Found() for name in contenders}
 
     def each(job: Callable[[str], None]) -> None:
@@ -75,8 +80,16 @@ def measure(
                     result.reason = str(exc)
                     say(f"warning: {name}: {exc}")
 
+    def compiling(name: str, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except PeerError as exc:
+            say(f"warning: {name}: {exc}; once more, from its cache")
+            job()
+            found[name].compiling_faults.append(str(exc))
+
     say("first starts, which compile")
-    each(lambda name: _first_start(contenders[name], frame))
+    each(lambda name: compiling(name, lambda: _first_start(contenders[name], frame)))
     for number in range(starts):
         say(f"starts {number + 1}/{starts}")
         each(lambda name: _start(contenders[name], frame, found[name]))
@@ -97,7 +110,7 @@ def measure(
             each(lambda name: _turn(running[name], found[name]))
     if pictures:
         say(f"scores of {len(pictures)} pictures")
-        each(lambda name: _score(contenders[name], pictures, found[name]))
+        each(lambda name: compiling(name, lambda: _score(contenders[name], pictures, found[name])))
     return found
 
 

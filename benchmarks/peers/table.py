@@ -20,6 +20,11 @@ COLUMNS = (
     ("image_auroc", "image AUROC", "{:.4f}"),
     ("computes_in", "computes in", "{}"),
 )
+NOTES = (
+    ("start that compiles", "failed, not from its cache: ", "compiling_fault"),
+    ("not complete", "", "reason"),
+)
+"""Lines below a peer's figures."""
 
 
 def rows(
@@ -44,6 +49,7 @@ def rows(
             "installed_mib": installed_mib.get(name),
             "image_auroc": auroc(each.scores, truth) if each.scores else None,
             "computes_in": each.computes_in or None,
+            "compiling_fault": "; ".join(dict.fromkeys(each.compiling_faults)) or None,
             "reason": each.reason,
         }
     return result
@@ -54,7 +60,10 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def table(rows_by_name: Mapping[str, Mapping[str, Any]]) -> str:
-    """The rows in Markdown. What could not be measured at all is `not available`, with the reason."""
+    """The rows in Markdown. What could not be measured at all is `not available`, with the reason.
+
+    A peer whose process fails when it has to compile, and works from its cache, has both: its figures and the fault.
+    """
     lines = ["| peer | " + " | ".join(title for _, title, _ in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for name, row in rows_by_name.items():
         if row.get("latency_ms") is None and row.get("reason"):
@@ -62,6 +71,7 @@ def table(rows_by_name: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         cells = ["–" if row[key] is None else form.format(row[key]) for key, _, form in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        if row.get("reason"):
-            lines.append(f"| {name}, not complete | {row['reason']} |" + " |" * (len(COLUMNS) - 1))
+        for title, what, key in NOTES:
+            if row.get(key):
+                lines.append(f"| {name}, {title} | {what}{row[key]} |" + " |" * (len(COLUMNS) - 1))
     return "\n".join(lines)

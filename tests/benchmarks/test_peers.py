@@ -14,15 +14,17 @@ from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 STAND_IN = """
-import sys, time
+import pathlib, sys
 sys.path.insert(0, {peers!r})
 from protocol import serve
 
 class StandIn:
     computes_in = "fp32"
-    def __init__(self, factor):
-        self.factor = factor
+    def __init__(self, factor, fails):
+        self.factor, self.fails = factor, fails
     def score(self, image_hwc):
+        if self.fails:
+            raise TypeError("wrong names")
         print("libraries chatter on standard output")
         if image_hwc.max() == 13:
             raise RuntimeError("thirteen\\nis unlucky")
@@ -33,7 +35,11 @@ class StandIn:
 def open_stand_in(given):
     if given["factor"] == 0:
         raise ValueError("no factor")
-    return StandIn(given["factor"])
+    cache = pathlib.Path(given.get("graph", "graph"))
+    compiles = not cache.exists()
+    with cache.open("a") as starts:
+        starts.write("started\\n")
+    return StandIn(given["factor"], given.get("fails") == "always" or compiles and given.get("fails") == "compiling")
 
 serve(open_stand_in)
 """
@@ -55,15 +61,16 @@ def peers() -> Any:
 
 @pytest.fixture
 def contender(peers: Any, tmp_path: Path) -> Callable[..., Any]:
-    """(name, factor) → a stand-in that scores a picture by its mean."""
+    """(name, factor) → a stand-in that scores a picture by its mean, and may fail where its graph has no cache yet."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN.format(peers=str(BENCHMARKS / "peers")))
 
-    def made(name: str, factor: float) -> Any:
+    def made(name: str, factor: float, **more: Any) -> Any:
         folder = tmp_path / name
         folder.mkdir()
-        given = {"factor": factor}
-        return peers.measure.Contender([sys.executable, str(script)], folder, given, given)
+        given = {"factor": factor, **more}
+        for_pictures = {**given, "graph": "graph-for-pictures"}
+        return peers.measure.Contender([sys.executable, str(script)], folder, given, for_pictures)
 
     return made
 
@@ -145,4 +152,34 @@ def test_all_peers_are_measured_in_turns_and_stand_in_one_table(
     assert lines[2].startswith("| right |") and "| 12 | 0.7500 | fp32 |" in lines[2]
     assert lines[4].startswith("| broken | not available: ValueError: no factor |")
     assert lines[5].startswith("| missing | not available: left out |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_peer_that_fails_where_it_compiles_is_measured_from_its_cache_and_the_table_tells_of_both(
+    peers: Any, contender: Callable[..., Any], frame: Callable[[int], str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(peers.measure, "PAUSE_S", 0.0)
+    pictures = []
+    for level in (10, 20):
+        pictures.append(str(tmp_path / f"{level}.png"))
+        Image.fromarray(np.full((4, 6, 3), level, np.uint8)).save(pictures[-1])
+    contenders = {
+        "sound": contender("sound", 1.0),
+        "frail": contender("frail", 1.0, fails="compiling"),
+        "broken": contender("broken", 1.0, fails="always"),
+    }
+    said: list[str] = []
+    found = peers.measure.measure(contenders, Path(frame(50)), pictures, starts=1, rounds=2, say=said.append)
+    for name, faults in (("sound", []), ("frail", ["TypeError: wrong names"] * 2)):  # of both graphs
+        assert found[name].compiling_faults == faults and found[name].reason is None
+        assert (len(found[name].start_s), len(found[name].latency_ms), found[name].scores) == (1, 2, [10.0, 20.0])
+    starts = {name: len((tmp_path / name / "graph").read_text().split()) for name in contenders}
+    assert starts == {"sound": 3, "frail": 4, "broken": 2}
+    assert said.count("warning: frail: TypeError: wrong names; once more, from its cache") == 2
+    rows = peers.table.rows(found, {}, [False, True], "sound")
+    assert [rows[name]["compiling_fault"] for name in contenders] == [None, "TypeError: wrong names", None]
+    lines = peers.table.table(rows).splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == ["sound", "frail", "frail, start that compiles", "broken"]
+    assert "| failed, not from its cache: TypeError: wrong names |" in lines[2]
+    assert "| not available: TypeError: wrong names |" in lines[3]
     assert len({line.count("|") for line in lines}) == 1
