@@ -64,7 +64,11 @@ def run(
             from edge_ad.runtime.http.door import open_door
 
             host, port = door.enter_context(open_door(settings.http, station)).address
-            say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            say(f"listening on {place}")
+            if not settings.http.is_loopback:
+                remedy = "take the host 127.0.0.1, and a proxy with TLS in front of it"
+                say(f"warning: the token for {place} goes in clear text and can be read on its way; {remedy}")
         detector = _detector(settings)
         sources = open_sources(settings)
         lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))
