@@ -14,9 +14,10 @@ from typing import TextIO
 
 from edge_ad.bundle import Bundle
 from edge_ad.errors import SourceError
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
 from edge_ad.runtime.results import ResultFolder

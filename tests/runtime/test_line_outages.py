@@ -16,8 +16,9 @@ from jsonschema import Draft202012Validator
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import Frame
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
