@@ -18,7 +18,7 @@ def too_long(folder: Path) -> dict[str, int]:
     return {name: lines for name, lines in lengths.items() if lines > LONGEST}
 
 
-@pytest.mark.parametrize("room", ["edge_ad", "export", "calibration", "runtime", "scripts"])
+@pytest.mark.parametrize("room", ["edge_ad", "export", "calibration", "runtime", "benchmarks", "scripts"])
 def test_no_file_is_two_things(room: str) -> None:
     assert too_long(ROOT / room) == {}
 
