@@ -81,6 +81,9 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
     import urllib3
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
+    parts = urllib3.util.parse_url(url)
+    name = str(parts.host)
+
     class LimitedResponse(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
             super().__init__(_ToBeRead(sock, limit), *args, **more)  # type: ignore[arg-type]
@@ -91,9 +94,11 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
         def connect(self) -> None:
             """Give every address of the host, and what follows, a share of what is left."""
             try:
-                addresses = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+                addresses = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
             except socket.gaierror as exc:
-                raise urllib3.exceptions.NameResolutionError(self.host, self, exc) from exc
+                raise urllib3.exceptions.NameResolutionError(name, self, exc) from exc
+            except UnicodeError as exc:
+                raise urllib3.exceptions.LocationParseError(name) from exc
             self.timeout = limit.left_s() / (len(addresses) + 1)  # the last one is the handshake's
             super().connect()
 
@@ -112,7 +117,6 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
     class TlsPool(urllib3.HTTPSConnectionPool):
         ConnectionCls = LimitedTls
 
-    parts = urllib3.util.parse_url(url)
     if parts.scheme == "https":
-        return TlsPool(str(parts.host), parts.port, maxsize=1, ssl_context=context)
-    return Pool(str(parts.host), parts.port, maxsize=1)
+        return TlsPool(name, parts.port, maxsize=1, ssl_context=context)
+    return Pool(name, parts.port, maxsize=1)

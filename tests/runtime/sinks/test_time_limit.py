@@ -128,6 +128,26 @@ def test_all_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch)
     assert waits == [pytest.approx(0.5)] * 7
 
 
+@pytest.mark.parametrize("name", ["nobody.invalid", "a" * 70 + ".invalid"])
+def test_a_name_that_leads_nowhere_is_a_failure_like_others(
+    make_spool: Any, write: Write, until: Until, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def nowhere(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "nobody.invalid":  # without asking a network
+            raise socket.gaierror(-2, "Name or service not known")
+        return look_up(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    said: list[str] = []
+    with WebhookRecords(_settings(f"http://{name}/"), make_spool(), "run", say=said.append) as sink:
+        write(sink, 0)
+        until(lambda: sink.account().failures > 2)
+    assert f"webhook http://{name}/: " in said[0]
+    assert (sink.account().waiting, sink.account().lost) == (1, 0)
+
+
 def test_a_time_limit_is_over_until_it_is_started_and_never_gets_longer() -> None:
     now_s = 10.0
     limit = TimeLimit(clock_s=lambda: now_s)
