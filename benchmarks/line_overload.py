@@ -25,8 +25,9 @@ import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.frame import Frame, ImageArray
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak.process import Growth, Held

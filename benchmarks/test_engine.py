@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_ad.engine import Engine
-from edge_ad.runtime.detector import engine_spec
 from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.opening import engine_spec
 
 SHORT = [
     "mobilenet_v2-256/fp32/batch1",

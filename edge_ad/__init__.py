@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_ad.bundle import Bundle as Bundle
     from edge_ad.errors import EdgeAdError as EdgeAdError
     from edge_ad.runtime.detector import Detector as Detector
-    from edge_ad.runtime.detector import open_detector as open
+    from edge_ad.runtime.opening import open_detector as open
     from edge_ad.verdict import Region as Region
     from edge_ad.verdict import Verdict as Verdict
 
@@ -24,7 +24,7 @@ _PUBLIC = {
     "EdgeAdError": "edge_ad.errors:EdgeAdError",
     "Region": "edge_ad.verdict:Region",
     "Verdict": "edge_ad.verdict:Verdict",
-    "open": "edge_ad.runtime.detector:open_detector",
+    "open": "edge_ad.runtime.opening:open_detector",
 }
 
 __all__ = ["Bundle", "Detector", "EdgeAdError", "Region", "Verdict", "open"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputError
-from edge_ad.runtime.detector import open_detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.settings import CameraSettings, LineSettings
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks, sink_faults
 from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers

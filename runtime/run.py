@@ -14,9 +14,10 @@ from typing import TextIO
 
 from edge_ad.bundle import Bundle
 from edge_ad.errors import SourceError
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
 from edge_ad.runtime.results import ResultFolder
@@ -64,7 +65,11 @@ def run(
             from edge_ad.runtime.http.door import open_door
 
             host, port = door.enter_context(open_door(settings.http, station)).address
-            say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            say(f"listening on {place}")
+            if not settings.http.is_loopback:
+                remedy = "take the host 127.0.0.1, and a proxy with TLS in front of it"
+                say(f"warning: the token for {place} goes in clear text and can be read on its way; {remedy}")
         detector = _detector(settings)
         sources = open_sources(settings)
         lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))

@@ -22,7 +22,7 @@ from edge_ad.cli.main import main
 from edge_ad.datasets import open_dataset
 from edge_ad.pictures import read_picture
 from edge_ad.preprocess import Preprocessor
-from edge_ad.runtime.detector import open_detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import unusable_input
 

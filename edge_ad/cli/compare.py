@@ -184,7 +184,7 @@ def print_agreement(content: ReportContent) -> None:
 
 
 def _detectors(options: CompareOptions, first: Bundle, second: Bundle) -> tuple[Detector, Detector]:
-    from edge_ad.runtime.detector import open_detector
+    from edge_ad.runtime.opening import open_detector
 
     cache = options.engine_cache
     return (

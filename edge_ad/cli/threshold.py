@@ -161,8 +161,8 @@ def _judged(
     options: ThresholdOptions, bundle: Bundle, precision: Precision, dataset: Dataset
 ) -> tuple[list[float], list[bool], Images]:
     from edge_ad.calibration.evaluate import judge_images
-    from edge_ad.runtime.detector import open_detector
     from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.opening import open_detector
 
     samples, images = _chosen(options, dataset)
     load_cv2()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings
@@ -77,10 +76,7 @@ class MqttRecords(SpooledSink):
         return json.dumps({"state": state, "reason": reason, "run": self._run_id, "topics": names})
 
     def _begin(self) -> None:
-        settings = self._settings
-        if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host.strip("[]")):
-            self._tell(f"warning: the password for MQTT broker {self._place} can be read on its way; set tls")
-        start(self._client, self._settings)
+        start(self._client, self._settings, self._tell)
 
     def _send(self) -> None:
         with suppress(queue.Empty):
@@ -125,7 +121,7 @@ class MqttRecords(SpooledSink):
     ) -> None:
         if code.is_failure:
             self._spool.failed()
-            self._is_down(f"MQTT broker {self._place} refuses the connection: {code}")
+            self._is_down(f"MQTT broker {self._settings.place} refuses the connection: {code}")
             return
         self._connected = True
         client.publish(self._status_topic, self._status("online"), QOS, retain=True)
@@ -138,21 +134,17 @@ class MqttRecords(SpooledSink):
         was_connected, self._connected = self._connected, False
         if was_connected and not self._end.is_set():
             self._spool.failed()
-            self._is_down(f"MQTT broker {self._place} is gone: {code}")
+            self._is_down(f"MQTT broker {self._settings.place} is gone: {code}")
 
     def _on_connect_fail(self, client: Client, userdata: Any) -> None:
         self._spool.failed()
-        self._is_down(f"MQTT broker {self._place} cannot be reached")
+        self._is_down(f"MQTT broker {self._settings.place} cannot be reached")
 
     def _on_publish(
         self, client: Client, userdata: Any, number: int, code: ReasonCode, properties: Properties | None
     ) -> None:
         self._answers.put((number, f"the broker refuses it: {code}" if code.is_failure else None))
         self._wake.set()
-
-    @property
-    def _place(self) -> str:
-        return f"{self._settings.host}:{self._settings.port_used}"
 
     def _finish(self) -> None:
         if self._connected:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import ConfigError, MissingExtraError, OutputError, os_reason
 from edge_ad.runtime.environment import secret
+from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
@@ -46,8 +47,13 @@ def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str
     return client
 
 
-def start(client: Client, settings: MqttSettings) -> None:
-    """Let the client connect in a thread of its own. Raises: OutputError where it may bind no port."""
+def start(client: Client, settings: MqttSettings, say: Callable[[str], None]) -> None:
+    """Let the client connect in a thread of its own, and say so when others can read its password.
+
+    Raises: OutputError where it may bind no port.
+    """
+    if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host.strip("[]")):
+        say(f"warning: the password for MQTT broker {settings.place} can be read on its way; set tls")
     client.connect_async(settings.host, settings.port_used, settings.keepalive_s)
     try:
         client.loop_start()

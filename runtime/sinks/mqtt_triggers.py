@@ -71,7 +71,7 @@ class MqttTriggers:
         self._client.on_message = self._on_message
 
     def __enter__(self) -> MqttTriggers:
-        start(self._client, self._settings)
+        start(self._client, self._settings, self._say)
         return self
 
     def wait(self, timeout_s: float) -> bool:
@@ -110,7 +110,7 @@ class MqttTriggers:
     def _is_down(self, reason: str) -> None:
         if not self._down:
             self._down = True
-            self._say(f"warning: MQTT broker {self._settings.host}:{self._settings.port_used} {reason}; no triggers")
+            self._say(f"warning: MQTT broker {self._settings.place} {reason}; no triggers")
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:

@@ -156,6 +156,11 @@ class MqttSettings:
     def port_used(self) -> int:
         return self.port or (8883 if self.tls is not None else 1883)
 
+    @property
+    def place(self) -> str:
+        """The broker in messages."""
+        return f"{self.host}:{self.port_used}"
+
 
 @strict
 @dataclass(frozen=True)

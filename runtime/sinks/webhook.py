@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from edge_ad.errors import ConfigError, MissingExtraError, one_line
@@ -18,12 +18,16 @@ from edge_ad.runtime.loopback import is_loopback
 from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import SpooledSink
+from edge_ad.runtime.sinks.time_limit import TimeLimit, limited_pool
 from edge_ad.runtime.sources.address import without_secrets
+
+if TYPE_CHECKING:
+    import urllib3
 
 REFUSED_ATTEMPTS = 3
 REFUSALS = frozenset({400, 409, 413, 415, 422, 431})  # of this record; other answers are of any
 LONGEST_RETRY_AFTER_S = 3600.0
-READ_BYTES = 64 << 10  # of an answer, after which the connection is not used again
+REST_BYTES, REST_S = 16 << 10, 1.0  # of an answer behind its headers; with more the connection is not used again
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ class _Answer:
 class WebhookRecords(SpooledSink):
     """Posts each record as JSON until the service answers with a 2xx; oldest first, with `Idempotency-Key`.
 
-    A record that fails is posted again after a growing wait, or when `Retry-After` says; redirects are not followed and
-    are failures. Two kinds of records are set aside and counted as lost, so that they do not hold up the others:
+    All of a post, up to the headers of the answer, has to be done within `timeout_s`; what comes behind them is not
+    waited for. A record that fails is posted again after a growing wait, or when `Retry-After` says; redirects are not
+    followed and are failures. Two kinds of records are set aside and counted as lost, so that they do not hold up the
+    others:
 
     * refused (400, 409, 413, 415, 422, 431) three times;
     * failed `attempts` times, and then as often again while records behind it were taken.
@@ -63,7 +69,8 @@ class WebhookRecords(SpooledSink):
             raise ConfigError("sinks", ["webhook.url_env: wanted an address that begins with http:// or https://"])
         self._shown = without_secrets(self._url)
         self._headers = _headers(settings, self._url, environment)
-        self._pool = _pool(settings)
+        self._limit = TimeLimit()
+        self._pool = _pool(settings, self._url, self._limit)
         self._strikes: Counter[int] = Counter()  # attempts that failed, by number in the spool
         self._suspicions: Counter[int] = Counter()  # those after which a later record was taken
         self._in_a_row = 0
@@ -126,28 +133,39 @@ class WebhookRecords(SpooledSink):
         import urllib3
 
         key = json.loads(line).get("key", "")
-        timeout = urllib3.Timeout(total=self._settings.timeout_s)
+        self._limit.start(self._settings.timeout_s)
         try:
             response = self._pool.request(
                 "POST",
-                self._url,
+                urllib3.util.parse_url(self._url).request_uri,
                 body=line.encode("ascii"),
                 headers={**self._headers, "Idempotency-Key": str(key)},
-                timeout=timeout,
+                timeout=urllib3.Timeout(total=self._settings.timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,
             )
-            try:
-                response.read(READ_BYTES)
-            finally:
-                if response.length_remaining == 0:
-                    response.release_conn()
-                else:
-                    response.close()
         except urllib3.exceptions.HTTPError as exc:
             return _Answer("failed", self._said(exc))
+        self._leave(response)
         return _judge(response.status, response.headers.get("Retry-After"))
+
+    def _leave(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Take the rest of an answer off its connection; close that where the rest is long, or does not come soon."""
+        import urllib3
+
+        self._limit.shorten(REST_S)
+        is_read = False
+        try:
+            response.read(REST_BYTES, decode_content=False)
+            is_read = response.length_remaining == 0
+        except urllib3.exceptions.HTTPError:
+            pass  # the status has been said
+        finally:
+            if is_read:
+                response.release_conn()
+            else:
+                response.close()
 
     def _said(self, exc: Exception) -> str:
         """A failure in our words: those of the library may repeat the address."""
@@ -155,7 +173,7 @@ class WebhookRecords(SpooledSink):
 
         if isinstance(exc, urllib3.exceptions.NewConnectionError):  # of the same family as a timeout
             return "cannot be reached"
-        if isinstance(exc, urllib3.exceptions.TimeoutError):
+        if isinstance(exc, urllib3.exceptions.TimeoutError) or self._limit.is_over:
             return f"no answer within {self._settings.timeout_s:g} s"
         if isinstance(exc, urllib3.exceptions.SSLError):
             return f"no trusted connection: {one_line(exc)}"
@@ -168,7 +186,7 @@ class WebhookRecords(SpooledSink):
         return max(wait_s, min(answer.retry_after_s or 0.0, LONGEST_RETRY_AFTER_S))
 
     def _finish(self) -> None:
-        self._pool.clear()
+        self._pool.close()
 
 
 def _judge(status: int, retry_after: str | None) -> _Answer:
@@ -205,15 +223,14 @@ def _headers(settings: WebhookSettings, url: str, environment: Mapping[str, str]
     return headers
 
 
-def _pool(settings: WebhookSettings) -> Any:
-    try:
-        import urllib3
-    except ImportError as exc:
-        raise MissingExtraError("a webhook", "urllib3", "webhook") from exc
+def _pool(settings: WebhookSettings, url: str, limit: TimeLimit) -> urllib3.HTTPConnectionPool:
     import ssl
 
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ValueError) as exc:
         raise ConfigError("sinks", [f"webhook.ca_file: cannot be read: {one_line(exc)}"]) from exc
-    return urllib3.PoolManager(num_pools=1, maxsize=1, ssl_context=context)
+    try:
+        return limited_pool(url, limit, context)
+    except ImportError as exc:
+        raise MissingExtraError("a webhook", "urllib3", "webhook") from exc

@@ -16,8 +16,9 @@ from edge_ad.engine import Engine
 from edge_ad.errors import ConfigError
 from edge_ad.frame import FrameSource
 from edge_ad.geometry import place
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.scheduling.counters import Snapshot
 from edge_ad.runtime.scheduling.lane import Lane

@@ -28,7 +28,7 @@ from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
 from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.datasets import Sample, open_dataset
 from edge_ad.errors import ExportError
-from edge_ad.runtime.detector import open_detector, open_graph
+from edge_ad.runtime.opening import open_detector, open_graph
 from edge_ad.specs import Precision
 
 pytestmark = pytest.mark.rung(1)

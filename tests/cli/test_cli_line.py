@@ -80,6 +80,19 @@ def test_every_interval_one_picture(line: dict[str, Any], tmp_path: Path) -> Non
     assert times_ns[3] - times_ns[0] >= 60_000_000  # the source waits; no interval has two
 
 
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_a_token_that_others_can_read_on_its_way_is_warned_of(
+    line: dict[str, Any], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, host: str, warned: bool
+) -> None:
+    monkeypatch.setenv("LINE_TOKEN", "s3cret")
+    line["http"] = {"host": host, "port": 0, "token_env": "LINE_TOKEN"}
+    assert main(["run", "-c", written(tmp_path, line)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("listening on http://") == 1
+    assert said.count("warning: the token for http://0.0.0.0:") == said.count("can be read on its way") == warned
+    assert "s3cret" not in said
+
+
 def test_a_bundle_or_a_file_is_wanted(capsys: Capture) -> None:
     assert main(["run", "--source", "sim:"]) == 2
     assert "Missing argument 'BUNDLE'" in capsys.readouterr().err

@@ -23,7 +23,7 @@ SHIFTS = """
 import ctypes, sys, threading
 import numpy as np
 import openvino
-from edge_ad.runtime.detector import open_detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.engines import openvino as engine
 
 library, bundle, cache, core = sys.argv[1:]

@@ -20,7 +20,8 @@ from webhook_service import Service
 from edge_ad.bundle import Bundle, write_bundle
 from edge_ad.errors import EngineError
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds

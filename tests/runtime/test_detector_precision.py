@@ -13,7 +13,8 @@ import edge_ad
 from edge_ad.bundle import Bundle, write_changed
 from edge_ad.errors import BundleError, ConfigError, EngineError
 from edge_ad.manifest import Quantization
-from edge_ad.runtime.detector import Detector, open_graph
+from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.opening import open_graph
 from edge_ad.specs import Precision, Thresholds
 
 ATOL = 1e-6  # of a probability, between graphs that differ by an exact factor

@@ -19,7 +19,8 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.frame import Frame
 from edge_ad.runtime import detector as detector_module
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling import ledger as ledger_module
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

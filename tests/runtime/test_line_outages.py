@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from patience import wait_until
 
 from edge_ad.errors import SourceError
 from edge_ad.frame import Frame
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
@@ -169,6 +171,7 @@ def test_a_camera_that_is_away_is_not_ready_from_the_first_moment_on(detector: D
         run = threading.Thread(target=line.run, args=(stop,))
         run.start()
         assert kept.heard.wait(PATIENCE_S)
+        wait_until(lambda: line.status is not None)  # which begins once the outage has been told
         status = line.status
         assert status is not None and status.delivering() == {"cam": "camera cam: lost: gives no further frame"}
         may_open.set()

@@ -14,8 +14,9 @@ from edge_ad.bundle import Bundle
 from edge_ad.errors import ImageError
 from edge_ad.frame import Box, ImageArray
 from edge_ad.operators import resize_smooth_matrix
-from edge_ad.runtime.detector import Detector, open_detector
+from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
+from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.specs import PreprocessSpec, Thresholds
 from edge_ad.verdict import Verdict

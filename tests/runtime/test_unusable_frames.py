@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from edge_ad.bundle import Bundle, write_bundle
-from edge_ad.runtime.detector import open_detector
+from edge_ad.runtime.opening import open_detector
 from edge_ad.sharpness import sharpness
 from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, TensorSpec, Thresholds, UsabilityLimits
 

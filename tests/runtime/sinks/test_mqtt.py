@@ -288,25 +288,6 @@ def test_a_broker_that_takes_connections_and_never_answers_blocks_nobody(
         _adds_up(sink, taken=100, waiting=100)
 
 
-@pytest.mark.parametrize(("host", "warned"), [("192.0.2.1", True), ("localhost", False), ("127.8.0.1", False)])
-def test_a_password_that_can_be_read_on_its_way_is_warned_of(make_spool: Any, host: str, warned: bool) -> None:
-    said: list[str] = []
-    settings = MqttSettings(host, username_env="A", password_env="B")
-    sink = MqttRecords(settings, make_spool(), "run", say=said.append, environment={"A": "a", "B": "sesame"})
-    sink._client = Quiet()  # type: ignore[assignment]
-    with sink:
-        assert [line for line in said if "can be read" in line] == said
-        assert bool(said) is warned
-    assert "sesame" not in "".join(said)
-
-
-class Quiet:
-    """A client that does nothing, for an address that must not be tried."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
 def test_where_no_port_may_be_bound_the_way_out_is_said(make_spool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Bound(socket.socket):
         def bind(self, address: Any) -> None:
