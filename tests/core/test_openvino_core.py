@@ -20,7 +20,7 @@ from edge_ad.openvino_core import openvino_core
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = ROOT / "runtime" / "doctor" / "probes.py"  # looks around in a process of its own
 SHIFTS = """
-import ctypes, sys, threading
+import ctypes, sys, threading, time
 import numpy as np
 import openvino
 from edge_ad.runtime.opening import open_detector
@@ -31,15 +31,18 @@ if core == "own":
     engine.openvino_core = openvino.Core
 frame = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
 
-def work(detector):
+def work(detector, delay_ms):
+    slow = ctypes.CDLL(library)
+    slow.begin()
     detector.judge(frame)
-    ctypes.CDLL(library).end_slowly()
+    slow.end_slowly(delay_ms)
 
-for _ in range(3):
+for delay_ms in (20, 80, 320):
     with open_detector(bundle, engine_cache=cache) as detector:
-        thread = threading.Thread(target=work, args=(detector,))
+        thread = threading.Thread(target=work, args=(detector, delay_ms))
         thread.start()
         thread.join()
+time.sleep(0.5)  # or the process has gone before the threads have ended
 """
 
 
@@ -84,5 +87,5 @@ def test_an_engine_may_be_closed_while_a_thread_that_used_it_ends(
         pytest.skip("this OpenVINO ends its threads in another way")
     if core == "shared":
         assert done.returncode == 0, done.stderr
-    else:  # what would happen: OpenVINO's fault, seen before it does harm or by the harm
+    else:  # what would happen: OpenVINO's fault, noticed or seen by the harm
         assert done.returncode == 3 or done.returncode < 0, "OpenVINO may have mended it: is one Core still needed?"
