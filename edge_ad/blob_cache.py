@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +46,8 @@ class BlobCache:
         self.folder = folder
         self.what = what
 
-    def get(self, fingerprint: Mapping[str, str]) -> bytes | None:
-        """The blob stored for exactly this fingerprint, or None."""
+    def get(self, fingerprint: Mapping[str, str]) -> bytearray | None:
+        """The blob stored for exactly this fingerprint, in memory that is the caller's alone, or None."""
         blob_path, sidecar_path = self._paths(fingerprint)
         try:
             text = sidecar_path.read_bytes()
@@ -54,9 +55,9 @@ class BlobCache:
             return None
         try:
             sidecar = json.loads(text)
-            blob = blob_path.read_bytes()
+            blob = _read(blob_path)
         except (OSError, ValueError, RecursionError):  # the last one: brackets in brackets in brackets
-            sidecar, blob = None, b""
+            sidecar, blob = None, bytearray()
         if sidecar != _sidecar(fingerprint, blob):
             log.warning("%s %s is damaged; making it again", self.what, blob_path)
             return None
@@ -83,5 +84,17 @@ class BlobCache:
         return self.folder / f"{key}.blob", self.folder / f"{key}.json"
 
 
-def _sidecar(fingerprint: Mapping[str, str], blob: bytes) -> dict[str, object]:
+def _read(path: Path) -> bytearray:
+    """All of a file; not mapped, for what changes there later is not to change here."""
+    with path.open("rb", buffering=0) as file:
+        blob = bytearray(os.fstat(file.fileno()).st_size)
+        view, read = memoryview(blob), 0
+        while read < len(blob) and (more := file.readinto(view[read:])):
+            read += more
+        view.release()
+        del blob[read:]
+        return blob
+
+
+def _sidecar(fingerprint: Mapping[str, str], blob: bytes | bytearray) -> dict[str, object]:
     return {"fingerprint": dict(fingerprint), "sha256": hashlib.sha256(blob).hexdigest()}

@@ -19,10 +19,11 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edge_ad.bundle_files import file_inside, read_all, safe_name, sha256_of_each
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.manifest import Manifest
 from edge_ad.specs import Precision, Thresholds, UsabilityLimits
@@ -63,8 +64,9 @@ class Bundle:
             raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
         text = _checked_manifest(path)
         manifest = _parse_manifest(text, path)
-        for name, digest in manifest.files.items():
-            if _sha256_of(_inside(path, name)) != digest:
+        digests = sha256_of_each(file_inside(path, name) for name in manifest.files)
+        for (name, wanted), found in zip(manifest.files.items(), digests, strict=True):
+            if found != wanted:
                 raise BundleError(
                     f"bundle {path}: {name} is not what was written (SHA-256 differs); copy or export it again"
                 )
@@ -122,7 +124,7 @@ class Bundle:
         digest = self.manifest.files.get(name)
         if digest is None:
             raise BundleError(f"bundle {self.path}: {name!r} is not listed in its manifest")
-        data = _read(_inside(self.path, name))
+        data = read_all(file_inside(self.path, name))
         if hashlib.sha256(data).hexdigest() != digest:
             raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
         return data
@@ -151,7 +153,7 @@ def write_bundle(
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             for name, data in {**files, MANIFEST: text, CHECKSUM: _checksum_line(text)}.items():
-                target = scratch / _safe_name(name)
+                target = scratch / safe_name(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(target, data)
             scratch.chmod(0o755)
@@ -214,14 +216,14 @@ def _checked_manifest(path: Path) -> bytes:
     manifest = path / MANIFEST
     if not manifest.is_file():
         raise BundleError(f"bundle {path}: no {MANIFEST} in it; this is no bundle")
-    text = _read(_inside(path, MANIFEST), MAX_MANIFEST_BYTES)
+    text = read_all(file_inside(path, MANIFEST), MAX_MANIFEST_BYTES)
     version = _claimed_version(text)
     if version is not None and version > SCHEMA_VERSION:
         raise BundleError(
             f"bundle {path}: written with schema version {version}, this edge-ad reads {SCHEMA_VERSION}; update edge-ad"
         )
     checksum = path / CHECKSUM
-    if not checksum.is_file() or _read(_inside(path, CHECKSUM), MAX_MANIFEST_BYTES) != _checksum_line(text):
+    if not checksum.is_file() or read_all(file_inside(path, CHECKSUM), MAX_MANIFEST_BYTES) != _checksum_line(text):
         raise BundleError(
             f"bundle {path}: {MANIFEST} is not what was written (SHA-256 differs from {CHECKSUM});"
             " copy or export it again; to try another threshold use 'edge-ad run --threshold'"
@@ -248,52 +250,6 @@ def _parse_manifest(text: bytes, path: Path) -> Manifest:
             f"bundle {path}: schema version {manifest.schema_version} is unknown, this edge-ad reads {SCHEMA_VERSION}"
         )
     return manifest
-
-
-def _safe_name(name: str) -> PurePosixPath:
-    """A file name of a bundle, refused unless it is relative and stays inside."""
-    pure = PurePosixPath(name)
-    if (
-        not name
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in name
-        or ":" in name
-        or "\0" in name
-        or pure.parts == ()
-    ):
-        raise BundleError(f"bundle: file name {name!r} points outside of the bundle")
-    return pure
-
-
-def _inside(root: Path, name: str) -> Path:
-    target = root / _safe_name(name)
-    resolved = target.resolve()
-    if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
-        raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
-    if not resolved.is_file():
-        raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
-    return resolved
-
-
-def _read(path: Path, max_bytes: int | None = None) -> bytes:
-    try:
-        if max_bytes is not None and path.stat().st_size > max_bytes:
-            raise BundleError(f"{path}: larger than {max_bytes} bytes, which no such file is")
-        return path.read_bytes()
-    except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
-    return digest.hexdigest()
 
 
 def _checksum_line(text: bytes) -> bytes:

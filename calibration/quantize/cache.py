@@ -90,7 +90,7 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return stream.getvalue()
 
 
-def _unpacked(blob: bytes) -> dict[str, NDArray[Any]]:
+def _unpacked(blob: bytearray) -> dict[str, NDArray[Any]]:
     with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
         arrays = [stored[f"arr_{position}"] for position in range(len(stored.files))]
     names = json.loads(arrays[0].tobytes())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_ad.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, Outputs
@@ -30,6 +31,7 @@ class OpenVinoEngine(Engine):
     """
 
     name = "openvino"
+    _blob: NDArray[np.uint8] | None = None
 
     def load_impl(self) -> None:
         try:
@@ -67,9 +69,14 @@ class OpenVinoEngine(Engine):
         blob = cache.get(fingerprint) if cache is not None else None
         if cache is None or blob is None:
             return None
+        import openvino
+
+        # OpenVINO computes with the weights where they lie, so the blob stays for as long as the compiled model.
+        self._blob = np.frombuffer(blob, np.uint8)
         try:
-            compiled = core.import_model(io.BytesIO(blob), DEVICE, config)
+            compiled = core.import_model(openvino.Tensor(self._blob, shared_memory=True), DEVICE, config)
         except RuntimeError as exc:
+            self._blob = None
             log.warning("OpenVINO refuses the compiled model from the cache (%s); compiling it again", one_line(exc))
             cache.forget(fingerprint)
             return None
@@ -96,6 +103,7 @@ class OpenVinoEngine(Engine):
 
     def close_impl(self) -> None:
         del self._request, self._compiled
+        self._blob = None
 
 
 def compile_config(precision: Precision, capabilities: Sequence[str]) -> dict[str, str]:

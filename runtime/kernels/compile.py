@@ -69,11 +69,12 @@ def compiled(name: str, sm: int, cache_dir: Path | None, *, driver_cuda: tuple[i
     }
     cache = BlobCache(cache_dir, "compiled kernel") if cache_dir is not None else None
     cubin = cache.get(fingerprint) if cache is not None else None
-    if cubin is None:
-        cubin, _ = compiler.compile(name, text, sm)
-        if cache is not None:
-            cache.put(fingerprint, cubin)
-    return cubin
+    if cubin is not None:
+        return bytes(cubin)
+    compiled_now, _ = compiler.compile(name, text, sm)
+    if cache is not None:
+        cache.put(fingerprint, compiled_now)
+    return compiled_now
 
 
 def compilers() -> Iterator[Compiler]:

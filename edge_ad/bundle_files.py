@@ -1,0 +1,66 @@
+"""The files inside of a bundle: names that stay inside, their bytes and hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from edge_ad.errors import BundleError, os_reason
+
+AT_ONCE = 4  # files that are hashed; a station hashes all of a bundle at every start
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """A file name of a bundle, refused unless it is relative and stays inside."""
+    pure = PurePosixPath(name)
+    if (
+        not name
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or "\\" in name
+        or ":" in name
+        or "\0" in name
+        or pure.parts == ()
+    ):
+        raise BundleError(f"bundle: file name {name!r} points outside of the bundle")
+    return pure
+
+
+def file_inside(root: Path, name: str) -> Path:
+    """Where a file of a bundle lies. Raises: BundleError when it is missing, a link, or not inside."""
+    target = root / safe_name(name)
+    resolved = target.resolve()
+    if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
+        raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
+    if not resolved.is_file():
+        raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    return resolved
+
+
+def read_all(path: Path, max_bytes: int | None = None) -> bytes:
+    """Bytes of a file. Raises: BundleError when it cannot be read, or has more than `max_bytes`."""
+    try:
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise BundleError(f"{path}: larger than {max_bytes} bytes, which no such file is")
+        return path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+
+
+def sha256_of_each(paths: Iterable[Path]) -> list[str]:
+    """SHA-256 of files, in their order, some at the same time. Raises: BundleError for one that cannot be read."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(_sha256_of, paths))
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+    return digest.hexdigest()
