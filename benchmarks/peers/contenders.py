@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,9 @@ def calibrated(cookies: Weights, shared: Path, folder: Path) -> Path:
     output = folder / "cookies.edgead"
     caches = ["--calibration-cache", str(folder / "calibrations"), "--engine-cache", str(folder / "engines")]
     data = ["--data", str(shared / "data" / "cookies" / "train" / "good")]
-    if main(["calibrate", str(plain.path), *data, *caches, "--gate", "report", "-o", str(output)]) != 0:
+    with redirect_stdout(sys.stderr):  # standard output is the table's
+        code = main(["calibrate", str(plain.path), *data, *caches, "--gate", "report", "-o", str(output)])
+    if code != 0:
         raise RuntimeError("edge-ad calibrate failed; see above")
     return output
 
