@@ -98,6 +98,11 @@ class Preprocessor:
             self._resize(image_hwc, geometry, content, color_order)
         return ModelInput(canvas, geometry)
 
+    @property
+    def resizes_with(self) -> str:
+        """What resizes, by name."""
+        return self.resizer.name
+
     def close(self) -> None:
         """Stop the threads that resize; they start again when they are needed."""
         if self._pool is not None:

@@ -101,6 +101,11 @@ class Detector:
         return Provenance(self.bundle.sha256, self._engine.name, self._engine.effective_precision)
 
     @property
+    def resizes_with(self) -> str:
+        """What makes the model input: `compiled`, `Pillow`, or `CUDA`."""
+        return self._preprocess.resizes_with
+
+    @property
     def from_cache(self) -> bool:
         """Whether the engine came from the cache instead of being compiled."""
         return self._engine.from_cache

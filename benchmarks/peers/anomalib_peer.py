@@ -1,9 +1,9 @@
 """Peer: anomalib's export, judged by anomalib's own inferencer. Runs in anomalib's environment.
 
 Its inferencer (2.7.0) takes the first of a set of names that an output has. A model that OpenVINO has just compiled
-from ONNX has three for score and map, the order hangs on the hash seed of the process, and with wrong ones it raises
-TypeError: some eight processes of nine. What it compiled is in its cache by then, and from there, as from an OpenVINO
-export, outputs have one name. So the second process works, whatever the seed; the driver starts it and tells of both.
+from ONNX has three for score and map, and with the wrong ones first it raises TypeError, which it does with most values
+of PYTHONHASHSEED. What it compiled is in its cache by then, and from there, as from an OpenVINO export, outputs have
+one name. So the second process works, whatever the seed; the driver starts it and tells of both.
 """
 
 from __future__ import annotations

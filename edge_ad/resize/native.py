@@ -54,7 +54,7 @@ class NativeResizer:
         function: that of resize.c.
     """
 
-    name = "native"
+    name = "compiled"
 
     def __init__(self, function: Callable[[Any], int]) -> None:
         self._function = function

@@ -6,7 +6,6 @@ import os
 import platform
 from pathlib import Path
 
-from edge_ad.preprocess import chosen_resizer
 from edge_ad.runtime.doctor.computer import processor_here
 from edge_ad.runtime.doctor.machine import installed_version
 
@@ -14,7 +13,7 @@ PACKAGES = ("numpy", "openvino", "pillow")
 
 
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """Processor, system, versions of what computes, and what resizes, by name."""
+    """Processor, system, and versions of what computes, by name."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "processor": processor_here(cpuinfo),
@@ -23,5 +22,4 @@ def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
         "system": platform.system(),
         "python": platform.python_version(),
         **{package: installed_version(package) or "not installed" for package in PACKAGES},
-        "resize": chosen_resizer().name,
     }

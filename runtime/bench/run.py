@@ -125,8 +125,8 @@ def bench(options: BenchOptions, watch: Callable[[float], None] = lambda _: None
             watch=watch,
         )
         macs, layers = _inside(detector, options)
+        machine = {**describe_machine(), "resize": detector.resizes_with}
     readings = [meter.reading() for meter in meters]
-    machine = describe_machine()
     notes = _notes(options.engine, measurement, macs)
     result = BenchResult(
         opened.path.resolve().name,

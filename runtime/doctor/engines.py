@@ -41,7 +41,10 @@ def _onnxruntime(machine: Machine) -> Check:
 
 def _resize(machine: Machine) -> Check:
     answer = machine.probe("resize")
-    again = f"{machine.apt('gcc', 'libc6-dev')} && {machine.pip('--force-reinstall', '--no-deps', 'edge-ad')}"
+    again = (
+        f"{machine.apt('gcc', 'libc6-dev')}, then in the folder of edge-ad's source"
+        f" {machine.pip('--force-reinstall', '--no-deps', '--no-cache-dir', '.')}"
+    )
     if answer.absent:
         found = "not compiled at installation; frames are resized with Pillow, several times slower"
         return Check("resize", "missing", found, again)

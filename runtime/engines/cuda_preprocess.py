@@ -45,29 +45,34 @@ class CudaPreprocessor(Preprocessor):
     def __init__(self, device: CudaDevice, spec: PreprocessSpec, sm: int, cache_dir: Path | None) -> None:
         super().__init__(spec)
         self._device = device
-        self._resizer: _Resizer | None = None
+        self._on_device: _Resizer | None = None
         with device.use("load the kernel for frames"):
-            self._resizer = _Resizer(device, spec, sm, cache_dir)
+            self._on_device = _Resizer(device, spec, sm, cache_dir)
 
     def __call__(self, image_hwc: ImageArray, color_order: ColorOrder = "rgb") -> ModelInput:
         """As `Preprocessor`. Raises: ImageError; EngineError for a frame at which the GPU fails."""
         check_image(image_hwc)
-        if self._resizer is not None and self._device.lost is None and color_order in get_args(ColorOrder):
+        if self._on_device is not None and self._device.lost is None and color_order in get_args(ColorOrder):
             with self._device.use("resize a frame"):
-                made = self._resizer.run(image_hwc, color_order)
+                made = self._on_device.run(image_hwc, color_order)
             if made is not None:
                 return made
         return super().__call__(image_hwc, color_order)
 
+    @property
+    def resizes_with(self) -> str:
+        """`CUDA`, or what the CPU does it with once it has to."""
+        return super().resizes_with if self._on_device is None or self._device.lost is not None else "CUDA"
+
     def close(self) -> None:
         """Free what is held on the device, and stop the threads that resize."""
         super().close()
-        resizer, self._resizer = self._resizer, None
-        if resizer is None:
+        on_device, self._on_device = self._on_device, None
+        if on_device is None:
             return
         try:
             with self._device.use("free what frames were resized with"):
-                resizer.close()
+                on_device.close()
         except EngineError as exc:  # whoever closes it can do nothing about it
             if self._device.lost is None:
                 log.warning("%s", exc)

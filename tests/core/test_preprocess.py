@@ -34,10 +34,10 @@ FRAMES = {
 }
 
 
-@pytest.fixture(autouse=True, params=["native", "Pillow"])
+@pytest.fixture(autouse=True, params=["compiled", "Pillow"])
 def resizes_with(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test runs with the compiled resize, and as on a machine that has none."""
-    if request.param == "native":
+    if request.param == "compiled":
         request.getfixturevalue("compiled")
     else:
         monkeypatch.setattr("edge_ad.preprocess.native_resizer", lambda: None)
@@ -91,7 +91,7 @@ def test_crop_with_other_sizes_and_padding(
     image = _noise(*frame_hw)
     got = Preprocessor(PreprocessSpec(*crop, resize=resize))(image).image_hwc
     difference = np.abs(got.astype(np.int16) - _trained(image, resize, crop))
-    if image.size < 1_000_000 or resizes_with == "native":
+    if image.size < 1_000_000 or resizes_with == "compiled":
         assert difference.max() == 0
     else:  # where exact edges would cost too much, single-precision ones tip a rounding here and there
         assert difference.max() <= MAX_LEVELS

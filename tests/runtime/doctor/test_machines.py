@@ -114,7 +114,8 @@ def test_a_resize_that_was_not_compiled_is_named_and_no_reason_to_stop(made_up: 
     bare = made_up(answers={"resize": ABSENT})
     check = bare.checks()["resize"]
     assert check.state == "missing" and "with Pillow, several times slower" in check.found
-    assert check.remedy == f"sudo apt install gcc libc6-dev && {PIP} --force-reinstall --no-deps edge-ad"
+    assert check.remedy is not None and check.remedy.startswith("sudo apt install gcc libc6-dev, then")
+    assert check.remedy.endswith(f"source {PIP} --force-reinstall --no-deps --no-cache-dir .")
     assert "resize" not in [failed.name for failed in bare.report().failed()]
     bare.answers["resize"] = Answer({}, "OSError: wrong ELF class")
     assert bare.checks()["resize"].state == "broken"

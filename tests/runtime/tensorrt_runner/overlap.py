@@ -57,7 +57,7 @@ def resizing_beside_computing(station: Station, emulator: Emulator) -> dict[str,
         preprocessor = CudaPreprocessor(device, spec, SM, station.cache)
         preprocessor(frame)
         with station.engine(batch=1) as engine:
-            streams: Any = preprocessor._resizer
+            streams: Any = preprocessor._on_device
             streams = vars(streams._streams)
             own = dict(streams)
             if name == "one stream":
