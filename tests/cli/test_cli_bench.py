@@ -18,6 +18,7 @@ from PIL import Image
 import edge_ad
 from edge_ad.cli.main import main
 from edge_ad.engine import BatchArray, Outputs
+from edge_ad.preprocess import chosen_resizer
 from edge_ad.runtime.bench import layers, measure, yardstick
 from edge_ad.runtime.engines.fake import FakeEngine
 
@@ -55,6 +56,7 @@ def test_the_tables_and_the_json_tell_the_same(tmp_path: Path, capsys: Capture, 
     ]
 
     assert told["subject"]["frame_hw"] == [240, 320] and told["subject"]["engine"] == "openvino"
+    assert told["machine"]["resize"] == chosen_resizer().name
     assert told["roofline"]["mac"] == 165_494_784 and "0.165 GMAC per call" in printed.out
     for stage in measure.STAGES:
         row = told["latency_ms"][stage]

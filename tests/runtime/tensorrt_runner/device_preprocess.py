@@ -147,15 +147,18 @@ def prepare_in_threads(station: Station, emulator: Emulator) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(1) as preparing, ThreadPoolExecutor(1) as inferring:
         loading.submit(engine.__enter__).result()
         made = loading.submit(engine.preprocessor, spec).result()
+        resizes_with = [made.resizes_with]
         prepared, inferred = preparing.submit(prepare), inferring.submit(infer)
         result = {"apart": max(prepared.result()), "differences": max(inferred.result())}
         loading.submit(engine.__exit__, None, None, None).result()
         late = int(np.abs(preparing.submit(made, pictures[0]).result().image_hwc - wanted_inputs[0]).max())
         inferring.submit(made.close).result()
+        resizes_with.append(made.resizes_with)
     report = emulator.report()
     return {
         **result,
         "without its engine": late,
+        "resizes with": resizes_with,
         "launches": report["launches"],
         "held": emulator.held(),
         "faults": report["faults"],

@@ -81,6 +81,7 @@ def test_threads(scenario: Scenario, kernels: dict[str, str], order: str) -> Non
     assert result["apart"] <= 1
     assert result["differences"] <= SAME_ATOL
     assert result["without its engine"] <= 1
+    assert result["resizes with"][0] == "CUDA" != result["resizes with"][1]
     assert result["launches"] == 24 + 1
     assert result["held"] == {}
     assert result["faults"] == []
