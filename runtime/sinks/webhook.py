@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ class WebhookRecords(SpooledSink):
         *,
         say: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say)
+        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say, now_s=now_s)
         self._settings = settings
         self._url = settings.url or secret(str(settings.url_env), "webhook.url_env", environment)
         if not is_web_address(self._url):
