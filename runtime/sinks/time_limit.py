@@ -92,15 +92,25 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
         response_class = LimitedResponse
 
         def connect(self) -> None:
-            """Give every address of the host, and what follows, a share of what is left."""
+            """Give every address of the host a share of what is left, and one to what follows."""
             try:
                 addresses = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
             except socket.gaierror as exc:
                 raise urllib3.exceptions.NameResolutionError(name, self, exc) from exc
             except UnicodeError as exc:
                 raise urllib3.exceptions.LocationParseError(name) from exc
-            self.timeout = limit.left_s() / (len(addresses) + 1)  # the last one is the handshake's
+            self.timeout = limit.left_s() / (len(addresses) + 1)
             super().connect()
+
+        def _new_conn(self) -> socket.socket:
+            """Connect; the handshake that follows may take all that is left."""
+            connected = super()._new_conn()
+            try:
+                connected.settimeout(limit.left_s())
+            except TimeoutError:
+                connected.close()
+                raise
+            return connected
 
         def send(self, data: Any) -> None:
             if self.sock is None:

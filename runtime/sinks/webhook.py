@@ -173,8 +173,8 @@ class WebhookRecords(SpooledSink):
         """A failure in our words: those of the library may repeat the address."""
         import urllib3
 
-        if isinstance(exc, urllib3.exceptions.NewConnectionError):  # of the same family as a timeout
-            return "cannot be reached"
+        if isinstance(exc, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
+            return "cannot be reached"  # which may be known before `timeout_s` is over
         if isinstance(exc, urllib3.exceptions.TimeoutError) or self._limit.is_over:
             return f"no answer within {self._settings.timeout_s:g} s"
         if isinstance(exc, urllib3.exceptions.SSLError):
