@@ -74,7 +74,7 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
 
     What the system takes to look up a name comes on top. The caller starts the limit before each request.
 
-    Raises: ImportError.
+    Raises: ImportError; ValueError for an address that urllib3 cannot read, which may repeat it.
     """
     from http.client import HTTPResponse  # the classes stand here because urllib3 is loaded late
 
@@ -82,7 +82,9 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
     parts = urllib3.util.parse_url(url)
-    name = str(parts.host)
+    if not parts.host:
+        raise urllib3.exceptions.LocationParseError(url)
+    name = parts.host
 
     class LimitedResponse(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:

@@ -51,7 +51,8 @@ class WebhookRecords(SpooledSink):
     * refused (400, 409, 413, 415, 422, 431) three times;
     * failed `attempts` times, and then as often again while records behind it were taken.
 
-    Raises: MissingExtraError; ConfigError for variables that are not set or certificates that cannot be read.
+    Raises: MissingExtraError; ConfigError for variables that are not set, an address that is none, or certificates that
+    cannot be read.
     """
 
     def __init__(
@@ -236,3 +237,7 @@ def _pool(settings: WebhookSettings, url: str, limit: TimeLimit) -> urllib3.HTTP
         return limited_pool(url, limit, context)
     except ImportError as exc:
         raise MissingExtraError("a webhook", "urllib3", "webhook") from exc
+    except ValueError:  # repeats the address, which may be a secret
+        key = "webhook.url" if settings.url else "webhook.url_env"
+        wanted = "wanted an address with a host that can be looked up, as in https://mes.plant/verdicts"
+        raise ConfigError("sinks", [f"{key}: {wanted}"]) from None
