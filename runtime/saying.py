@@ -43,13 +43,16 @@ class UpAndDown:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._line: str | None = None  # while it is down
+        self._since_s = 0.0  # of the line
         self._said_down = False
         self._said_s: deque[float] = deque(maxlen=BURST)
         self._unsaid = 0  # changes since then
 
     @property
-    def is_down(self) -> bool:
-        return self._line is not None
+    def down_for_s(self) -> float:
+        """How long it has been down without a break; 0 while it is up."""
+        with self._lock:
+            return 0.0 if self._line is None else self._now_s() - self._since_s
 
     def down(self, line: str) -> None:
         """It does not work; of several lines in a row the first counts."""
@@ -64,6 +67,7 @@ class UpAndDown:
             if (line is None) == (self._line is None):
                 return
             self._line = line
+            self._since_s = self._now_s()
             self._unsaid += 1
         self.remind()
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # how often a sender that nobody wakes looks for something to do
 REST_S = 1.0  # after a failure that it has no rule for
+DOWN_S = 1.0  # without a break, after which the end of the run no longer waits for a receiver
 END_S = 1.0  # how long a sender may take to end, beyond the time for what waits
 
 
@@ -36,8 +37,9 @@ class SpooledSink(ABC):
         spool: for this sink alone.
         run_id: of this run.
         which: `all` records and events, or only `rejects` and all events.
-        flush_s: how long the end of the run waits for what still waits.
+        flush_s: how long the end of the run waits for what still waits; less if the receiver is down for `DOWN_S`.
         say: receives what the user should know, one line each.
+        now_s: the clock of these two.
     """
 
     keeps_records = True
@@ -50,15 +52,19 @@ class SpooledSink(ABC):
         which: str = "all",
         flush_s: float = 3.0,
         say: Callable[[str], None] = lambda _: None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._run_id = run_id
         self._which = which
         self._flush_s = flush_s
         self._tell = say
+        self._now_s = now_s
         self._wake = threading.Event()
         self._end = threading.Event()
-        self._state = UpAndDown(say, lambda: f"{spool.name} delivers again; {spool.waiting} records wait for it")
+        self._state = UpAndDown(
+            say, lambda: f"{spool.name} delivers again; {spool.waiting} records wait for it", now_s=now_s
+        )
         self._thread = threading.Thread(target=self._run, name=f"edge-ad-{type(self).__name__}-sender", daemon=True)
 
     def __enter__(self) -> SpooledSink:
@@ -128,8 +134,8 @@ class SpooledSink(ABC):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        until_s = time.monotonic() + self._flush_s
-        while self._spool.waiting and not self._state.is_down and time.monotonic() < until_s:
+        until_s = self._now_s() + self._flush_s
+        while self._spool.waiting and self._state.down_for_s < DOWN_S and self._now_s() < until_s:
             self._wake.set()
             self._end.wait(0.02)
         self._end.set()

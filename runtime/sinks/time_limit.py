@@ -74,7 +74,7 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
 
     What the system takes to look up a name comes on top. The caller starts the limit before each request.
 
-    Raises: ImportError.
+    Raises: ImportError; ValueError for an address that urllib3 cannot read, which may repeat it.
     """
     from http.client import HTTPResponse  # the classes stand here because urllib3 is loaded late
 
@@ -82,7 +82,9 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
     parts = urllib3.util.parse_url(url)
-    name = str(parts.host)
+    if not parts.host:
+        raise urllib3.exceptions.LocationParseError(url)
+    name = parts.host
 
     class LimitedResponse(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
@@ -92,15 +94,25 @@ def limited_pool(url: str, limit: TimeLimit, context: ssl.SSLContext) -> HTTPCon
         response_class = LimitedResponse
 
         def connect(self) -> None:
-            """Give every address of the host, and what follows, a share of what is left."""
+            """Give every address of the host a share of what is left, and one to what follows."""
             try:
                 addresses = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
             except socket.gaierror as exc:
                 raise urllib3.exceptions.NameResolutionError(name, self, exc) from exc
             except UnicodeError as exc:
                 raise urllib3.exceptions.LocationParseError(name) from exc
-            self.timeout = limit.left_s() / (len(addresses) + 1)  # the last one is the handshake's
+            self.timeout = limit.left_s() / (len(addresses) + 1)
             super().connect()
+
+        def _new_conn(self) -> socket.socket:
+            """Connect; the handshake that follows may take all that is left."""
+            connected = super()._new_conn()
+            try:
+                connected.settimeout(limit.left_s())
+            except TimeoutError:
+                connected.close()
+                raise
+            return connected
 
         def send(self, data: Any) -> None:
             if self.sock is None:

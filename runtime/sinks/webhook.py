@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class WebhookRecords(SpooledSink):
     * refused (400, 409, 413, 415, 422, 431) three times;
     * failed `attempts` times, and then as often again while records behind it were taken.
 
-    Raises: MissingExtraError; ConfigError for variables that are not set or certificates that cannot be read.
+    Raises: MissingExtraError; ConfigError for variables that are not set, an address that is none, or certificates that
+    cannot be read.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class WebhookRecords(SpooledSink):
         *,
         say: Callable[[str], None] = lambda _: None,
         environment: Mapping[str, str] = os.environ,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say)
+        super().__init__(spool, run_id, which=settings.which, flush_s=settings.flush_s, say=say, now_s=now_s)
         self._settings = settings
         self._url = settings.url or secret(str(settings.url_env), "webhook.url_env", environment)
         if not is_web_address(self._url):
@@ -171,8 +174,8 @@ class WebhookRecords(SpooledSink):
         """A failure in our words: those of the library may repeat the address."""
         import urllib3
 
-        if isinstance(exc, urllib3.exceptions.NewConnectionError):  # of the same family as a timeout
-            return "cannot be reached"
+        if isinstance(exc, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
+            return "cannot be reached"  # which may be known before `timeout_s` is over
         if isinstance(exc, urllib3.exceptions.TimeoutError) or self._limit.is_over:
             return f"no answer within {self._settings.timeout_s:g} s"
         if isinstance(exc, urllib3.exceptions.SSLError):
@@ -234,3 +237,7 @@ def _pool(settings: WebhookSettings, url: str, limit: TimeLimit) -> urllib3.HTTP
         return limited_pool(url, limit, context)
     except ImportError as exc:
         raise MissingExtraError("a webhook", "urllib3", "webhook") from exc
+    except ValueError:  # repeats the address, which may be a secret
+        key = "webhook.url" if settings.url else "webhook.url_env"
+        wanted = "wanted an address with a host that can be looked up, as in https://mes.plant/verdicts"
+        raise ConfigError("sinks", [f"{key}: {wanted}"]) from None

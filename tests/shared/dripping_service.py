@@ -13,11 +13,14 @@ EVERY_S = 0.005
 class DrippingService:
     """Answers each post with `at_once`, and then with `drop` every few milliseconds, until it is told `heal`.
 
-    After that it answers each with 204, and notes the frame as `taken`.
+    After that it answers each with 204, and notes the frame as `taken`. With TLS it lets each handshake wait so long.
     """
 
-    def __init__(self, at_once: bytes, drop: bytes, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, at_once: bytes, drop: bytes, context: ssl.SSLContext | None = None, handshake_s: float = 0
+    ) -> None:
         self._context = context
+        self._handshake_s = handshake_s
         self._at_once, self._drop = at_once, drop
         self._healed, self._closed = threading.Event(), threading.Event()
         self.keys: list[str] = []  # of all posts
@@ -41,11 +44,19 @@ class DrippingService:
 
     def _serve(self, plain: socket.socket) -> None:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = plain if self._context is None else self._context.wrap_socket(plain, server_side=True)
+        try:
+            self._closed.wait(self._handshake_s)
+            connection = plain if self._context is None else self._context.wrap_socket(plain, server_side=True)
+        except OSError:
+            plain.close()
+            return  # whoever connected has left
         with connection, connection.makefile("rb") as reader:
             try:
                 while length := _content_length(reader):
-                    record = json.loads(reader.read(length))
+                    body = reader.read(length)
+                    if len(body) < length:
+                        return
+                    record = json.loads(body)
                     self.keys.append(record["key"])
                     if self._healed.is_set():
                         self.taken.append(record["frame_id"])

@@ -7,13 +7,17 @@ import email.utils
 import json
 import random
 import ssl
+import string
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from webhook_service import Answer, Service
 
 from edge_ad.errors import ConfigError
@@ -200,6 +204,23 @@ def test_secrets_come_from_the_environment_and_are_never_said(
     with pytest.raises(ConfigError, match="wanted an address that begins with") as refused:
         WebhookRecords(_settings(None, url_env="U"), make_spool("c"), "run", environment={"U": "file:///sesame"})
     assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["http://sesame_%zz/verdicts", "http://[v1.sesame]/", "https://u:p@sesame%-/"])
+@pytest.mark.parametrize("key", ["webhook.url", "webhook.url_env"])
+def test_an_address_that_cannot_be_read_is_a_fault_of_the_settings(make_spool: Any, address: str, key: str) -> None:
+    chosen = _settings(None, url_env="U") if key.endswith("env") else _settings(address)
+    with pytest.raises(ConfigError, match="wanted an address with a host") as refused:
+        WebhookRecords(chosen, make_spool(), "run", environment={"U": address})
+    assert str(refused.value).startswith(f"sinks: {key}: ") and "\n" not in str(refused.value)
+    assert "sesame" not in str(refused.value) and refused.value.__cause__ is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rest=st.text(string.ascii_lowercase + string.punctuation, max_size=12))
+def test_every_address_is_taken_or_is_a_fault_of_the_settings(make_spool: Any, rest: str) -> None:
+    with suppress(ConfigError):
+        WebhookRecords(_settings(None, url_env="U"), make_spool(), "run", environment={"U": f"http://a{rest}"})
 
 
 def test_only_a_certificate_that_is_vouched_for_is_trusted(
