@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from edge_ad.calibration.quantize.qdq import OPTIONS
 
 Image = NDArray[np.uint8]
 """(1, H, W, 3) RGB at model size."""
@@ -66,32 +69,34 @@ class ImageReader:
 
 
 def with_onnxruntime(task: Task, output: Path) -> None:
-    """The options that TensorRT accepts: symmetric int8, pairs on float weights, float biases."""
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    """The options that TensorRT accepts and edge-ad places its pairs with: symmetric int8, float biases."""
+    from onnxruntime.quantization import QuantType
 
-    quantize_static(
-        task.path,
+    _quantize(
+        task,
         output,
-        ImageReader(task.images),
-        quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
         op_types_to_quantize=["Conv"],
         nodes_to_exclude=[task.last],
-        extra_options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "AddQDQPairToWeight": True,
-            "DedicatedQDQPair": True,
-            "OpTypesToExcludeOutputQuantization": ["Conv"],
-        },
+        extra_options=dict(OPTIONS),
     )
 
 
 def with_onnxruntime_uint8(task: Task, output: Path) -> None:
     """What onnxruntime recommends for its own CPU kernels: asymmetric uint8 activations."""
+    from onnxruntime.quantization import QuantType
+
+    _quantize(
+        task,
+        output,
+        activation_type=QuantType.QUInt8,
+        op_types_to_quantize=["Conv", "Add"],
+        nodes_to_exclude=[task.last, *task.outside],
+    )
+
+
+def _quantize(task: Task, output: Path, **options: Any) -> None:
+    """onnxruntime's static quantizer with explicit pairs and an int8 scale for each output channel."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     quantize_static(
@@ -99,11 +104,9 @@ def with_onnxruntime_uint8(task: Task, output: Path) -> None:
         output,
         ImageReader(task.images),
         quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        op_types_to_quantize=["Conv", "Add"],
-        nodes_to_exclude=[task.last, *task.outside],
+        **options,
     )
 
 
