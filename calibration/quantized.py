@@ -12,7 +12,6 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from edge_ad.blob_cache import default_cache_dir
 from edge_ad.bundle import Bundle
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
 from edge_ad.calibration.agreement.document import (
@@ -37,6 +36,7 @@ from edge_ad.calibration.quantize_options import QuantizeOptions
 from edge_ad.calibration.quantized_report import rejection, report_content
 from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import read_image
+from edge_ad.disk.blob_cache import default_cache_dir
 from edge_ad.errors import BundleError, GateError
 from edge_ad.manifest import Quantization
 from edge_ad.specs import GateVerdict

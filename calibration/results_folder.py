@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.storage import fsync_directory, publish_directory, write_durably
 
 
 @dataclass(frozen=True)

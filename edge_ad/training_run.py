@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import CheckpointError, ConfigError, OutputError, os_reason
-from edge_ad.storage import write_atomically
 from edge_ad.validation import build, dump_yaml, plain, read_yaml, strict
 
 RUN_FILE = "run.yaml"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
+from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputError
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.settings import CameraSettings, LineSettings

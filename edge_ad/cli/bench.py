@@ -76,11 +76,11 @@ def _check_places(options: BenchOptions) -> None:
 
 def _write(result: BenchResult, options: BenchOptions) -> list[Path]:
     """Write what was asked for. Returns: the files. Raises: OutputError."""
+    from edge_ad.disk.storage import write_atomically
     from edge_ad.runtime.bench.baseline import baseline_bytes
     from edge_ad.runtime.bench.page import page
     from edge_ad.runtime.bench.record import json_text, result_json, times_bytes
     from edge_ad.runtime.bench.run import baseline_of
-    from edge_ad.storage import write_atomically
 
     made: dict[str, Callable[[Path], bytes]] = {
         "export_times": lambda path: times_bytes(result.measurement, path),

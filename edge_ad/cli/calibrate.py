@@ -184,7 +184,7 @@ def _write_rejection(destination: Path, page: bytes) -> str:
 
     Returns: where it is, or why it is not: what the gate says is said in any case.
     """
-    from edge_ad.storage import write_atomically
+    from edge_ad.disk.storage import write_atomically
 
     path = destination.with_name(f"{destination.name.removesuffix('.edgead')}.rejected.html")
     try:

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.disk.storage import publish_directory
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.frame import ImageArray
-from edge_ad.storage import publish_directory
 
 LEDGER = ".edge-ad-demo"
 DEFECTIVE = "defective"

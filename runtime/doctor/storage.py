@@ -36,7 +36,7 @@ class Wanted:
 
 
 def check_storage(machine: Machine, wanted: Wanted) -> list[Check]:
-    from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
+    from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 
     folder = Path(wanted.engine_cache) if wanted.engine_cache is not None else default_cache_dir(ENGINE_FOLDER)
     checks = [_cache(machine, folder)]

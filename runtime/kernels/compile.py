@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_ad.blob_cache import BlobCache
+from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.errors import EngineError, os_reason
 from edge_ad.runtime.kernels.launch import source
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_ad.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.bundle import Bundle
+from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.errors import ConfigError, EngineError, OutputError
 from edge_ad.runtime.tensorrt.builder import Outlook, build_plan, foresee
 from edge_ad.runtime.tensorrt.fingerprint import Fingerprint, this_platform

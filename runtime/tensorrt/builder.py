@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeVar
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import EngineError, OutputError, os_reason
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, optional
 from edge_ad.runtime.tensorrt.gpu import current_gpu
@@ -21,7 +22,6 @@ from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.network import ParsedNetwork, is_strongly_typed, parsed_network
 from edge_ad.runtime.tensorrt.progress import NoProgress, Progress, progress_monitor
 from edge_ad.runtime.tensorrt.request import EngineRequest
-from edge_ad.storage import write_atomically
 
 Result = TypeVar("Result")
 MEBIBYTE = 1 << 20

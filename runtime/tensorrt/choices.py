@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import ConfigError, OutputError, os_reason
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, Tail
-from edge_ad.storage import write_atomically
 from edge_ad.validation import build, plain, strict
 
 SUFFIX = ".choices"

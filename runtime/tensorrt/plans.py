@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import ConfigError, EngineError, OutputError, os_reason
 from edge_ad.runtime.tensorrt.fingerprint import Fingerprint, PlanNeed, misfit
-from edge_ad.storage import write_atomically
 from edge_ad.validation import build, plain
 
 SUFFIX = ".plan"

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import edge_ad
-from edge_ad.blob_cache import BlobCache
 from edge_ad.bundle import Bundle
+from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
 from edge_ad.frame import ColorOrder, ImageArray

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_reason
 from edge_ad.frame import ImageArray
 from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.trainer import EpochFigures
 from edge_ad.models.weights import read_tensors
-from edge_ad.storage import write_atomically
 from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, BestEpoch, RunRecord, write_run
 
 METRICS_FILE = "metrics.csv"

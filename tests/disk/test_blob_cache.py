@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad import blob_cache
-from edge_ad.blob_cache import BlobCache, default_cache_dir
+from edge_ad.disk import blob_cache
+from edge_ad.disk.blob_cache import BlobCache, default_cache_dir
 
 KEY = {"model": "ab" * 32, "version": "1.2"}
 BLOB = bytes(range(256)) * 4

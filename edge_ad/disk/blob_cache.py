@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import os_reason
-from edge_ad.storage import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.storage import publish_directory, write_atomically, write_durably
+from edge_ad.disk.storage import publish_directory, write_atomically, write_durably
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
