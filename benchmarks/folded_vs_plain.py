@@ -22,13 +22,13 @@ import torch
 from interleaved import medians_ms, print_table
 from torch import nn
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.family import FAMILY
 from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 GEMM_SIDE = 2048
 

@@ -17,6 +17,7 @@ import torch
 from folded_vs_plain import plain_graph
 from interleaved import medians_ms, print_table
 
+from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec
 from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
@@ -25,7 +26,6 @@ from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.family import FAMILY
 from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
-from edge_ad.specs import PostprocessSpec, Precision, PreprocessSpec
 
 PUBLISHED = "published graph, ONNX Runtime fp32"
 FLOAT = "ours, OpenVINO fp32"

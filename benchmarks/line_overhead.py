@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_ad.bundle import write_bundle
+from edge_ad.bundle.bundle import write_bundle
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
@@ -27,7 +28,6 @@ from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 
 SIDE = 288
 PICTURES = 16

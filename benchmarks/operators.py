@@ -12,9 +12,9 @@ from interleaved import medians_ms, print_table
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.operators import ResizeSmooth
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
 
 SIDE, PATCHES, SIGMA = 288, 36, 4.0
 ROUNDS = 200

@@ -74,12 +74,12 @@ def wide_resnet(folder: Path, rounds: int) -> None:
     """The published network with random weights, on made pictures."""
     import torch
 
+    from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
     from edge_ad.export.onnx_graph import graph_from_module
     from edge_ad.export.parity import probe_images
     from edge_ad.models.family import LoadedNetwork
     from edge_ad.models.glass.family import FAMILY
     from edge_ad.models.glass.network import Glass, GlassConfig
-    from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
     torch.manual_seed(0)
     network = Glass(GlassConfig()).eval().requires_grad_(False)
@@ -95,7 +95,7 @@ def wide_resnet(folder: Path, rounds: int) -> None:
 
 def trained(bundle_path: Path, data: Path, count: int, folder: Path, rounds: int) -> None:
     """A bundle on its own data set."""
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.datasets import open_dataset, read_image
     from edge_ad.preprocess import Preprocessor
 

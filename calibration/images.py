@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from edge_ad.bundle.specs import PreprocessSpec, UsabilityLimits
 from edge_ad.calibration.evaluate import Watch, names_of
 from edge_ad.datasets import Dataset, Sample, open_dataset, read_image
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec, UsabilityLimits
 from edge_ad.usability import EVERY_LINE, unusable_input
 
 HELD_OUT = Fraction(1, 5)

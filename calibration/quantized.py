@@ -12,7 +12,9 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.manifest import Quantization
+from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
 from edge_ad.calibration.agreement.document import (
     ReportContent,
@@ -38,8 +40,6 @@ from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import read_image
 from edge_ad.disk.blob_cache import default_cache_dir
 from edge_ad.errors import BundleError, GateError
-from edge_ad.manifest import Quantization
-from edge_ad.specs import GateVerdict
 
 REPORT, REPORT_JSON = "report.html", "report.json"
 TIMED_ROUNDS = 21  # of float and quantized in turns

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.document import (
     AgreementAbout,
     ModelAbout,
@@ -19,7 +20,6 @@ from edge_ad.calibration.agreement.transfer import Transfer
 from edge_ad.calibration.gate import HeldOut, Outcome
 from edge_ad.calibration.images import Chosen, content_sha256
 from edge_ad.calibration.quantize_options import QuantizeOptions
-from edge_ad.specs import GateVerdict
 
 
 def report_content(

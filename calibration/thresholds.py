@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_ad.bundle.specs import ThresholdOrigin, ThresholdRule
 from edge_ad.errors import ConfigError
 from edge_ad.metrics.ranking import best_f1, beyond, checked, midway, operation
-from edge_ad.specs import ThresholdOrigin, ThresholdRule
 
 CONFIDENCE = 0.95
 _ROUNDING = 1e-9  # 0.29 · 100 is a little less than 29

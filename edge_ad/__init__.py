@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_ad.bundle import Bundle as Bundle
+    from edge_ad.bundle.bundle import Bundle as Bundle
     from edge_ad.errors import EdgeAdError as EdgeAdError
     from edge_ad.runtime.detector import Detector as Detector
     from edge_ad.runtime.opening import open_detector as open
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_ad.verdict import Verdict as Verdict
 
 _PUBLIC = {
-    "Bundle": "edge_ad.bundle:Bundle",
+    "Bundle": "edge_ad.bundle.bundle:Bundle",
     "Detector": "edge_ad.runtime.detector:Detector",
     "EdgeAdError": "edge_ad.errors:EdgeAdError",
     "Region": "edge_ad.verdict:Region",

@@ -11,9 +11,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 
 BatchArray = NDArray[np.uint8]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.frame import Box
-from edge_ad.specs import PreprocessSpec
 
 
 @dataclass(frozen=True)

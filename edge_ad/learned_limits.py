@@ -14,10 +14,10 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import UsabilityLimits
 from edge_ad.frame import ImageArray
 from edge_ad.preprocess import ModelInput
 from edge_ad.sharpness import LOWEST, sharpness
-from edge_ad.specs import UsabilityLimits
 from edge_ad.usability import EVERY_LINE, SHARE, colour_extremes, has_one_colour, shown
 
 MIN_IMAGES = 5  # to say anything about sharpness

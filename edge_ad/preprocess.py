@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ImageError
 from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.geometry import FrameGeometry, place
 from edge_ad.resize.native import native_resizer
 from edge_ad.resize.strips import PillowResizer
-from edge_ad.specs import PreprocessSpec
 
 
 class Resizer(Protocol):

@@ -19,8 +19,8 @@ import onnx
 import torch
 from torch import nn
 
+from edge_ad.bundle.specs import TensorSpec, contract
 from edge_ad.errors import ExportError, one_line
-from edge_ad.specs import TensorSpec, contract
 
 ELEMENT_TYPES = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.errors import ConfigError
 from edge_ad.models import model_family
 from edge_ad.models.family import NetworkOptions
 from edge_ad.models.option_types import Name, Names, Positive, Size
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 

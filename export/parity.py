@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edge_ad.bundle.manifest import Parity
 from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import OnnxGraph
-from edge_ad.manifest import Parity
 
 TOLERANCE = 2e-5  # of a probability; float32 rounding through a deep backbone measures 1e-7 to 3e-6
 PROBES = 4

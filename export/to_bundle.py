@@ -6,13 +6,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from platform import python_version
 
-from edge_ad.bundle import Bundle, check_destination, write_bundle
+from edge_ad.bundle.bundle import Bundle, check_destination, write_bundle
+from edge_ad.bundle.manifest import ModelInfo, Parity
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.export.onnx_graph import graph_from_module
 from edge_ad.export.options import ExportOptions
 from edge_ad.export.parity import check_parity, describe
-from edge_ad.manifest import ModelInfo, Parity
 from edge_ad.models import model_family
-from edge_ad.specs import Thresholds
 
 MODEL_FILE = "model.onnx"
 

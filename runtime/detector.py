@@ -13,13 +13,13 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.engine import Engine, Outputs
 from edge_ad.errors import ImageError
 from edge_ad.frame import Box, ColorOrder, ImageArray
 from edge_ad.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
-from edge_ad.specs import Precision, Thresholds
 from edge_ad.usability import unusable_input
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import BundleError, ConfigError
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.engines import make_engine
-from edge_ad.specs import Precision, Thresholds
 from edge_ad.validation import build
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PostprocessSpec, Thresholds
 from edge_ad.geometry import FrameGeometry
 from edge_ad.operators import ResizeSmooth
 from edge_ad.runtime.opencv import load_cv2
-from edge_ad.specs import PostprocessSpec, Thresholds
 from edge_ad.verdict import Region, VerdictLabel
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.scheduling.thresholds import InUse, ThresholdBoard
 from edge_ad.runtime.settings import LineSettings
-from edge_ad.specs import Precision, Thresholds
 
 END_S = 2.0  # how long the end of a line waits for a reload, which may hang in a disk
 

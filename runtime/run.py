@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TextIO
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.lanes import make_lanes, open_sources

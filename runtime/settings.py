@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.runtime.engines import ENGINES
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.scheduling.lane import BUFFERS, Buffer
@@ -19,7 +20,6 @@ from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings
 from edge_ad.runtime.sources.settings import LimitS, SourceSettings
 from edge_ad.runtime.sources.stream_list import is_list
-from edge_ad.specs import Precision
 from edge_ad.validation import strict
 
 MAX_NAME = 200  # characters of a camera's name

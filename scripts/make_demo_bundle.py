@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import edge_ad
+from edge_ad.bundle.specs import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from edge_ad.calibration.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.sources import open_source
-from edge_ad.specs import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"
 CONFIG = GlassConfig("mobilenet_v2", ("features.4", "features.7"), pretrain_embed_dim=96, embed_dim=96, hidden_dim=64)

@@ -153,7 +153,7 @@ def overflowing() -> Callable[[bytes, float], bytes]:
 @pytest.fixture(scope="session")
 def two_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, halved_graph: bytes) -> Path:
     """The small bundle with the halved graph as an unproven int8 one and no thresholds of its own. Do not change it."""
-    from edge_ad.bundle import Bundle, write_changed
+    from edge_ad.bundle.bundle import Bundle, write_changed
 
     files = {"model.int8.onnx": halved_graph}
     changes = {"models": {"fp32": "model.onnx", "int8": "model.int8.onnx"}}
@@ -170,9 +170,9 @@ def micro_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from edge_ad.bundle import write_bundle
-    from edge_ad.manifest import ModelInfo
-    from edge_ad.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
+    from edge_ad.bundle.bundle import write_bundle
+    from edge_ad.bundle.manifest import ModelInfo
+    from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
 
     rng = np.random.default_rng(1)
     edges = rng.standard_normal((8, 3, 3, 3))
@@ -227,7 +227,7 @@ def micro_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
     """The small bundle with its graph in half precision and quantized beside the float one. Do not change it."""
-    from edge_ad.bundle import Bundle, write_changed
+    from edge_ad.bundle.bundle import Bundle, write_changed
     from edge_ad.calibration.quantize.calibrate import calibrate
     from edge_ad.calibration.quantize.graph import Graph
     from edge_ad.calibration.quantize.half import with_half

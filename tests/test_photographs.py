@@ -16,14 +16,14 @@ import pytest
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 from scipy.stats import spearmanr
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.usability import learned_from
 from edge_ad.cli.main import main
 from edge_ad.datasets import open_dataset
 from edge_ad.pictures import read_picture
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.opening import open_detector
-from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import unusable_input
 
 LARGEST_DIFFERENCE = 0.01

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.specs import Precision, ScoreKind
 from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.specs import Precision, ScoreKind
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from edge_ad.bundle.manifest import Manifest
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
-from edge_ad.manifest import Manifest
-from edge_ad.specs import PreprocessSpec
 
 
 def check_comparable(reference: Manifest, candidate: Manifest) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.answers import Answers
 from edge_ad.calibration.agreement.figures import Agreement
 from edge_ad.calibration.agreement.pictures import FramePictures
@@ -14,7 +15,6 @@ from edge_ad.calibration.agreement.tolerances import Breach, Statement
 from edge_ad.calibration.results import csv_bytes, shown
 from edge_ad.calibration.results_folder import FolderKind
 from edge_ad.datasets import GOOD
-from edge_ad.specs import GateVerdict
 
 SCHEMA_VERSION = 1
 REPORT, REPORT_JSON, SCORES = "report.html", "report.json", "scores.csv"

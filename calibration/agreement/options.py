@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.calibration.agreement.tolerances import Share, Tolerances
 from edge_ad.errors import ConfigError
-from edge_ad.specs import Precision
 from edge_ad.validation import build_rest, by_name, strict
 
 

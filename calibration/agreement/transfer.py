@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
+from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.agreement.answers import Answers, Pair, pairs_of
 from edge_ad.calibration.thresholds import HIGHEST_SCORE, ThresholdRequest, choose_threshold
 from edge_ad.errors import ConfigError
-from edge_ad.specs import ThresholdOrigin, Thresholds
 
 NEAREST_SHARE = 0.1
 NEAREST_LEAST = 5

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.errors import one_line
-from edge_ad.specs import PreprocessSpec
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.quantize.centre import apply_shifts, moved, plan_shifts
 from edge_ad.calibration.quantize.equalize import apply_scales, plan_scales, scaled
 from edge_ad.calibration.quantize.graph import Graph
@@ -16,7 +17,6 @@ from edge_ad.calibration.quantize.qdq import with_qdq
 from edge_ad.calibration.quantize.ranges import choose_range
 from edge_ad.calibration.quantize.rounding import RoundedWeight, round_weights
 from edge_ad.errors import ExportError
-from edge_ad.specs import RangeMethod
 
 REVISION = 1
 """Of what is computed here from the same images and options; part of the cache's key, so raise it with every change."""

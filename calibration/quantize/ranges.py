@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.specs import RangeMethod
+from edge_ad.bundle.specs import RangeMethod
 
 LEVELS = 127
 PERCENTILE = 0.9999  # of the absolute values: what NVIDIA's and ONNX Runtime's calibrators take, or nearly

@@ -51,7 +51,7 @@ def command(**given: Any) -> None:
 
 def build(options: BuildOptions) -> Path | None:
     """Build the engine and say what came of it. Returns: its path; None after a dry run. Raises: EdgeAdError."""
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.runtime.tensorrt.build import build_job, graph_of, plan_job
     from edge_ad.runtime.tensorrt.payload import describe_payload
 

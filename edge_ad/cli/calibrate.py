@@ -18,7 +18,7 @@ from edge_ad.validation import read_yaml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.evaluate import Judge
     from edge_ad.calibration.quantize_options import QuantizeOptions
     from edge_ad.calibration.quantized import Quantized, Tools
@@ -89,12 +89,12 @@ def command(config: str | None, **given: Any) -> None:
 def quantize(options: QuantizeOptions) -> None:
     """Read the bundle, quantize it, write the new one. Raises: EdgeAdError; then no bundle has been written."""
     check_tools(options)
-    from edge_ad.bundle import Bundle, check_destination, write_changed
+    from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
+    from edge_ad.bundle.specs import UsabilityLimits
     from edge_ad.calibration.quantized import RejectedError, quantize_bundle
     from edge_ad.calibration.usability import learned_from
     from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
-    from edge_ad.specs import UsabilityLimits
 
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)

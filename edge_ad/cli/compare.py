@@ -18,13 +18,13 @@ from edge_ad.errors import GateError
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
+    from edge_ad.bundle.specs import Precision
     from edge_ad.calibration.agreement.document import AgreementAbout, ModelAbout, ReportContent, ThresholdShift
     from edge_ad.calibration.agreement.figures import Agreement
     from edge_ad.calibration.agreement.options import CompareOptions
     from edge_ad.datasets import Dataset
     from edge_ad.runtime.detector import Detector
-    from edge_ad.specs import Precision
 
 
 @click.command(name="compare", short_help="Say how far two models agree.")
@@ -85,7 +85,7 @@ def compare(options: CompareOptions) -> ReportContent:
 
     Raises: EdgeAdError; then nothing has been written.
     """
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.agreement.answers import collect
     from edge_ad.calibration.agreement.comparable import check_comparable
     from edge_ad.calibration.agreement.compute import agreement

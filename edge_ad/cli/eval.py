@@ -18,7 +18,7 @@ from edge_ad.cli.progress import watching
 from edge_ad.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.figures import Figures
     from edge_ad.calibration.options import EvalOptions
     from edge_ad.calibration.results import About
@@ -74,7 +74,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
 
     Raises: EdgeAdError; then nothing has been written.
     """
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.evaluate import judge_images
     from edge_ad.calibration.figures import ThresholdSource, measure
     from edge_ad.calibration.report import report_html

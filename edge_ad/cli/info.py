@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from edge_ad.bundle import Bundle
-from edge_ad.manifest import Quantization
-from edge_ad.specs import Precision
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.manifest import Quantization
+from edge_ad.bundle.specs import Precision
 from edge_ad.validation import dump_yaml, plain
 
 

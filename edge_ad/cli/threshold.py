@@ -13,11 +13,11 @@ from edge_ad.cli.progress import watching
 from edge_ad.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
+    from edge_ad.bundle.specs import Precision, ThresholdOrigin, Thresholds
     from edge_ad.calibration.options import ThresholdOptions
     from edge_ad.datasets import Dataset, Sample
     from edge_ad.learned_limits import Learned
-    from edge_ad.specs import Precision, ThresholdOrigin, Thresholds
 
 Images = Literal["test", "train", "scores"]
 
@@ -47,10 +47,10 @@ def command(**given: Any) -> None:
     too dark, to be judged; nothing else in it changes. The threshold is that of the
     precision that judged; the others keep theirs.
     """
-    from edge_ad.bundle import Bundle, check_destination, write_changed
+    from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
+    from edge_ad.bundle.specs import Thresholds
     from edge_ad.calibration.options import threshold_options
     from edge_ad.calibration.thresholds import choose_threshold
-    from edge_ad.specs import Thresholds
 
     options = threshold_options(given, "threshold options")
     require_extra("edge-ad threshold", ("scipy",), "eval")

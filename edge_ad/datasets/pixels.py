@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets.sample import Sample
 from edge_ad.errors import ImageError
 from edge_ad.frame import ImageArray
 from edge_ad.pictures import read_nonzero, read_picture
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
 
 MaskArray = NDArray[np.bool_]
 

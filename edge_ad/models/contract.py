@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.operators import ResizeSmooth
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 
 class ContractModule(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import nn
 
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.training_run import RunRecord
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import known_engine
-from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
 
 MAX_SIDE = 16384

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.runtime.bench.baseline import (

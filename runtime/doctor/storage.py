@@ -49,7 +49,7 @@ def check_storage(machine: Machine, wanted: Wanted) -> list[Check]:
 
 def _bundle(path: str) -> tuple[Check, dict[str, str] | None]:
     """The check, and the precision of each model by its hash; None where the bundle cannot be read."""
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.errors import EdgeAdError
 
     try:

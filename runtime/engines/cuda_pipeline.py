@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import TensorSpec
 from edge_ad.engine import BatchArray
 from edge_ad.runtime.engines.cuda_device import CudaDevice
-from edge_ad.specs import TensorSpec
 
 SLOTS = 2
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
 from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import ModelInput, Preprocessor, check_image
@@ -18,7 +19,6 @@ from edge_ad.runtime.engines.cuda_kernels import LoadedKernels
 from edge_ad.runtime.engines.cuda_pipeline import NON_BLOCKING, CopiedTensor, DeviceTensor, MappedTensor, Streams
 from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan
-from edge_ad.specs import PreprocessSpec
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.errors import EngineError, one_line
 from edge_ad.openvino_core import openvino_core
-from edge_ad.specs import Precision
 
 log = logging.getLogger(__name__)
 

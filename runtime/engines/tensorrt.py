@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_ad.bundle.specs import PreprocessSpec, TensorSpec
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
 from edge_ad.preprocess import Preprocessor
@@ -25,7 +26,6 @@ from edge_ad.runtime.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, ins
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.tensorrt.messages import Messages
 from edge_ad.runtime.tensorrt.plans import FoundPlan, find_plan
-from edge_ad.specs import PreprocessSpec, TensorSpec
 
 log = logging.getLogger(__name__)
 

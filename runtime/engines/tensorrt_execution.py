@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_ad.bundle.specs import TensorSpec
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Streams
 from edge_ad.runtime.tensorrt.flavour import optional
 from edge_ad.runtime.tensorrt.messages import Messages
-from edge_ad.specs import TensorSpec
 
 REMEDY = "; if it does so again, build the engine anew with 'edge-ad build', with --force"
 

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
 from edge_ad.frame import Box
 from edge_ad.geometry import place
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
-from edge_ad.specs import PreprocessSpec
 from edge_ad.taps import Taps, resize_taps
 
 FrameFormat = Literal["rgb", "bgr", "nv12"]

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PostprocessSpec, ScoreKind
 from edge_ad.errors import EngineError
 from edge_ad.frame import Box
 from edge_ad.geometry import FrameGeometry
 from edge_ad.operators import Float64Array, resize_smooth_matrix, sampling_matrix
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
-from edge_ad.specs import PostprocessSpec, ScoreKind
 from edge_ad.taps import Taps
 
 PatchType = Literal["float32", "float16"]

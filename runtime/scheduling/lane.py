@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
 from edge_ad.frame import Box, FrameSource
 from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Software, Trigger
-from edge_ad.specs import Thresholds
 
 Buffer = Literal["auto", "every_frame", "freshest"]
 BUFFERS: tuple[str, ...] = get_args(Buffer)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
-from edge_ad.specs import Thresholds
 
 Origin = Literal["bundle", "camera", "http"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine

@@ -8,11 +8,11 @@ from typing import get_args
 
 import numpy as np
 
+from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.operators import resize_smooth_matrix
 from edge_ad.preprocess import ModelInput
-from edge_ad.specs import PostprocessSpec
 
 # float32 weights, sums of about 36 products: 5e-7 on a CPU. Another smoothing, tap or border is off by 1e-3 and more.
 OPERATOR_LIMIT = 1e-5

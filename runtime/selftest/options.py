@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.errors import ConfigError
-from edge_ad.specs import Precision
 from edge_ad.validation import build_rest, strict
 
 EngineName = Literal["tensorrt", "openvino", "onnxruntime"]

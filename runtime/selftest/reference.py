@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import MissingExtraError
 from edge_ad.preprocess import ModelInput, Preprocessor
@@ -12,7 +13,6 @@ from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.selftest.agreement import Judged, infer_in_batches, judged, scale_of, threshold_for
 from edge_ad.runtime.selftest.images import FrameSet
 from edge_ad.runtime.selftest.options import EngineName
-from edge_ad.specs import PostprocessSpec
 
 REFERENCES: dict[EngineName, tuple[EngineName, ...]] = {
     "tensorrt": ("onnxruntime", "openvino"),

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EngineError
@@ -31,7 +32,6 @@ from edge_ad.runtime.selftest.options import EngineName, SelftestOptions
 from edge_ad.runtime.selftest.reference import Reference, make_reference
 from edge_ad.runtime.selftest.report import Report
 from edge_ad.runtime.tensorrt.gpu import find_gpus
-from edge_ad.specs import Precision
 
 PACKAGES = ("numpy", "openvino", "onnxruntime", "pycuda", "cuda-bindings")
 NEEDS_GPU = ("TensorRT engine", "kernel tail", "device preprocessing", "CUDA graph")

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.preprocess import Preprocessor

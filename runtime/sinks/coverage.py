@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.frame import Box, Frame
 from edge_ad.geometry import FrameGeometry, place
-from edge_ad.specs import PreprocessSpec
 from edge_ad.verdict import Verdict
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import known_engine
 from edge_ad.runtime.soak.faults import FAULTS
-from edge_ad.specs import Precision
 from edge_ad.validation import build, strict
 
 MOST_CAMERAS = 255

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.errors import ConfigError, EngineError, OutputError
 from edge_ad.runtime.tensorrt.builder import Outlook, build_plan, foresee
@@ -20,7 +21,6 @@ from edge_ad.runtime.tensorrt.payload import plan_payload
 from edge_ad.runtime.tensorrt.plans import SUFFIX, PlanFile
 from edge_ad.runtime.tensorrt.progress import Progress
 from edge_ad.runtime.tensorrt.request import BatchRange, EngineRequest
-from edge_ad.specs import Precision
 
 Say = Callable[[str], None]
 

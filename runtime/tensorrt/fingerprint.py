@@ -8,8 +8,8 @@ import platform
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.runtime.tensorrt.flavour import FLAVOURS, FlavourName
-from edge_ad.specs import Precision
 from edge_ad.validation import plain, strict
 
 HARDWARE_COMPATIBLE = "hardware-compatible"

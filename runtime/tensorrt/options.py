@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.tensorrt.fingerprint import Tail
 from edge_ad.runtime.tensorrt.flavour import RTX_SM, FlavourName
-from edge_ad.specs import Precision
 from edge_ad.validation import build_rest, strict
 
 MAX_BATCH = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ad.bundle.specs import Precision
 from edge_ad.runtime.tensorrt.fingerprint import (
     HARDWARE_COMPATIBLE,
     KERNEL_TAIL,
@@ -15,7 +16,6 @@ from edge_ad.runtime.tensorrt.fingerprint import (
 )
 from edge_ad.runtime.tensorrt.flavour import FlavourName
 from edge_ad.runtime.tensorrt.gpu import Gpu
-from edge_ad.specs import Precision
 
 
 @dataclass(frozen=True)

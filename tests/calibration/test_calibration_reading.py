@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from calibration_files import flat, picture, write
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.images import CalibrationImages, chosen_images
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
 
 SPEC = PreprocessSpec(32, 32, resize=36)
 LETTERBOX = PreprocessSpec(32, 32, "letterbox", pad_rgb=(114, 114, 114))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn import metrics as oracle
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.evaluate import ImageResult, Judged, judge_images, names_of
 from edge_ad.calibration.figures import measure
 from edge_ad.datasets import Dataset, Sample, model_mask, open_dataset, read_mask
@@ -20,7 +21,6 @@ from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.metrics.localization import pixel_metrics
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(16, 16, "stretch")

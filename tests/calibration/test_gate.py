@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import linalg
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import collect
 from edge_ad.calibration.agreement.tolerances import Tolerances
 from edge_ad.calibration.evaluate import Judge
@@ -22,7 +23,6 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.geometry import place
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(8, 8, "stretch")

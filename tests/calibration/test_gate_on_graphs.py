@@ -14,7 +14,8 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Precision
 from edge_ad.calibration.agreement.answers import Answers, collect
 from edge_ad.calibration.agreement.noise import measure_noise
 from edge_ad.calibration.agreement.tolerances import Tolerances
@@ -29,7 +30,6 @@ from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.datasets import Sample, open_dataset
 from edge_ad.errors import ExportError
 from edge_ad.runtime.opening import open_detector, open_graph
-from edge_ad.specs import Precision
 
 pytestmark = pytest.mark.rung(1)
 

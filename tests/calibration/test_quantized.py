@@ -15,7 +15,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.evaluate import Judge
 from edge_ad.calibration.images import content_sha256
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
@@ -26,7 +27,6 @@ from edge_ad.errors import BundleError, GateError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.opening import open_detector, open_graph
-from edge_ad.specs import ThresholdOrigin, Thresholds
 from edge_ad.verdict import Verdict
 
 pytestmark = pytest.mark.rung(1)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from edge_ad.bundle import CHECKSUM, MANIFEST
+from edge_ad.bundle.bundle import CHECKSUM, MANIFEST
 from edge_ad.cli.main import main
 
 USAGE, CONFIG, CHECKPOINT, BUNDLE, SOURCE, IMAGE, ENGINE, OUTPUT, INTERNAL = 2, 3, 4, 5, 7, 8, 9, 11, 70
@@ -317,7 +317,7 @@ def test_an_unexpected_exception(fails: Fails, tiny_bundle: Path, monkeypatch: p
         raise ZeroDivisionError("first line\nsecond line")
 
     monkeypatch.delenv("EDGE_AD_TRACEBACK", raising=False)
-    monkeypatch.setattr("edge_ad.bundle.Bundle.read", defect)
+    monkeypatch.setattr("edge_ad.bundle.bundle.Bundle.read", defect)
     line = fails(INTERNAL, "info", tiny_bundle)
     assert "a defect in edge-ad: ZeroDivisionError: first line second line; EDGE_AD_TRACEBACK=1 shows where" in line
     monkeypatch.setenv("EDGE_AD_TRACEBACK", "1")

@@ -178,7 +178,7 @@ def test_a_batch_counts_its_frames(capsys: Capture) -> None:
 
 
 def test_layers_come_from_onnx_runtime_too(disc_graph: bytes) -> None:
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
     from edge_ad.engine import EngineSpec
 
     manifest = Bundle.read(DISC).manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.errors import EngineError
 from edge_ad.runtime.tensorrt.payload import plan_payload

@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 import edge_ad
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]

@@ -208,7 +208,7 @@ def test_a_run_is_exported_first(tmp_path: Path, tiny_bundle: Path, monkeypatch:
     """What the export of a run takes: the folder as checkpoint, and a place for the bundle."""
     import edge_ad.export.options
     import edge_ad.export.to_bundle
-    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.bundle import Bundle
 
     run = tmp_path / "bottle"
     run.mkdir()

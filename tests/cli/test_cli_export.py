@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]

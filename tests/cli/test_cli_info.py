@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.manifest import Quantization
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.cli.main import main
-from edge_ad.manifest import Quantization
-from edge_ad.specs import Thresholds
 from edge_ad.validation import plain
 
 Capture = pytest.CaptureFixture[str]

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 import edge_ad
-from edge_ad.bundle import Bundle, write_bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_bundle, write_changed
+from edge_ad.bundle.manifest import Quantization
 from edge_ad.cli.main import main
 from edge_ad.errors import OutputError
-from edge_ad.manifest import Quantization
 from edge_ad.runtime.results import ResultFolder
 from edge_ad.verdict import record_schema
 

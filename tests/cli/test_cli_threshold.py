@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 import edge_ad
-from edge_ad.bundle import MANIFEST, Bundle, write_changed
+from edge_ad.bundle.bundle import MANIFEST, Bundle, write_changed
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -142,7 +142,7 @@ def test_in_place(base: list[str], tiny_bundle: Path, tmp_path: Path, capsys: Ca
 
 def test_a_bundle_of_before_is_read(tiny_bundle: Path, tmp_path: Path) -> None:
     """Without the origin of its threshold, as edge-ad 0.1 wrote it."""
-    from edge_ad.manifest import Manifest
+    from edge_ad.bundle.manifest import Manifest
     from edge_ad.validation import build
 
     data = yaml.safe_load((tiny_bundle / MANIFEST).read_text())
@@ -276,7 +276,7 @@ def test_where_there_was_no_threshold_the_one_of_fp32_is_for_all(
 
 
 def test_a_proven_precision_is_the_one_that_judges(on_two: list[str], two_precisions: Path, capsys: Capture) -> None:
-    from edge_ad.manifest import Quantization
+    from edge_ad.bundle.manifest import Quantization
 
     passed = Quantization("mse", 300, "a" * 64, 0, 9, (), "passed", 60, 0, None, None, None)
     write_changed(Bundle.read(two_precisions), "proven.edgead", {"quantization": {"int8": passed}})

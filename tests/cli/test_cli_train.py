@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from edge_ad import training_run
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.training_run import read_run
 

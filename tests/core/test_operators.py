@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.geometry import place
 from edge_ad.operators import FrameMap, ResizeSmooth, gaussian_matrix, resize_matrix, sampling_matrix
-from edge_ad.specs import PreprocessSpec
 
 SHORT = settings(max_examples=40, derandomize=True, deadline=None)
 SIZES = st.integers(1, 90)

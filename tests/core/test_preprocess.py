@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
 from edge_ad.errors import ImageError
 from edge_ad.preprocess import Preprocessor, chosen_resizer
-from edge_ad.specs import PreprocessSpec, ResizeMode
 
 MAX_LEVELS = 1  # from the whole-picture resize of whatever Pillow is installed, which may take the rows first
 

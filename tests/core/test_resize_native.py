@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ImageError
 from edge_ad.geometry import place
 from edge_ad.preprocess import Preprocessor, chosen_resizer
 from edge_ad.resize import native
 from edge_ad.resize.native import NativeResizer, load_native, native_resizer
 from edge_ad.resize.strips import PillowResizer
-from edge_ad.specs import PreprocessSpec
 
 SOURCE = Path(native.__file__).with_name("resize.c")
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -35,7 +35,7 @@ from PIL import Image
 from edge_ad.geometry import place
 from edge_ad.preprocess import Preprocessor
 from edge_ad.resize import native
-from edge_ad.specs import PreprocessSpec
+from edge_ad.bundle.specs import PreprocessSpec
 
 native.BAND_PIXELS = 500  # small frames are shared out too
 checked = native.NativeResizer(getattr(ctypes.CDLL(sys.argv[1]), native.FUNCTION))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.preprocess import Preprocessor
 from edge_ad.sharpness import MIN_SIDE, sharpness
-from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import shown
 
 some = settings(max_examples=8, deadline=None)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import unusable_input, unusable_reason
 
 FRAME_HW = (90, 160)

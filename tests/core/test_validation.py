@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.errors import ConfigError
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.validation import build, build_rest, dump_yaml, parse_yaml, plain, read_yaml, strict
 
 

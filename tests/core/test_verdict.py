@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.events import disconnected_event, no_frame_event, reconnected_event
 from edge_ad.frame import Frame, Truth
 from edge_ad.geometry import place
 from edge_ad.operators import ResizeSmooth
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Provenance, Region, Status, Verdict, record, record_line, record_schema
 
 PROVENANCE = Provenance("0123456789abcdef" * 4, "openvino", "fp32")

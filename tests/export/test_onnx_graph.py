@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import OnnxGraph, check_contract, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.models import model_family
 from edge_ad.models.family import NetworkOptions
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 pytestmark = pytest.mark.rung(1)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
 from edge_ad.export.options import ExportOptions, export_options
-from edge_ad.specs import PreprocessSpec
 
 NEEDED = {"checkpoint": __file__, "output": "b.edgead"}  # a file that is there; nothing here reads it
 

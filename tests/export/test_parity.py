@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import BundleError, ExportError, OutputError
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import TOLERANCE, probe_images

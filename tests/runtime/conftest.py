@@ -17,14 +17,14 @@ from patience import PATIENCE_S, wait_until
 from scripted_line import Clock, Engine
 from webhook_service import Service
 
-from edge_ad.bundle import Bundle, write_bundle
+from edge_ad.bundle.bundle import Bundle, write_bundle
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.errors import EngineError
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 
 
 @pytest.fixture

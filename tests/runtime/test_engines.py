@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import edge_ad
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
@@ -22,7 +23,6 @@ from edge_ad.frame import ColorOrder, ImageArray
 from edge_ad.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.fake import FakeEngine
-from edge_ad.specs import PreprocessSpec
 
 AGREE_ATOL = 2e-5  # two fp32 libraries, probabilities; the same as the export check allows
 SAME_ATOL = 1e-6  # one library, one graph, one CPU, compiled twice

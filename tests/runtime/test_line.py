@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
 from edge_ad.frame import Frame, Truth
@@ -27,7 +28,6 @@ from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import Thresholds
 from edge_ad.verdict import Verdict, record_schema
 
 PATIENCE_S = 10

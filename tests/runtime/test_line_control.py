@@ -10,7 +10,8 @@ import pytest
 from patience import PATIENCE_S, wait_until
 from running_line import Camera, Running, lane
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
@@ -19,7 +20,6 @@ from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import Thresholds
 
 
 def test_thresholds_change_between_frames_and_each_record_says_which_it_was(detector: Detector) -> None:

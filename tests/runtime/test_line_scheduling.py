@@ -11,14 +11,14 @@ from kept_records import Records
 from patience import PATIENCE_S
 from scripted_line import Clock, Engine, Script, assert_accounted, one_by_one, picture
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.specs import Thresholds
 from edge_ad.verdict import OVERTAKEN
 
 

@@ -11,10 +11,10 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, Thresholds
 from edge_ad.geometry import FrameGeometry, place
 from edge_ad.operators import ResizeSmooth
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode, Thresholds
 from edge_ad.verdict import Region
 
 SHORT = settings(max_examples=80, derandomize=True, deadline=None)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import PreprocessSpec, Thresholds
 from edge_ad.errors import ImageError
 from edge_ad.frame import Box, ImageArray
 from edge_ad.operators import resize_smooth_matrix
@@ -18,7 +19,6 @@ from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.sinks.coverage import CoverageWarning
-from edge_ad.specs import PreprocessSpec, Thresholds
 from edge_ad.verdict import Verdict
 
 MODES = ("stretch", "letterbox", "shorter_side_crop")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.specs import PreprocessSpec, Thresholds
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError
 from edge_ad.runtime import reload as reload_module
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.settings import LineSettings
-from edge_ad.specs import PreprocessSpec, Thresholds
 
 PATIENCE_S = 10
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import OutputError
 from edge_ad.frame import ColorOrder, Frame
 from edge_ad.geometry import place
@@ -20,7 +21,6 @@ from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Provenance, Verdict, record
 
 PROVENANCE = Provenance("0" * 64, "fake", "fp32")

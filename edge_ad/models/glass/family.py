@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.backbone import backbone_faults
 from edge_ad.models.contract import ContractModule
 from edge_ad.models.family import LoadedNetwork, NetworkOptions, Progress
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.fold import FoldedGlass
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.training_run import RunRecord
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as oracle
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
 from edge_ad.calibration.agreement.compute import agreement
 from edge_ad.calibration.agreement.truths import read_truths
@@ -21,7 +22,6 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Verdict
 
 AnswersMaker = Callable[..., Answers]

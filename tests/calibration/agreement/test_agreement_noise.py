@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import collect
 from edge_ad.calibration.agreement.noise import evenly, measure_noise, with_noise
 from edge_ad.calibration.evaluate import Judge
@@ -17,7 +18,6 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
 from edge_ad.frame import ImageArray
 from edge_ad.geometry import place
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(4, 4, "stretch")

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import Answer, Answers, Lost
 from edge_ad.calibration.agreement.compute import agreement
 from edge_ad.calibration.agreement.document import (
@@ -35,7 +36,6 @@ from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import Sample
 from edge_ad.frame import ImageArray
 from edge_ad.geometry import place
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Verdict
 
 HOSTILE = '<script>alert("x")</script>&\udcff, "q"'

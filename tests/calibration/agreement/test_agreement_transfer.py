@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.agreement.answers import Answers
 from edge_ad.calibration.agreement.transfer import Transfer, rederive
 from edge_ad.calibration.thresholds import best_f1_threshold, false_alarm_threshold, quantile_threshold
 from edge_ad.errors import SourceError
-from edge_ad.specs import ThresholdOrigin, Thresholds
 
 AnswersMaker = Callable[..., Answers]
 BEST_F1 = ThresholdOrigin("best-f1", "test", 30, 20)

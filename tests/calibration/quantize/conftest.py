@@ -24,11 +24,11 @@ GraphMaker = Callable[..., bytes]
 @pytest.fixture(scope="session")
 def glass_graph(deterministic_state: Callable[[Any], dict[str, Any]]) -> GraphMaker:
     """Float ONNX of a GLASS network with drawn weights: (config, size_hw) → bytes, dynamic batch, opset 17."""
+    from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
     from edge_ad.export.onnx_graph import graph_from_module
     from edge_ad.models import model_family
     from edge_ad.models.family import LoadedNetwork
     from edge_ad.models.glass.network import Glass, GlassConfig
-    from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
     def make(config: GlassConfig, size_hw: tuple[int, int]) -> bytes:
         network = Glass(config).eval().requires_grad_(False)

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
 from edge_ad.disk import blob_cache
-from edge_ad.specs import PreprocessSpec
 
 SPEC = PreprocessSpec(64, 64, resize=72)
 INPUTS: dict[str, Any] = {

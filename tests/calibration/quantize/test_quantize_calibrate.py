@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
+from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.quantize.calibrate import Arrays, Calibration, calibrate, restored
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.lint import qdq_faults
 from edge_ad.errors import ExportError
-from edge_ad.specs import RangeMethod
 
 SIZE_HW = (64, 64)
 

@@ -59,8 +59,8 @@ def test_float16_from_the_first_layer_to_the_last(float_graphs: dict[str, bytes]
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet"])
 def test_contract_and_sizes_are_kept(float_graphs: dict[str, bytes], run: Any, pictures: Any, name: str) -> None:
+    from edge_ad.bundle.specs import contract
     from edge_ad.export.onnx_graph import check_contract
-    from edge_ad.specs import contract
 
     graph = Graph.parse(float_graphs[name])
     data = with_half(graph)

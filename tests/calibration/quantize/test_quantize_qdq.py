@@ -150,8 +150,8 @@ def test_the_contract_and_the_dynamic_batch_are_kept(
     name: str,
     float_layers: slice,
 ) -> None:
+    from edge_ad.bundle.specs import contract
     from edge_ad.export.onnx_graph import check_contract
-    from edge_ad.specs import contract
 
     images = pictures(3, BUNDLE_SIZE, 1)
     patch_map = run(float_graphs[name], images, ["patch_map"])[0]

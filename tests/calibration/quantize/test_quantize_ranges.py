@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.quantize.observe import BINS
 from edge_ad.calibration.quantize.ranges import PERCENTILE, choose_range
-from edge_ad.specs import RangeMethod
 
 METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 

@@ -13,7 +13,7 @@ from calibrate_command import content_of, fails, report_of, with_threshold
 from PIL import Image
 
 import edge_ad
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.calibration import quantized
 from edge_ad.cli.main import main
 

@@ -13,7 +13,7 @@ import yaml
 from calibrate_command import fails, refused_at_once
 from PIL import Image
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import Sample, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.models.glass.training.batches import Batch, Batches
@@ -21,7 +22,6 @@ from edge_ad.models.glass.training.noise import draw_noise
 from edge_ad.models.glass.training.options import TrainOptions
 from edge_ad.models.glass.training.pictures import GoodPictures
 from edge_ad.models.synthesis.textures import ProceduralTextures
-from edge_ad.specs import PreprocessSpec
 
 SPEC = PreprocessSpec(64, 64, resize=64)
 OPTIONS = TrainOptions(Path("run"), batch=3, imgsz=(64, 64))

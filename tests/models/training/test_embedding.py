@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.backbone import Backbone
 from edge_ad.models.glass.network import Adaptor, Glass, GlassConfig
 from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.features import FrozenTaps, TapCache, chunks
 from edge_ad.models.glass.training.whitening import whiten
-from edge_ad.specs import PreprocessSpec
 
 RTOL = 2e-6  # float32 sums of some hundred terms
 

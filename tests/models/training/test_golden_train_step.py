@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.glass.network import Glass, GlassConfig
 from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.objective import Objective, StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
-from edge_ad.specs import PreprocessSpec
 
 FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[2] / "golden")
 LOSS_TOLERANCE = 1e-5

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import edge_ad
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.family import NetworkOptions, Progress

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
 from edge_ad.models.glass.network import GlassConfig
 from edge_ad.models.glass.training.objective import Objective
 from edge_ad.models.glass.training.options import PRESETS, TrainOptions, train_options
-from edge_ad.specs import PreprocessSpec
 from edge_ad.validation import build, plain
 
 GIVEN = {"output": "run", "data": "parts"}

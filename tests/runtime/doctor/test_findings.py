@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import BundleError, ConfigError, EngineError
 from edge_ad.runtime.doctor import examine as examination
 from edge_ad.runtime.doctor.check import Check

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.geometry import place
 from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 pytestmark = pytest.mark.rung(6)
 

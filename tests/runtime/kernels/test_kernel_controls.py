@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.geometry import place
 from edge_ad.operators import resize_smooth_matrix
 from edge_ad.preprocess import Preprocessor
@@ -19,7 +20,6 @@ from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.preprocess import PreprocessPlan
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.postprocess import frame_score, without_padding
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 pytestmark = pytest.mark.rung(6)
 

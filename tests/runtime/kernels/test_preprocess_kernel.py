@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
 from edge_ad.errors import EngineError
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.preprocess import FORMAT, FrameFormat, PreprocessBuffers, PreprocessPlan
-from edge_ad.specs import PreprocessSpec, ResizeMode
 
 pytestmark = pytest.mark.rung(6)
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 from edge_ad.errors import EngineError
 from edge_ad.geometry import FrameGeometry, place
 from edge_ad.operators import FrameMap, resize_smooth_matrix
 from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.resize_smooth import FORMAT, PatchType, ResizeSmoothPlan
 from edge_ad.runtime.postprocess import frame_score, without_padding
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 
 pytestmark = pytest.mark.rung(6)
 

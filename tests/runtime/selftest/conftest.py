@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, contract
 from edge_ad.engine import Engine, EngineSpec, Outputs
 from edge_ad.operators import ResizeSmooth
-from edge_ad.specs import PostprocessSpec, contract
 
 SIZE = 48
 PATCHES = 12

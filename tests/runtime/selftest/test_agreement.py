@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
 from edge_ad.geometry import place
@@ -23,7 +24,6 @@ from edge_ad.runtime.selftest.agreement import (
     threshold_for,
 )
 from edge_ad.runtime.selftest.kernels import OPERATOR_LIMIT, operator_difference, preprocess_difference
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 SIZE, PATCHES = 48, 12
 WHOLE = place(PreprocessSpec(SIZE, SIZE, "stretch"), (SIZE, SIZE))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
 from edge_ad.preprocess import ModelInput, Preprocessor
@@ -33,7 +34,6 @@ from edge_ad.runtime.selftest.reference import Reference
 from edge_ad.runtime.selftest.report import Report
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 
 SIZE = 48
 SPEC = PreprocessSpec(SIZE, SIZE)

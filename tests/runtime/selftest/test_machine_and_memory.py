@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.process_memory import process_bytes
@@ -17,7 +18,6 @@ from edge_ad.runtime.selftest.images import MOST_PICTURES, frames_below, made_up
 from edge_ad.runtime.selftest.machine import gpu_clocks, jetson_clocks, without_home
 from edge_ad.runtime.selftest.memory import MEBIBYTE, MemoryFigures, MemoryWatch
 from edge_ad.runtime.selftest.options import selftest_options
-from edge_ad.specs import PreprocessSpec
 from edge_ad.usability import unusable_input
 
 

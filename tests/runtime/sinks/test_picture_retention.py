@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import OutputError
 from edge_ad.frame import Frame
 from edge_ad.geometry import place
 from edge_ad.runtime.sinks.pictures import PictureFiles
 from edge_ad.runtime.sinks.retention import Limits
 from edge_ad.runtime.sinks.selection import Selection
-from edge_ad.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.verdict import Maps, Provenance, Verdict, record
 
 PROVENANCE = Provenance("0" * 64, "fake", "fp32")

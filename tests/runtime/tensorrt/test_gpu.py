@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import EngineError
 from edge_ad.runtime.tensorrt import gpu
 from edge_ad.runtime.tensorrt.build import graph_of, plan_job

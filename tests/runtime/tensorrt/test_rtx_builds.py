@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 
-from edge_ad.bundle import Bundle, write_changed
+from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.runtime.tensorrt.payload import describe_payload, plan_payload
 
 pytestmark = pytest.mark.rung(3)

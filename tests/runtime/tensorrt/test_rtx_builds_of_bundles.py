@@ -17,8 +17,8 @@ from typing import Any
 import onnx
 import pytest
 
-from edge_ad.bundle import Bundle, write_changed
-from edge_ad.specs import contract
+from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.specs import contract
 
 pytestmark = pytest.mark.rung(3)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from station import Emulator, Station, difference
 
+from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.errors import EngineError
 from edge_ad.operators import ResizeSmooth
 from edge_ad.runtime.engines import cuda_pipeline, cuda_tail
@@ -23,7 +24,6 @@ from edge_ad.runtime.engines import tensorrt as runner
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.resize_smooth import STATE_BYTES, ResizeSmoothBuffers, ResizeSmoothPlan
-from edge_ad.specs import PostprocessSpec
 
 
 def wrong_pipelines(station: Station, emulator: Emulator) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def _launch(module: Any, launch: Launch, stream: Any) -> None:
 
 
 def _whole(size: int) -> Any:
+    from edge_ad.bundle.specs import PreprocessSpec
     from edge_ad.geometry import place
-    from edge_ad.specs import PreprocessSpec
 
     return place(PreprocessSpec(size, size, "stretch"), (size, size))
 

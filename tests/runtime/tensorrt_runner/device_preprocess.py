@@ -14,6 +14,7 @@ import numpy as np
 from controls import mutated
 from station import HELD, ILLEGAL_ADDRESS, INVALID, OUT_OF_MEMORY, Emulator, Station, difference, error_of
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.detector import Detector
@@ -23,7 +24,6 @@ from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_preprocess import KEPT_SIZES, CudaPreprocessor
 from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.gpu import find_gpu
-from edge_ad.specs import PreprocessSpec
 
 SPECS = [
     PreprocessSpec(50, 67, resize=60, pad_rgb=(11, 22, 33)),

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from station import Emulator, Station
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
-from edge_ad.specs import PreprocessSpec
 
 ENDS_S = 20.0  # for what does not have to wait
 WAITS_S = 0.5  # for what does, and would wait for as long as it is let

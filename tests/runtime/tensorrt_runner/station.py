@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.engines import make_engine

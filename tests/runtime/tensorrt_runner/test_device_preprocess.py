@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
 

@@ -22,7 +22,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.cli.main import main
 from edge_ad.engine import Engine, EngineSpec, Outputs
 from edge_ad.errors import MissingExtraError
@@ -35,7 +36,6 @@ from edge_ad.runtime.engines.tensorrt import plan_need
 from edge_ad.runtime.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.tensorrt.flavour import Flavour
 from edge_ad.runtime.tensorrt.gpu import Gpu
-from edge_ad.specs import PreprocessSpec
 
 pytestmark = pytest.mark.rung(7)  # those marked `gpu` are the last one
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.runtime import kernels
 from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
 from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, Tail, this_platform

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.frame import ImageArray
 from edge_ad.models.backbone import Backbone
-from edge_ad.specs import PreprocessSpec
 
 
 class Pictures(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec, ScoreKind
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.frame import Box, ImageArray
@@ -19,7 +20,6 @@ from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.features import FrozenTaps, TapCache
 from edge_ad.operators import ResizeSmooth
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec, ScoreKind
 
 
 @dataclass(frozen=True)

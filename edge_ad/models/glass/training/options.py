@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.bundle.specs import PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.models.backbone import backbone_faults
@@ -16,7 +17,6 @@ from edge_ad.models.glass.network import GlassConfig
 from edge_ad.models.glass.training.objective import Hypothesis, Objective
 from edge_ad.models.option_types import Name, Names, Positive, Size
 from edge_ad.models.weights import PACKAGED
-from edge_ad.specs import PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.validation import build_rest, strict
 
 Preset = Literal["paper", "fast"]

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.frame import ImageArray
 from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
 from edge_ad.preprocess import Preprocessor
-from edge_ad.specs import PreprocessSpec
 
 NAMED = 3  # unreadable files that a message names
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edge_ad.bundle_files import file_inside, read_all, safe_name, sha256_of_each
+from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each
+from edge_ad.bundle.manifest import Manifest
+from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
-from edge_ad.manifest import Manifest
-from edge_ad.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
 SCHEMA_VERSION = 1

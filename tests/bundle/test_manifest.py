@@ -10,10 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad.bundle import MANIFEST, Bundle, write_bundle, write_changed
-from edge_ad.errors import BundleError, ConfigError, EdgeAdError, GateError
-from edge_ad.manifest import Manifest, Quantization
-from edge_ad.specs import (
+from edge_ad.bundle.bundle import MANIFEST, Bundle, write_bundle, write_changed
+from edge_ad.bundle.manifest import Manifest, Quantization
+from edge_ad.bundle.specs import (
     GateVerdict,
     PostprocessSpec,
     Precision,
@@ -24,6 +23,7 @@ from edge_ad.specs import (
     Thresholds,
     UsabilityLimits,
 )
+from edge_ad.errors import BundleError, ConfigError, EdgeAdError, GateError
 from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
 FILES = {"model.onnx": b"float", "model.int8.onnx": b"int8", "model.fp16.onnx": b"half"}

@@ -16,10 +16,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import edge_ad.bundle
-from edge_ad.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
+import edge_ad.bundle.bundle
+from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.errors import BundleError, ConfigError, OutputError
-from edge_ad.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 
 FILES = {"model.onnx": b"\x08\x08graph", "model.int8.onnx": bytes(range(256)), "report/report.html": b"<p>fine</p>"}
 FIELDS: dict[str, Any] = {
@@ -279,7 +279,7 @@ def test_a_manifest_of_aliases_is_refused_and_not_spelled_out(bundle: Bundle) ->
 
 def test_a_huge_manifest_is_not_read(bundle: Bundle) -> None:
     with (bundle.path / MANIFEST).open("ab") as file:
-        file.truncate(edge_ad.bundle.MAX_MANIFEST_BYTES + 1)
+        file.truncate(edge_ad.bundle.bundle.MAX_MANIFEST_BYTES + 1)
     with pytest.raises(BundleError, match="larger than"):
         Bundle.read(bundle.path)
 
@@ -352,7 +352,7 @@ def test_a_full_disk_leaves_the_old_state(
         if calls == nth:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(edge_ad.bundle, "write_durably", full_disk)
+    monkeypatch.setattr(edge_ad.bundle.bundle, "write_durably", full_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         write_bundle(path, FIELDS, {**FILES, "model.onnx": b"new"}, replace=replace)
     assert calls == nth

@@ -1,11 +1,11 @@
-"""What manifest.yaml of a bundle says, as frozen values; `edge_ad.bundle` reads and writes it."""
+"""What manifest.yaml of a bundle says, as frozen values; `edge_ad.bundle.bundle` reads and writes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_ad.specs import (
+from edge_ad.bundle.specs import (
     GateVerdict,
     PostprocessSpec,
     Precision,
