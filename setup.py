@@ -9,8 +9,8 @@ import sysconfig
 from setuptools import Extension, setup
 
 RESIZE = Extension(
-    "edge_ad.resize._resize",
-    sources=["edge_ad/resize/resize.c"],
+    "edge_ad.image.resize._resize",
+    sources=["edge_ad/image/resize/resize.c"],
     extra_compile_args=["-O3"],
     py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),
     optional=True,

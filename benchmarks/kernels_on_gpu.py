@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.geometry import place
+from edge_ad.image.geometry import place
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_kernels import LoadedKernels, on_device
 from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan

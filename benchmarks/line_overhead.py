@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_ad.bundle.bundle import write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector

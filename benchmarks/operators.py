@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.operators import ResizeSmooth
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.preprocess import Preprocessor
 
 SIDE, PATCHES, SIGMA = 288, 36, 4.0
 ROUNDS = 200

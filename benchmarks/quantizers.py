@@ -97,7 +97,7 @@ def trained(bundle_path: Path, data: Path, count: int, folder: Path, rounds: int
     """A bundle on its own data set."""
     from edge_ad.bundle.bundle import Bundle
     from edge_ad.datasets import open_dataset, read_image
-    from edge_ad.preprocess import Preprocessor
+    from edge_ad.image.preprocess import Preprocessor
 
     bundle = Bundle.read(bundle_path)
     dataset = open_dataset(data)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad.pictures import read_picture
+from edge_ad.image.pictures import read_picture
 from edge_ad.runtime.sources.loop import Looping
 from edge_ad.runtime.sources.video import VideoSource
 

@@ -12,9 +12,9 @@ import pytest
 from suite.scenes import SIZES
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.frame import Frame
-from edge_ad.geometry import place
-from edge_ad.operators import FrameMap, ResizeSmooth
+from edge_ad.image.frame import Frame
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import FrameMap, ResizeSmooth
 from edge_ad.runtime.postprocess import find_regions
 from edge_ad.verdict import Provenance, Verdict, record, record_line
 

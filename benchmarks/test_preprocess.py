@@ -10,8 +10,8 @@ import pytest
 from suite.scenes import SIZES, scene
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.preprocess import Preprocessor, chosen_resizer
-from edge_ad.resize.strips import PillowResizer
+from edge_ad.image.preprocess import Preprocessor, chosen_resizer
+from edge_ad.image.resize.strips import PillowResizer
 
 SIDE = 288
 CROP = PreprocessSpec(SIDE, SIDE, resize=SIDE)

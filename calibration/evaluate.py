@@ -15,7 +15,7 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.protocol import Half, halves
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.metrics.localization import PixelGroup
 from edge_ad.verdict import Verdict
 

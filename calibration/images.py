@@ -16,9 +16,9 @@ from edge_ad.bundle.specs import PreprocessSpec, UsabilityLimits
 from edge_ad.calibration.evaluate import Watch, names_of
 from edge_ad.datasets import Dataset, Sample, open_dataset, read_image
 from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import ImageArray
-from edge_ad.preprocess import Preprocessor
-from edge_ad.usability import EVERY_LINE, unusable_input
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.usability import EVERY_LINE, unusable_input
 
 HELD_OUT = Fraction(1, 5)
 ENOUGH_IMAGES = 300  # fewer calibrate as well, with a warning

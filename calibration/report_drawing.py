@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import Box, ImageArray
+from edge_ad.image.frame import Box, ImageArray
 
 MAX_SIDE = 400  # pixels of a picture in a report
 OPACITY = 0.6

@@ -14,7 +14,7 @@ from edge_ad.calibration.figures import Figures
 from edge_ad.calibration.report_drawing import heat_picture, jpeg, small_picture
 from edge_ad.datasets import read_image, read_mask
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 OUTLINE_RGB, SHADE_RGB = (255, 255, 255), (0, 0, 0)
 

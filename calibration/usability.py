@@ -8,8 +8,8 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluate import Watch
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import ImageError
-from edge_ad.learned_limits import Learned, learn_limits, looks_of
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.learned_limits import Learned, learn_limits, looks_of
+from edge_ad.image.preprocess import Preprocessor
 
 MOST_IMAGES = 256  # more would only cost time
 

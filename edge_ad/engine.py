@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 
 BatchArray = NDArray[np.uint8]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec
-from edge_ad.frame import Box, Frame
-from edge_ad.geometry import FrameGeometry
+from edge_ad.image.frame import Box, Frame
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.operators import FrameMap
 from edge_ad.moments import utc_text
-from edge_ad.operators import FrameMap
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)

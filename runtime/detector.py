@@ -17,10 +17,10 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.engine import Engine, Outputs
 from edge_ad.errors import ImageError
-from edge_ad.frame import Box, ColorOrder, ImageArray
-from edge_ad.preprocess import ModelInput, Preprocessor, check_image
+from edge_ad.image.frame import Box, ColorOrder, ImageArray
+from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
+from edge_ad.image.usability import unusable_input
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
-from edge_ad.usability import unusable_input
 from edge_ad.verdict import Maps, Provenance, Region, Verdict
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_ad.frame import FrameSource
+from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.settings import LineSettings

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, Thresholds
-from edge_ad.geometry import FrameGeometry
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.operators import ResizeSmooth
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.verdict import Region, VerdictLabel
 

@@ -22,7 +22,7 @@ PACKAGE_DIR = {"edge_ad": "edge_ad", "export": "edge_ad/export", "calibration": 
 PACKAGE_DIR |= {"runtime": "edge_ad/runtime"}
 BUILD_INPUT = (*PACKAGE_DIR, "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 NOT_COPIED = ("__pycache__", "*.pyc", "*.so", "*.pyd", ".*")
-COMPILED = {"edge_ad/resize/resize.c": "edge_ad/resize/_resize."}
+COMPILED = {"edge_ad/image/resize/resize.c": "edge_ad/image/resize/_resize."}
 HEAVY = ("cv2", "openvino", "torch", "onnx", "onnxruntime", "PIL", "pydantic", "yaml")
 
 

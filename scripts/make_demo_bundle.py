@@ -26,8 +26,8 @@ from edge_ad.bundle.specs import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from edge_ad.calibration.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.preprocess import Preprocessor
 from edge_ad.runtime.sources import open_source
 
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"

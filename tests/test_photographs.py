@@ -21,10 +21,10 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.usability import learned_from
 from edge_ad.cli.main import main
 from edge_ad.datasets import open_dataset
-from edge_ad.pictures import read_picture
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.pictures import read_picture
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.usability import unusable_input
 from edge_ad.runtime.opening import open_detector
-from edge_ad.usability import unusable_input
 
 LARGEST_DIFFERENCE = 0.01
 RANK_CORRELATION = 0.999

@@ -87,7 +87,7 @@ def labelled(shared: Path | None) -> tuple[list[str], list[bool]]:
     """Test pictures of the cookies and which of them are anomalous; none without them."""
     if shared is None:
         return [], []
-    from edge_ad.pictures import pictures_below
+    from edge_ad.image.pictures import pictures_below
 
     test = shared / "data" / "cookies" / "test"
     paths: list[Any] = pictures_below(str(test))

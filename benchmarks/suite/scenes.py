@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "4k": (2160, 3840)}
 """Rows and columns by name."""

@@ -20,7 +20,7 @@ FRAMES = 20
 def main() -> None:
     bundle, precision, engine_cache, picture = sys.argv[1:]
     with edge_ad.open(bundle, precision=precision, threshold=0.5, engine_cache=engine_cache) as detector:
-        from edge_ad.pictures import read_picture
+        from edge_ad.image.pictures import read_picture
 
         image = read_picture(picture)
         verdict = detector.judge(image)

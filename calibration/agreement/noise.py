@@ -10,7 +10,7 @@ from edge_ad.calibration.agreement.answers import Answer, Answers, Lost, answer_
 from edge_ad.calibration.agreement.figures import ScoreNoise
 from edge_ad.calibration.evaluate import Judge, Watch
 from edge_ad.datasets import Sample
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 GREY_LEVELS = 2
 QUANTILE = 0.95

@@ -138,7 +138,7 @@ class UsabilityLimits:
 
     Attributes:
         images: good images that the limits were learned from; 0 for those that suit every line.
-        sharpness_min: least sharpness (`edge_ad.sharpness`); None where blur is not looked for.
+        sharpness_min: least sharpness (`edge_ad.image.sharpness`); None where blur is not looked for.
         black_below: grey level, 0..255; a frame is black when 99.9 % of its pixels are below in all colours. 0 where
             the good frames are black, so that no frame is too dark.
         saturated_above: grey level, 0..255; a frame is saturated when 99.9 % of its pixels are above in all colours.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_ad.bundle.specs import Precision, ThresholdOrigin, Thresholds
     from edge_ad.calibration.options import ThresholdOptions
     from edge_ad.datasets import Dataset, Sample
-    from edge_ad.learned_limits import Learned
+    from edge_ad.image.learned_limits import Learned
 
 Images = Literal["test", "train", "scores"]
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from edge_ad.errors import SourceError, os_reason
-from edge_ad.pictures import IMAGE_SUFFIXES, natural_key, pictures_below
+from edge_ad.image.pictures import IMAGE_SUFFIXES, natural_key, pictures_below
 
 _MASK_SUFFIX = "_mask"
 _SHOWN = 3

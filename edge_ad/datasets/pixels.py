@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets.sample import Sample
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
-from edge_ad.pictures import read_nonzero, read_picture
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.pictures import read_nonzero, read_picture
+from edge_ad.image.preprocess import Preprocessor
 
 MaskArray = NDArray[np.bool_]
 

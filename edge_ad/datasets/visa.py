@@ -21,7 +21,7 @@ from pathlib import Path
 from edge_ad.datasets.folders import good_pictures_in, hold_out, mask_notes, match_masks, pictures_in
 from edge_ad.datasets.sample import GOOD, Dataset, Sample
 from edge_ad.errors import SourceError, one_line, os_reason
-from edge_ad.pictures import natural_key
+from edge_ad.image.pictures import natural_key
 
 HELD_OUT = Fraction(1, 10)
 SPLIT_FILE = Path("split_csv", "1cls.csv")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_ad.disk.storage import publish_directory
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 LEDGER = ".edge-ad-demo"
 DEFECTIVE = "defective"

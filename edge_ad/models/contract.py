@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.operators import ResizeSmooth
 
 
 class ContractModule(nn.Module):
@@ -18,7 +18,7 @@ class ContractModule(nn.Module):
 
     `forward`: (N, H, W, 3) uint8 RGB → patch_map (N, h, w), anomaly_map (N, H, W), pred_score (N,), all float32.
     The picture is cast before it is transposed: TensorRT accepts no uint8 transpose. Resize and smoothing are two
-    matrix products with constant matrices, see `edge_ad.operators`.
+    matrix products with constant matrices, see `edge_ad.image.operators`.
     """
 
     rows: Tensor

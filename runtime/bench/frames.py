@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_ad.frame import ImageArray
-from edge_ad.pictures import read_picture
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.pictures import read_picture
 
 MADE = "made:1"
 TILE = 24

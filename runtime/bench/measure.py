@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.bench.busy import OtherPrograms
 from edge_ad.runtime.bench.clock import CLOCKS, Clock, Read, read_clocks
 from edge_ad.runtime.bench.statistics import MIN_ROUNDS

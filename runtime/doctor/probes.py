@@ -67,7 +67,7 @@ def onnxruntime() -> Found:
 
 
 def resize() -> Found:
-    from edge_ad.resize.native import load_native
+    from edge_ad.image.resize.native import load_native
 
     if load_native() is None:
         raise AbsentError("was not compiled")

@@ -12,8 +12,8 @@ import numpy as np
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.preprocess import ModelInput, Preprocessor, check_image
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.runtime.engines.cuda_device import CudaDevice
 from edge_ad.runtime.engines.cuda_kernels import LoadedKernels
 from edge_ad.runtime.engines.cuda_pipeline import NON_BLOCKING, CopiedTensor, DeviceTensor, MappedTensor, Streams

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import EngineSpec
-from edge_ad.geometry import place
+from edge_ad.image.geometry import place
 from edge_ad.runtime.engines.cuda_kernels import LoadedKernels, on_device
 from edge_ad.runtime.kernels.resize_smooth import STATE_BYTES, ResizeSmoothBuffers, ResizeSmoothPlan
 

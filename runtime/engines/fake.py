@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.operators import ResizeSmooth
 
 
 class FakeEngine(Engine):

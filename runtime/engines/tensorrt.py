@@ -12,7 +12,7 @@ from typing import Any
 from edge_ad.bundle.specs import PreprocessSpec, TensorSpec
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_graph import Launches, PlainLaunches, replayed_or_plain
 from edge_ad.runtime.engines.cuda_pipeline import Enqueue, Pipeline, in_turn

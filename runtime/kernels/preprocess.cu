@@ -1,6 +1,6 @@
 // Camera frame -> model input: Pillow's antialiased bilinear resize, crop or padding, channel order; one launch.
 //
-// The arithmetic is that of edge_ad/preprocess.py, step for step: weights as whole multiples of 2^-22, the columns
+// The arithmetic is that of edge_ad/image/preprocess.py, step for step: weights as whole multiples of 2^-22, the columns
 // first, rounded to 8 bit, then the rows. The two agree but for single grey levels (see runtime/kernels/preprocess.py).
 //
 // Frames are packed 8-bit RGB or BGR, or NV12 (a plane of Y, and one of interleaved U, V at half the resolution), with

@@ -1,7 +1,7 @@
 """What `preprocess.cu` needs: Pillow's filter as taps, the placement on the canvas, arguments and launch geometry.
 
-The kernel computes with Pillow's own fixed-point weights, as `edge_ad/resize/resize.c` does. A difference is left on
-machines where that was not compiled only: see `edge_ad/resize/strips.py`.
+The kernel computes with Pillow's own fixed-point weights, as `edge_ad/image/resize/resize.c` does. A difference is left on
+machines where that was not compiled only: see `edge_ad/image/resize/strips.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
-from edge_ad.frame import Box
-from edge_ad.geometry import place
+from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.frame import Box
+from edge_ad.image.geometry import place
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
-from edge_ad.taps import Taps, resize_taps
 
 FrameFormat = Literal["rgb", "bgr", "nv12"]
 ImageType = Literal["uint8", "float16"]

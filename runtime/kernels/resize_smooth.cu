@@ -1,6 +1,6 @@
 // Patch map -> anomaly map, score and mask in one launch: Y = A_h . Z . A_w^T, the maximum of Y, and Y >= threshold.
 //
-// A_h and A_w are the banded matrices of edge_ad/operators.py (bilinear resize followed by the Gaussian); each of their
+// A_h and A_w are the banded matrices of edge_ad/image/operators.py (bilinear resize followed by the Gaussian); each of their
 // rows is stored as a first column and `taps` weights, padded with zeros and shifted so that every tap lies inside of
 // Z. Nothing is checked per tap for that reason. runtime/kernels/resize_smooth.py makes the tables and the launch.
 //

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, ScoreKind
 from edge_ad.errors import EngineError
-from edge_ad.frame import Box
-from edge_ad.geometry import FrameGeometry
-from edge_ad.operators import Float64Array, resize_smooth_matrix, sampling_matrix
+from edge_ad.image.banded import Taps
+from edge_ad.image.frame import Box
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.operators import Float64Array, resize_smooth_matrix, sampling_matrix
 from edge_ad.runtime.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
-from edge_ad.taps import Taps
 
 PatchType = Literal["float32", "float16"]
 
@@ -137,7 +137,7 @@ class ResizeSmoothPlan:
         postprocess: PostprocessSpec,
         patch_type: PatchType = "float32",
     ) -> ResizeSmoothPlan:
-        """The map in frame pixels over `geometry.inspected_box`, as `edge_ad.operators.FrameMap.inside` makes it.
+        """The map in frame pixels over `geometry.inspected_box`, as `edge_ad.image.operators.FrameMap.inside` makes it.
 
         Scores are not defined on it: launch it without one, or take it for what it is, the maximum of this map.
         """

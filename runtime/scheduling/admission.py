@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.pace import Pace
 from edge_ad.runtime.scheduling.trigger import CAMERA_ENDED, Interval, Pending, TriggerGate

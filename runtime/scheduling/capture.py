@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.admission import admission
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.intake import checked

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from edge_ad.errors import ImageError
-from edge_ad.frame import Frame
-from edge_ad.preprocess import check_image
+from edge_ad.image.frame import Frame
+from edge_ad.image.preprocess import check_image
 
 NO_PICTURE = "the source gave no picture"
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
-from edge_ad.frame import Box, FrameSource
+from edge_ad.image.frame import Box, FrameSource
 from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Software, Trigger
 
 Buffer = Literal["auto", "every_frame", "freshest"]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ticket import Ticket

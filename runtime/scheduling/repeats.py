@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 SAMPLED_ROWS = 16
 BLOCK_ROWS = 128

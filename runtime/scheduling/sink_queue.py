@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_ad.errors import EdgeAdError, one_line
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.runtime.sinks import Sink

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.verdict import Verdict
 
 

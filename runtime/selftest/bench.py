@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.tensorrt.choices import Choices

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edge_ad.errors import EdgeAdError, EngineError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.selftest.agreement import (
     LIMITS,
     Judged,

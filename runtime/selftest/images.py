@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import ImageArray
-from edge_ad.pictures import read_picture
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.pictures import read_picture
 from edge_ad.runtime.sources.listing import pictures_in_folder
 
 MOST_PICTURES = 48  # of the user's: enough for every figure here, and they are held in memory

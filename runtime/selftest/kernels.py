@@ -10,9 +10,9 @@ import numpy as np
 
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.engine import Outputs
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.operators import resize_smooth_matrix
-from edge_ad.preprocess import ModelInput
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.operators import resize_smooth_matrix
+from edge_ad.image.preprocess import ModelInput
 
 # float32 weights, sums of about 36 products: 5e-7 on a CPU. Another smoothing, tap or border is off by 1e-3 and more.
 OPERATOR_LIMIT = 1e-5

@@ -8,7 +8,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import MissingExtraError
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.selftest.agreement import Judged, infer_in_batches, judged, scale_of, threshold_for
 from edge_ad.runtime.selftest.images import FrameSet

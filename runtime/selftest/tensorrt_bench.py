@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import CudaDevice, open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 from edge_ad.runtime.engines.tensorrt import TensorRtEngine, plan_need

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.verdict import Verdict
 
 

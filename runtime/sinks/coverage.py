@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.frame import Box, Frame
-from edge_ad.geometry import FrameGeometry, place
+from edge_ad.image.frame import Box, Frame
+from edge_ad.image.geometry import FrameGeometry, place
 from edge_ad.verdict import Verdict
 
 

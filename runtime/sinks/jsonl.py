@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.line_file import LineFile

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside

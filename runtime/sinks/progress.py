@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.verdict import Verdict
 
 

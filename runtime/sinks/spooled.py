@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.saying import UpAndDown
 from edge_ad.runtime.scheduling.counters import SinkCounts
 from edge_ad.runtime.sinks.naming import idempotency_key

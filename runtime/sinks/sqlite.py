@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.moments import utc_text
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import idempotency_key

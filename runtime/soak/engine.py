@@ -7,8 +7,8 @@ import threading
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.geometry import FrameGeometry
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.soak.evidence import Evidence
 from edge_ad.runtime.soak.faults import Dice
 from edge_ad.runtime.soak.fingerprint import read

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.line import STOPPED
 from edge_ad.runtime.soak.findings import Findings
 from edge_ad.runtime.soak.fingerprint import Fingerprint

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 
 if TYPE_CHECKING:
     from edge_ad.runtime.soak.engine import WatchedEngine

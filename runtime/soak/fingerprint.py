@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
-from edge_ad.geometry import FrameGeometry
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import FrameGeometry
 
 ROWS, COLUMNS = 6, 8
 LANE_BITS, NUMBER_BITS, CHECK_BITS = 8, 28, 12

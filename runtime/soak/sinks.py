@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.soak.evidence import Evidence, tag_of
 from edge_ad.runtime.soak.faults import Dice

@@ -14,8 +14,8 @@ from pathlib import Path
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import Engine
 from edge_ad.errors import ConfigError
-from edge_ad.frame import FrameSource
-from edge_ad.geometry import place
+from edge_ad.image.frame import FrameSource
+from edge_ad.image.geometry import place
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame, FrameSource, ImageArray
+from edge_ad.image.frame import Frame, FrameSource, ImageArray
 from edge_ad.runtime.soak.evidence import Evidence, tag, tag_of
 from edge_ad.runtime.soak.faults import Dice
 from edge_ad.runtime.soak.fingerprint import Fingerprint, stamp

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import FrameSource
-from edge_ad.pictures import is_picture
+from edge_ad.image.frame import FrameSource
+from edge_ad.image.pictures import is_picture
 from edge_ad.runtime.sources.address import without_secrets
 
 if TYPE_CHECKING:

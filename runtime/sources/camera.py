@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 from edge_ad.errors import SourceError
-from edge_ad.pictures import natural_key
+from edge_ad.image.pictures import natural_key
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.opencv import load_cv2
 
 CLOSE_S = 1.0

@@ -6,7 +6,7 @@ import threading
 from queue import Empty, SimpleQueue
 
 from edge_ad.errors import EdgeAdError, SourceError
-from edge_ad.frame import Frame, FrameSource
+from edge_ad.image.frame import Frame, FrameSource
 from edge_ad.runtime.sources.outage import Interruptible
 
 CLOSE_S = 1.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from edge_ad.errors import ImageError
-from edge_ad.frame import Frame, ImageArray
-from edge_ad.pictures import read_picture
+from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.image.pictures import read_picture
 from edge_ad.runtime.sources.listing import pictures_in_folder, pictures_matching
 
 

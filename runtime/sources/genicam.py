@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from edge_ad.errors import ImageError, MissingExtraError, SourceError, one_line
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.pixel_formats import to_bgr
 

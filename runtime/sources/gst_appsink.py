@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.sources.gst_library import load_gst
 from edge_ad.runtime.sources.gst_text import SINK, without_pipeline_secrets
 

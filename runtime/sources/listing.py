@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from edge_ad.errors import SourceError
-from edge_ad.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
+from edge_ad.image.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
 from edge_ad.runtime.results import is_drawn
 from edge_ad.runtime.sources.address import without_secrets
 

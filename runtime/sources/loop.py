@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame, FrameSource
+from edge_ad.image.frame import Frame, FrameSource
 
 
 class Looping:

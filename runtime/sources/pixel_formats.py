@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.opencv import load_cv2
 
 Samples = NDArray[np.generic]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame, FrameSource
+from edge_ad.image.frame import Frame, FrameSource
 from edge_ad.runtime.sources.backoff import Backoff
 from edge_ad.runtime.sources.capture import START_AGAIN
 from edge_ad.runtime.sources.connection import Connection, HungError, InterruptedReadError

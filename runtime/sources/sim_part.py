@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.opencv import load_cv2
 
 Plane = NDArray[np.floating[Any]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import FrameSource
+from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.loop import Looping
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting

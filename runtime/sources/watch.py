@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
-from edge_ad.pictures import natural_key, pictures_below
+from edge_ad.image.frame import Frame
+from edge_ad.image.pictures import natural_key, pictures_below
 from edge_ad.runtime.results import is_drawn
 from edge_ad.runtime.sources.files import picture_frame
 

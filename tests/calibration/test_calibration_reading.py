@@ -14,7 +14,7 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.images import CalibrationImages, chosen_images
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 
 SPEC = PreprocessSpec(32, 32, resize=36)
 LETTERBOX = PreprocessSpec(32, 32, "letterbox", pad_rgb=(114, 114, 114))

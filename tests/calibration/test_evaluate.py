@@ -18,9 +18,9 @@ from edge_ad.calibration.evaluate import ImageResult, Judged, judge_images, name
 from edge_ad.calibration.figures import measure
 from edge_ad.datasets import Dataset, Sample, model_mask, open_dataset, read_mask
 from edge_ad.errors import EngineError, ImageError, SourceError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.metrics.localization import pixel_metrics
-from edge_ad.preprocess import Preprocessor
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(16, 16, "stretch")

@@ -21,8 +21,8 @@ from edge_ad.calibration.evaluate import Judge
 from edge_ad.calibration.gate import PROBES, HeldOut, Outcome, Subject, hold, try_once
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError, SourceError
-from edge_ad.frame import ImageArray
-from edge_ad.geometry import place
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import place
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(8, 8, "stretch")

@@ -24,7 +24,7 @@ from edge_ad.calibration.quantize_options import QuantizeOptions
 from edge_ad.calibration.quantized import Quantized, RejectedError, Tools, quantize_bundle
 from edge_ad.datasets import open_dataset
 from edge_ad.errors import BundleError, GateError, SourceError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.opening import open_detector, open_graph
 from edge_ad.verdict import Verdict

@@ -18,7 +18,7 @@ from PIL import Image
 import edge_ad
 from edge_ad.cli.main import main
 from edge_ad.engine import BatchArray, Outputs
-from edge_ad.preprocess import chosen_resizer
+from edge_ad.image.preprocess import chosen_resizer
 from edge_ad.runtime.bench import layers, measure, yardstick
 from edge_ad.runtime.engines.fake import FakeEngine
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from edge_ad.resize.native import NativeResizer, native_resizer
+from edge_ad.image.resize.native import NativeResizer, native_resizer
 
 
 @pytest.fixture

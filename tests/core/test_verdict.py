@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.events import disconnected_event, no_frame_event, reconnected_event
-from edge_ad.frame import Frame, Truth
-from edge_ad.geometry import place
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.frame import Frame, Truth
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import ResizeSmooth
 from edge_ad.verdict import Maps, Provenance, Region, Status, Verdict, record, record_line, record_schema
 
 PROVENANCE = Provenance("0123456789abcdef" * 4, "openvino", "fp32")

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad import pictures
 from edge_ad.datasets import Dataset, Sample, open_dataset, plain_dataset
 from edge_ad.datasets.folders import hold_out, match_masks
 from edge_ad.errors import SourceError
+from edge_ad.image import pictures
 
 Touch = Callable[..., Path]
 

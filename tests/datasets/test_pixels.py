@@ -13,7 +13,7 @@ from PIL import Image
 from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image, read_mask
 from edge_ad.errors import ImageError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> Path:

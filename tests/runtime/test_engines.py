@@ -19,8 +19,8 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.fake import FakeEngine
 

@@ -21,7 +21,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
-from edge_ad.frame import Frame, Truth
+from edge_ad.image.frame import Frame, Truth
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector

@@ -16,7 +16,7 @@ from misbehaving_line import Script, frame_of, frames, run
 from patience import PATIENCE_S
 
 from edge_ad.engine import BatchArray, Outputs
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime import detector as detector_module
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from patience import wait_until
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector

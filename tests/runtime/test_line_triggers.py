@@ -13,7 +13,7 @@ from patience import PATIENCE_S, wait_until
 from running_line import Camera, Running, lane
 
 from edge_ad.errors import ConfigError, SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line

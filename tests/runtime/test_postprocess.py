@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, Thresholds
-from edge_ad.geometry import FrameGeometry, place
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.geometry import FrameGeometry, place
+from edge_ad.image.operators import ResizeSmooth
 from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
 from edge_ad.verdict import Region
 

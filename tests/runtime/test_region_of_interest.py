@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import PreprocessSpec, Thresholds
 from edge_ad.errors import ImageError
-from edge_ad.frame import Box, ImageArray
-from edge_ad.operators import resize_smooth_matrix
+from edge_ad.image.frame import Box, ImageArray
+from edge_ad.image.operators import resize_smooth_matrix
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.opening import open_detector
@@ -151,7 +151,7 @@ def test_a_black_region_of_a_bright_frame_is_unusable(detectors: dict[str, Detec
 def test_only_what_nobody_asked_to_leave_out_is_warned_about() -> None:
     from datetime import datetime, timezone
 
-    from edge_ad.frame import Frame
+    from edge_ad.image.frame import Frame
 
     said: list[str] = []
     spec = PreprocessSpec(32, 32, resize=32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime import lanes as lanes_module
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.run import run

@@ -13,9 +13,9 @@ from PIL import Image
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import OutputError
-from edge_ad.frame import ColorOrder, Frame
-from edge_ad.geometry import place
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.frame import ColorOrder, Frame
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import ResizeSmooth
 from edge_ad.runtime.postprocess import find_regions
 from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.sinks.coverage import CoverageWarning

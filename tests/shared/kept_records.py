@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from patience import PATIENCE_S
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.verdict import Verdict, record_schema
 
 VALIDATOR = Draft202012Validator(record_schema())

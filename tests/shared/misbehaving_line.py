@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane

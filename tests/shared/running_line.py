@@ -13,7 +13,7 @@ import numpy as np
 from kept_records import Records
 from patience import PATIENCE_S
 
-from edge_ad.frame import Frame, ImageArray
+from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.schedule import Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_ad.errors import ConfigError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image

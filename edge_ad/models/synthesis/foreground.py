@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.synthesis.perlin import BoolArray, FloatArray
 
 WORKING_SIDE = 256

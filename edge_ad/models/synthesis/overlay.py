@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 BETA_MEAN = 0.5
 BETA_STD = 0.1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.synthesis.augment import augment_texture
 from edge_ad.models.synthesis.overlay import BETA_MEAN, BETA_STD, draw_beta, overlay
 from edge_ad.models.synthesis.perlin import AnomalyMask, BoolArray, perlin_mask

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.pictures import IMAGE_SUFFIXES, picture_fault, pictures_below, read_picture
 from edge_ad.models.synthesis.procedural import FAMILIES, coloured
-from edge_ad.pictures import IMAGE_SUFFIXES, picture_fault, pictures_below, read_picture
 
 CACHE_BYTES = 256 << 20
 

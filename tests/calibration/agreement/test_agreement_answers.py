@@ -20,8 +20,8 @@ from edge_ad.calibration.evaluate import Judge, judge_images
 from edge_ad.calibration.figures import measure
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ImageError, SourceError
-from edge_ad.frame import ImageArray
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.verdict import Maps, Verdict
 
 AnswersMaker = Callable[..., Answers]

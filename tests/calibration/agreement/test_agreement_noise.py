@@ -16,8 +16,8 @@ from edge_ad.calibration.agreement.noise import evenly, measure_noise, with_nois
 from edge_ad.calibration.evaluate import Judge
 from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
-from edge_ad.geometry import place
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import place
 from edge_ad.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(4, 4, "stretch")

@@ -34,8 +34,8 @@ from edge_ad.calibration.agreement.report import agreement_html
 from edge_ad.calibration.agreement.tolerances import Breach, Tolerances, breaches, statements
 from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import Sample
-from edge_ad.frame import ImageArray
-from edge_ad.geometry import place
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import place
 from edge_ad.verdict import Maps, Verdict
 
 HOSTILE = '<script>alert("x")</script>&\udcff, "q"'

@@ -10,9 +10,9 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import open_dataset, read_image
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.synthesis.foreground import foreground_mask, foreground_masks
 from edge_ad.models.synthesis.procedural import coloured, grain, stripes, weave
-from edge_ad.preprocess import Preprocessor
 
 
 def disc(side: int, radius: float, seed: int = 0, tilt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -359,7 +359,7 @@ def ranked(maps: Any, samples: list[Sample], kind: Any = "map_max") -> Standing:
 def test_figures_of_known_maps(parts: Path) -> None:
     from sklearn.metrics import roc_auc_score
 
-    from edge_ad.operators import ResizeSmooth
+    from edge_ad.image.operators import ResizeSmooth
 
     samples = list(open_dataset(parts).test)
     truth = [sample.anomalous for sample in samples]

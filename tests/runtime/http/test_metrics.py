@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import OutputError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime import line_status
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.http.metrics import KEEP_S, Metrics

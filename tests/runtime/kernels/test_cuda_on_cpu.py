@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.geometry import place
+from edge_ad.image.geometry import place
 from edge_ad.runtime.kernels.launch import Launch
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.geometry import place
-from edge_ad.operators import resize_smooth_matrix
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import resize_smooth_matrix
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.preprocess import PreprocessPlan
 from edge_ad.runtime.kernels.resize_smooth import ResizeSmoothPlan

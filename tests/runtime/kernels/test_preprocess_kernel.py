@@ -13,7 +13,7 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
 from edge_ad.errors import EngineError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.preprocess import FORMAT, FrameFormat, PreprocessBuffers, PreprocessPlan
 

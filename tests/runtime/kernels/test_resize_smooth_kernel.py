@@ -12,8 +12,8 @@ import pytest
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 from edge_ad.errors import EngineError
-from edge_ad.geometry import FrameGeometry, place
-from edge_ad.operators import FrameMap, resize_smooth_matrix
+from edge_ad.image.geometry import FrameGeometry, place
+from edge_ad.image.operators import FrameMap, resize_smooth_matrix
 from edge_ad.runtime.kernels.launch import source
 from edge_ad.runtime.kernels.resize_smooth import FORMAT, PatchType, ResizeSmoothPlan
 from edge_ad.runtime.postprocess import frame_score, without_padding

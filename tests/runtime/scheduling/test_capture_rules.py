@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
-from edge_ad.frame import FrameSource
+from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.scheduling.capture import Silence
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.pace import Pace

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ad.frame import Frame, FrameSource
+from edge_ad.image.frame import Frame, FrameSource
 from edge_ad.runtime.scheduling import ledger
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.lane import Lane

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import OutputError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.output import Outputs

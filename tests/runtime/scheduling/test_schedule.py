@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_line import MOMENT, MS, Camera, Line, Station, informed, served_by_lane
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.scheduling.schedule import HOLD_NS, LAG, PROBE_NS, Room, Schedule
 from edge_ad.runtime.scheduling.service_times import ServiceTimes
 from edge_ad.runtime.scheduling.ticket import Ticket

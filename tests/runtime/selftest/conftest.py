@@ -11,7 +11,7 @@ import pytest
 
 from edge_ad.bundle.specs import PostprocessSpec, contract
 from edge_ad.engine import Engine, EngineSpec, Outputs
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.operators import ResizeSmooth
 
 SIZE = 48
 PATCHES = 12

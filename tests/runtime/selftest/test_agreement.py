@@ -11,9 +11,9 @@ import pytest
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
-from edge_ad.geometry import place
-from edge_ad.operators import ResizeSmooth
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.selftest.agreement import (
     LIMITS,
     Judged,

@@ -13,7 +13,7 @@ import pytest
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
-from edge_ad.preprocess import ModelInput, Preprocessor
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 from edge_ad.runtime.selftest import conclusions, examine, run
 from edge_ad.runtime.selftest.agreement import infer_in_batches, judged
 from edge_ad.runtime.selftest.bench import SWITCHES, VARIANTS, Bench, Subject, Way

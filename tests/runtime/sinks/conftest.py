@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.syncing import SyncPolicy
 from edge_ad.verdict import Provenance, Verdict, record

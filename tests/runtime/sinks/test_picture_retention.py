@@ -17,8 +17,8 @@ import pytest
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import OutputError
-from edge_ad.frame import Frame
-from edge_ad.geometry import place
+from edge_ad.image.frame import Frame
+from edge_ad.image.geometry import place
 from edge_ad.runtime.sinks.pictures import PictureFiles
 from edge_ad.runtime.sinks.retention import Limits
 from edge_ad.runtime.sinks.selection import Selection

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.soak.fingerprint import LANE_BITS, NUMBER_BITS, Fingerprint, read, stamp
 
 FINGERPRINTS = st.builds(Fingerprint, st.integers(0, 2**LANE_BITS - 1), st.integers(0, 2**NUMBER_BITS - 1))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_ad.errors import MissingExtraError, SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.backoff import Backoff
 from edge_ad.runtime.sources.settings import SourceSettings

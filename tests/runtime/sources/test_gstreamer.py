@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import gst_library, gstreamer, open_source
 from edge_ad.runtime.sources.gst_text import csi_pipeline, delivering_bgr, v4l2_pipeline, without_pipeline_secrets
 from edge_ad.runtime.sources.outage import Lost, Outage, Returned

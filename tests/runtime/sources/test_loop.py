@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.settings import SourceSettings
 

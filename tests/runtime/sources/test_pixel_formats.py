@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ad.errors import ImageError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.sources.pixel_formats import to_bgr
 
 HEIGHT, WIDTH = 12, 20

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.backoff import Backoff
 from edge_ad.runtime.sources.outage import Interruptible, Lost, Outage, ReportsOutages, Returned

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.outage import Lost, Outage, Returned
 from edge_ad.runtime.sources.reconnect import Reconnecting

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.sim_scene import Scene
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine, parse_line

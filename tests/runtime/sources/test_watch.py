@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from edge_ad.errors import SourceError
-from edge_ad.frame import Frame
+from edge_ad.image.frame import Frame
 from edge_ad.runtime.sources import open_source, watch
 from edge_ad.runtime.sources.outage import Lost, Outage, Returned
 from edge_ad.runtime.sources.reconnect import Reconnecting

@@ -18,7 +18,7 @@ from station import Emulator, Station, difference
 
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.errors import EngineError
-from edge_ad.operators import ResizeSmooth
+from edge_ad.image.operators import ResizeSmooth
 from edge_ad.runtime.engines import cuda_pipeline, cuda_tail
 from edge_ad.runtime.engines import tensorrt as runner
 from edge_ad.runtime.engines.cuda_device import open_device
@@ -155,7 +155,7 @@ def _launch(module: Any, launch: Launch, stream: Any) -> None:
 
 def _whole(size: int) -> Any:
     from edge_ad.bundle.specs import PreprocessSpec
-    from edge_ad.geometry import place
+    from edge_ad.image.geometry import place
 
     return place(PreprocessSpec(size, size, "stretch"), (size, size))
 

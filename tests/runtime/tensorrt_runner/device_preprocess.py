@@ -16,7 +16,7 @@ from station import HELD, ILLEGAL_ADDRESS, INVALID, OUT_OF_MEMORY, Emulator, Sta
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.engines import cuda_preprocess
 from edge_ad.runtime.engines import tensorrt as runner

@@ -10,7 +10,7 @@ import numpy as np
 from station import Emulator, Station
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
 

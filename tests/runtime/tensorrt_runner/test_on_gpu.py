@@ -27,8 +27,8 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.cli.main import main
 from edge_ad.engine import Engine, EngineSpec, Outputs
 from edge_ad.errors import MissingExtraError
-from edge_ad.frame import ColorOrder
-from edge_ad.preprocess import Preprocessor
+from edge_ad.image.frame import ColorOrder
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines import cuda_graph, make_engine
 from edge_ad.runtime.engines.cuda_device import open_device
 from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.backbone import Backbone
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.glass.training.objective import Hypothesis
 
 BLUR_PIXELS = 39  # side of the Gaussian window over the spectrum (the paper's appendix)

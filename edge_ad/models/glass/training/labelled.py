@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec, ScoreKind
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
-from edge_ad.frame import Box, ImageArray
+from edge_ad.image.frame import Box, ImageArray
+from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.features import FrozenTaps, TapCache
-from edge_ad.operators import ResizeSmooth
-from edge_ad.preprocess import Preprocessor
 
 
 @dataclass(frozen=True)

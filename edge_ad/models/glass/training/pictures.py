@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
 from edge_ad.errors import ConfigError, ImageError, SourceError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
-from edge_ad.preprocess import Preprocessor
 
 NAMED = 3  # unreadable files that a message names
 

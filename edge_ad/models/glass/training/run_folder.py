@@ -16,7 +16,7 @@ import torch
 
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_reason
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.trainer import EpochFigures

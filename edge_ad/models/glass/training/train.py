@@ -11,7 +11,7 @@ import torch
 
 from edge_ad.datasets import Dataset
 from edge_ad.errors import CheckpointError, ConfigError, SourceError, one_line
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 from edge_ad.models.family import Progress
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.batches import Batches

@@ -16,8 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.geometry import FrameGeometry
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.geometry import FrameGeometry
 
 STRIP_PIXELS = 300_000  # source pixels below which a second thread costs more than it saves (measured on two cores)
 
@@ -34,7 +34,7 @@ class PillowResizer:
     def parts(
         self, image_hwc: ImageArray, color_order: ColorOrder, geometry: FrameGeometry, out: ImageArray, threads: int
     ) -> list[Callable[[], None]]:
-        """See `edge_ad.preprocess.Resizer`.
+        """See `edge_ad.image.preprocess.Resizer`.
 
         How many parts there are depends on the frame alone, so that every machine computes the same.
         """

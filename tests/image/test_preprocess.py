@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
 from edge_ad.errors import ImageError
-from edge_ad.preprocess import Preprocessor, chosen_resizer
+from edge_ad.image.preprocess import Preprocessor, chosen_resizer
 
 MAX_LEVELS = 1  # from the whole-picture resize of whatever Pillow is installed, which may take the rows first
 
@@ -40,7 +40,7 @@ def resizes_with(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.param == "compiled":
         request.getfixturevalue("compiled")
     else:
-        monkeypatch.setattr("edge_ad.preprocess.native_resizer", lambda: None)
+        monkeypatch.setattr("edge_ad.image.preprocess.native_resizer", lambda: None)
     assert chosen_resizer().name == request.param
     return str(request.param)
 

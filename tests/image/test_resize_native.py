@@ -18,11 +18,11 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ImageError
-from edge_ad.geometry import place
-from edge_ad.preprocess import Preprocessor, chosen_resizer
-from edge_ad.resize import native
-from edge_ad.resize.native import NativeResizer, load_native, native_resizer
-from edge_ad.resize.strips import PillowResizer
+from edge_ad.image.geometry import place
+from edge_ad.image.preprocess import Preprocessor, chosen_resizer
+from edge_ad.image.resize import native
+from edge_ad.image.resize.native import NativeResizer, load_native, native_resizer
+from edge_ad.image.resize.strips import PillowResizer
 
 SOURCE = Path(native.__file__).with_name("resize.c")
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -32,9 +32,9 @@ EVERY_SIZE = """
 import ctypes, sys
 import numpy as np
 from PIL import Image
-from edge_ad.geometry import place
-from edge_ad.preprocess import Preprocessor
-from edge_ad.resize import native
+from edge_ad.image.geometry import place
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.resize import native
 from edge_ad.bundle.specs import PreprocessSpec
 
 native.BAND_PIXELS = 500  # small frames are shared out too

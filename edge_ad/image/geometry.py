@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.frame import Box
+from edge_ad.image.frame import Box
 
 
 @dataclass(frozen=True)

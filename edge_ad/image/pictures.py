@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import ImageError, SourceError
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image

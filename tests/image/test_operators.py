@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.geometry import place
-from edge_ad.operators import FrameMap, ResizeSmooth, gaussian_matrix, resize_matrix, sampling_matrix
+from edge_ad.image.geometry import place
+from edge_ad.image.operators import FrameMap, ResizeSmooth, gaussian_matrix, resize_matrix, sampling_matrix
 
 SHORT = settings(max_examples=40, derandomize=True, deadline=None)
 SIZES = st.integers(1, 90)

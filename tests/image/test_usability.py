@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.preprocess import Preprocessor
-from edge_ad.usability import unusable_input, unusable_reason
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.usability import unusable_input, unusable_reason
 
 FRAME_HW = (90, 160)
 PAD_RGB = (114, 114, 114)  # grey, as detectors like YOLO have it

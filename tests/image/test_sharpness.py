@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.preprocess import Preprocessor
-from edge_ad.sharpness import MIN_SIDE, sharpness
-from edge_ad.usability import shown
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.sharpness import MIN_SIDE, sharpness
+from edge_ad.image.usability import shown
 
 some = settings(max_examples=8, deadline=None)
 seeds = st.integers(0, 10**6)

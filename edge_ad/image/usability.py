@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import UsabilityLimits
-from edge_ad.frame import ImageArray
-from edge_ad.preprocess import ModelInput
-from edge_ad.sharpness import sharpness
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import ModelInput
+from edge_ad.image.sharpness import sharpness
 
 SHARE = 0.999  # of the pixels; the rest may be hot or dead ones
 SAMPLING = 3  # every third pixel in both directions is plenty to tell black from not black

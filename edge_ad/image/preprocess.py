@@ -1,6 +1,6 @@
 """Frame → model input: the one implementation that training, calibration and the runtime share.
 
-The resize is Pillow's antialiased bilinear, as GLASS is trained with; `edge_ad.resize` computes it.
+The resize is Pillow's antialiased bilinear, as GLASS is trained with; `edge_ad.image.resize` computes it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ImageError
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.geometry import FrameGeometry, place
-from edge_ad.resize.native import native_resizer
-from edge_ad.resize.strips import PillowResizer
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.geometry import FrameGeometry, place
+from edge_ad.image.resize.native import native_resizer
+from edge_ad.image.resize.strips import PillowResizer
 
 
 class Resizer(Protocol):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ad.bundle.specs import PreprocessSpec, UsabilityLimits
-from edge_ad.learned_limits import LEAST_MARGIN, MOST_MARGIN, FrameLooks, learn_limits, looks_of
-from edge_ad.preprocess import Preprocessor
-from edge_ad.usability import unusable_reason
+from edge_ad.image.learned_limits import LEAST_MARGIN, MOST_MARGIN, FrameLooks, learn_limits, looks_of
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.usability import unusable_reason
 
 ORDINARY = FrameLooks(sharpness=0.2, moved=0.04, bright=200, dark=20, one_colour=False)
 looks = st.builds(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
-from edge_ad.geometry import FrameGeometry, place
+from edge_ad.image.geometry import FrameGeometry, place
 
 SHORT = settings(max_examples=150, derandomize=True, deadline=None)
 MODES: tuple[ResizeMode, ...] = ("shorter_side_crop", "stretch", "letterbox")

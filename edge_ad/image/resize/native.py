@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from edge_ad.errors import ImageError, one_line
-from edge_ad.frame import ColorOrder, ImageArray
-from edge_ad.geometry import FrameGeometry
-from edge_ad.taps import Taps, resize_taps
+from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.frame import ColorOrder, ImageArray
+from edge_ad.image.geometry import FrameGeometry
 
 log = logging.getLogger(__name__)
 
-MODULE = "edge_ad.resize._resize"
+MODULE = "edge_ad.image.resize._resize"
 FUNCTION = "edge_ad_resize_1"
 
 BAND_PIXELS = 300_000  # source pixels below which a second thread costs more than it saves (measured on two cores)
@@ -62,7 +62,7 @@ class NativeResizer:
     def parts(
         self, image_hwc: ImageArray, color_order: ColorOrder, geometry: FrameGeometry, out: ImageArray, threads: int
     ) -> list[Callable[[], None]]:
-        """See `edge_ad.preprocess.Resizer`. The result does not depend on how many parts there are.
+        """See `edge_ad.image.preprocess.Resizer`. The result does not depend on how many parts there are.
 
         The parts raise ImageError when there is no memory.
         """

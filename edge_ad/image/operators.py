@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.geometry import FrameGeometry
+from edge_ad.image.geometry import FrameGeometry
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]

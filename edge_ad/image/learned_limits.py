@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import UsabilityLimits
-from edge_ad.frame import ImageArray
-from edge_ad.preprocess import ModelInput
-from edge_ad.sharpness import LOWEST, sharpness
-from edge_ad.usability import EVERY_LINE, SHARE, colour_extremes, has_one_colour, shown
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import ModelInput
+from edge_ad.image.sharpness import LOWEST, sharpness
+from edge_ad.image.usability import EVERY_LINE, SHARE, colour_extremes, has_one_colour, shown
 
 MIN_IMAGES = 5  # to say anything about sharpness
 MANY_IMAGES = 20  # from which on the margin is not widened
@@ -35,7 +35,7 @@ class FrameLooks:
     """What limits are learned from.
 
     Attributes:
-        sharpness: see `edge_ad.sharpness`; None where it cannot be told.
+        sharpness: see `edge_ad.image.sharpness`; None where it cannot be told.
         moved: the highest sharpness that it has when it is blurred by a motion of about 9 pixels, of four directions.
         bright: grey level that all but 0.1 % of the pixels stay at or below, in their strongest colour.
         dark: grey level that all but 0.1 % of the pixels stay at or above, in their weakest colour.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.frame import ImageArray
+from edge_ad.image.frame import ImageArray
 
 PARTS = 5  # in both directions
 SHARPER = 0.75  # quantile of the parts that counts

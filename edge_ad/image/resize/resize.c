@@ -6,7 +6,7 @@
  * Weights belong to outputs, so 16 rows of the frame are resized in width at the same time: turned on their side, what
  * one weight is multiplied with lies side by side for all of them. In height, neighbouring columns do.
  *
- * There is nothing of Python in here: edge_ad/resize/native.py calls `edge_ad_resize_1` through ctypes, without the
+ * There is nothing of Python in here: edge_ad/image/resize/native.py calls `edge_ad_resize_1` through ctypes, without the
  * interpreter lock. The inner loops are plain, for that is what compilers make the best of.
  */
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_ad.errors import ImageError
-from edge_ad.pictures import is_picture, natural_key, picture_fault, pictures_below, read_nonzero, read_picture
+from edge_ad.image.pictures import is_picture, natural_key, picture_fault, pictures_below, read_nonzero, read_picture
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=20), st.sampled_from(["shot_{}.png", "{}", "d/x{}/y.png"]))

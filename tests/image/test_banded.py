@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_ad.operators import resize_smooth_matrix
-from edge_ad.taps import Taps, resize_taps
+from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.operators import resize_smooth_matrix
 
 SHORT = settings(max_examples=80, derandomize=True, deadline=None)
 SIZES = st.integers(1, 60)

@@ -1,0 +1,1 @@
+"""Pixels, from a frame to the model's grid and back."""
