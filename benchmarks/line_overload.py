@@ -25,6 +25,7 @@ import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
@@ -32,7 +33,6 @@ from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak.process import Growth, Held
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict
 
 PICTURES = 8
 GOAL_MOST_TO_LEAST, GOAL_GROWTH_MIB = 1.1, 8.0

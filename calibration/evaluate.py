@@ -17,7 +17,7 @@ from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.frame import ImageArray
 from edge_ad.metrics.localization import PixelGroup
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 Judge = Callable[[ImageArray], Verdict]
 """Judges one (H, W, 3) uint8 RGB image; the command line passes the runtime's detector."""

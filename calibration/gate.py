@@ -26,7 +26,7 @@ from edge_ad.calibration.evaluate import Judge, Watch, names_of
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError
 from edge_ad.image.frame import ImageArray
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 MOST_FLOAT = 0.5  # of the layers: with more of them in float there is little left to gain
 PROBES = 8  # held-out images that the layers are tried on, those whose maps are furthest off

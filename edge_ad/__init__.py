@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_ad.bundle.bundle import Bundle as Bundle
     from edge_ad.errors import EdgeAdError as EdgeAdError
+    from edge_ad.record.verdict import Region as Region
+    from edge_ad.record.verdict import Verdict as Verdict
     from edge_ad.runtime.detector import Detector as Detector
     from edge_ad.runtime.opening import open_detector as open
-    from edge_ad.verdict import Region as Region
-    from edge_ad.verdict import Verdict as Verdict
 
 _PUBLIC = {
     "Bundle": "edge_ad.bundle.bundle:Bundle",
     "Detector": "edge_ad.runtime.detector:Detector",
     "EdgeAdError": "edge_ad.errors:EdgeAdError",
-    "Region": "edge_ad.verdict:Region",
-    "Verdict": "edge_ad.verdict:Verdict",
+    "Region": "edge_ad.record.verdict:Region",
+    "Verdict": "edge_ad.record.verdict:Verdict",
     "open": "edge_ad.runtime.opening:open_detector",
 }
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line_events import LineEvents
 from edge_ad.runtime.line_status import LineStatus
@@ -27,7 +28,6 @@ from edge_ad.runtime.scheduling.trigger import Software, TriggerGate, Triggers
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sources.outage import Interruptible, ReportsOutages
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict
 
 STOP_S = 2.0  # how long a stopped run waits for a read, and beyond the budget for frames in hand; either may hang
 HUNG_S = 10.0  # for how long the engine may work on one batch before the user hears of it

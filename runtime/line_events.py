@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from edge_ad.events import disconnected_event, no_frame_event, reconnected_event, trigger_missed_event
+from edge_ad.record.events import disconnected_event, no_frame_event, reconnected_event, trigger_missed_event
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.trigger import Pending
 from edge_ad.runtime.sources.outage import Lost, Outage

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_ad.record.verdict import Provenance
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.reload import ThresholdReload
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.scheduling.trigger import Fired
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Provenance
 
 STARTING = "the line is starting: its engine is not warm, or its sources are not open"
 ENDED = "the line has ended"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.scheduling.counters import Counters
-from edge_ad.verdict import Verdict
 
 WINDOW = 20_000  # frames that percentiles look back on; bounds the memory of a run of months
 STAGES = ("decode", "wait", "preprocess", "infer", "postprocess", "total", "output")

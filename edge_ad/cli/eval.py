@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge_ad.calibration.options import EvalOptions
     from edge_ad.calibration.results import About
     from edge_ad.datasets import Dataset
-    from edge_ad.verdict import Provenance
+    from edge_ad.record.verdict import Provenance
 
 PIPE_COLUMNS = 120  # width of the tables where no terminal sets one
 WORST = 6  # missed defects in the report, and as many false alarms

@@ -17,7 +17,7 @@ import click
 
 from edge_ad.cli.main import EXIT_INTERNAL, EXIT_INTERRUPTED
 from edge_ad.errors import EdgeAdError, one_line
-from edge_ad.moments import utc_text
+from edge_ad.record.timestamps import utc_text
 
 if TYPE_CHECKING:
     from edge_ad.runtime.telemetry import Telemetry

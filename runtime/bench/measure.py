@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.image.frame import ImageArray
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.bench.busy import OtherPrograms
 from edge_ad.runtime.bench.clock import CLOCKS, Clock, Read, read_clocks
 from edge_ad.runtime.bench.statistics import MIN_ROUNDS
 from edge_ad.runtime.bench.yardstick import Peak, PeakGemm, Yardstick, yard_ms
 from edge_ad.runtime.detector import Detector
-from edge_ad.verdict import Verdict
 
 FloatArray = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """What `preprocess.cu` needs: Pillow's filter as taps, the placement on the canvas, arguments and launch geometry.
 
-The kernel computes with Pillow's own fixed-point weights, as `edge_ad/image/resize/resize.c` does. A difference is left on
-machines where that was not compiled only: see `edge_ad/image/resize/strips.py`.
+The kernel computes with Pillow's own fixed-point weights, as `edge_ad/image/resize/resize.c` does. A difference is left
+on machines where that was not compiled only: see `edge_ad/image/resize/strips.py`.
 """
 
 from __future__ import annotations

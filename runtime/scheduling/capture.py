@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import OVERTAKEN, Verdict
 from edge_ad.runtime.scheduling.admission import admission
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.intake import checked
@@ -17,7 +18,6 @@ from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.repeats import Repeats
 from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.runtime.scheduling.trigger import TriggerGate
-from edge_ad.verdict import OVERTAKEN, Verdict
 
 REPEATED = "the picture is the one before it, bit for bit; the camera or its stream has frozen"
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from edge_ad.verdict import OVERTAKEN, Verdict
+from edge_ad.record.verdict import OVERTAKEN, Verdict
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Provenance, Verdict, record
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ticket import Ticket
-from edge_ad.verdict import Provenance, Verdict, record
 
 MAX_OPEN = 10_000
 """Records that may wait for a frame captured before theirs, about 2 KB each; then the source waits."""

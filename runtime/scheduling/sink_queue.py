@@ -12,10 +12,10 @@ from typing import Any
 
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.threads import broken
 from edge_ad.runtime.sinks import Sink
-from edge_ad.verdict import Verdict
 
 log = logging.getLogger(__name__)
 

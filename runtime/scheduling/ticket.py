@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_ad.image.frame import Frame
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 
 @dataclass(eq=False, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 
 class Sink(Protocol):

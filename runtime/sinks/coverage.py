@@ -9,7 +9,7 @@ from typing import Any
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.image.frame import Box, Frame
 from edge_ad.image.geometry import FrameGeometry, place
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 
 class CoverageWarning:

@@ -14,11 +14,11 @@ import numpy as np
 
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import OutputError, os_reason
-from edge_ad.events import drift_event
 from edge_ad.image.frame import Frame
+from edge_ad.record.events import drift_event
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.sinks import output_folder
 from edge_ad.runtime.sinks.drift_test import Scores, critical_distance, ks_distance
-from edge_ad.verdict import Verdict
 
 CLEAR_RATE = 0.05  # of blocks without drift that are too far from the reference to end an alarm
 CLEAR_BLOCKS = 2  # in a row that end it

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from edge_ad.verdict import record_line
+from edge_ad.record.verdict import record_line
 
 MAX_CHARACTERS = 60
 

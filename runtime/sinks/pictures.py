@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.opencv import load_cv2
 from edge_ad.runtime.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import file_name
 from edge_ad.runtime.sinks.retention import Limits, Retention
 from edge_ad.runtime.sinks.selection import Selection, is_reject
-from edge_ad.verdict import Verdict
 
 BOX_BGR = (60, 60, 255)
 INSPECTED_BGR = (200, 200, 200)

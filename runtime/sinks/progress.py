@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.image.frame import Frame
-from edge_ad.verdict import Verdict
+from edge_ad.record.verdict import Verdict
 
 
 class ProgressBar:

@@ -13,11 +13,11 @@ from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.image.frame import Frame
-from edge_ad.moments import utc_text
+from edge_ad.record.timestamps import utc_text
+from edge_ad.record.verdict import Verdict, record_line
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import idempotency_key
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
-from edge_ad.verdict import Verdict, record_line
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x65644164  # "edAd": tells a database of ours from any other

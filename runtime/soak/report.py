@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from edge_ad.record.verdict import STATUSES
 from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
 from edge_ad.runtime.soak.findings import INVARIANTS
 from edge_ad.runtime.soak.process import Held
-from edge_ad.verdict import STATUSES
 
 if TYPE_CHECKING:
     from edge_ad.runtime.soak.soak import SoakResult

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.soak.evidence import Evidence, tag_of
 from edge_ad.runtime.soak.faults import Dice
 from edge_ad.runtime.soak.findings import Findings
 from edge_ad.runtime.soak.fingerprint import read
-from edge_ad.verdict import Verdict
 
 
 class Witness:

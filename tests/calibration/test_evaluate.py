@@ -21,7 +21,7 @@ from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.metrics.localization import pixel_metrics
-from edge_ad.verdict import Maps, Verdict
+from edge_ad.record.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(16, 16, "stretch")
 LETTERBOX = PreprocessSpec(16, 16, "letterbox")

@@ -23,7 +23,7 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import place
-from edge_ad.verdict import Maps, Verdict
+from edge_ad.record.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(8, 8, "stretch")
 ANY_LABEL = {"flips": 1.0, "auroc_drop": 1.0}

@@ -19,7 +19,7 @@ from line_yaml import two_cameras, written
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_ad.cli.main import main
-from edge_ad.verdict import record_schema
+from edge_ad.record.verdict import record_schema
 
 Capture = pytest.CaptureFixture[str]
 VALIDATOR = jsonschema.Draft202012Validator(record_schema())

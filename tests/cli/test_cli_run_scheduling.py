@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edge_ad.cli.main import main
-from edge_ad.verdict import record_schema
+from edge_ad.record.verdict import record_schema
 
 Capture = pytest.CaptureFixture[str]
 VALIDATOR = jsonschema.Draft202012Validator(record_schema())

@@ -16,13 +16,13 @@ from scripted_line import POISON, Clock, Engine, Script, assert_accounted
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
+from edge_ad.record.verdict import OVERTAKEN
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import OVERTAKEN
 
 
 def test_a_camera_that_breaks_does_not_end_the_others(detector: Detector, clock: Clock) -> None:

@@ -17,6 +17,7 @@ from patience import wait_until
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict, record_schema
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
@@ -25,7 +26,6 @@ from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.settings import SourceSettings
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict, record_schema
 
 PATIENCE_S = 10
 VALIDATOR = Draft202012Validator(record_schema())

@@ -14,12 +14,12 @@ from scripted_line import Clock, Engine, Script, assert_accounted, one_by_one, p
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
+from edge_ad.record.verdict import OVERTAKEN
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import OVERTAKEN
 
 
 def test_a_frame_that_cannot_make_it_never_reaches_the_engine(detector: Detector, engine: Engine, clock: Clock) -> None:

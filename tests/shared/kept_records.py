@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from patience import PATIENCE_S
 
 from edge_ad.image.frame import Frame
-from edge_ad.verdict import Verdict, record_schema
+from edge_ad.record.verdict import Verdict, record_schema
 
 VALIDATOR = Draft202012Validator(record_schema())
 Entry = Mapping[str, Any]

@@ -22,7 +22,7 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.verdict import Maps, Verdict
+from edge_ad.record.verdict import Maps, Verdict
 
 AnswersMaker = Callable[..., Answers]
 LETTERBOX = PreprocessSpec(16, 16, "letterbox", pad_rgb=(255, 255, 255))

@@ -18,7 +18,7 @@ from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import place
-from edge_ad.verdict import Maps, Verdict
+from edge_ad.record.verdict import Maps, Verdict
 
 SPEC = PreprocessSpec(4, 4, "stretch")
 

@@ -36,7 +36,7 @@ from edge_ad.calibration.results import json_bytes
 from edge_ad.datasets import Sample
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import place
-from edge_ad.verdict import Maps, Verdict
+from edge_ad.record.verdict import Maps, Verdict
 
 HOSTILE = '<script>alert("x")</script>&\udcff, "q"'
 SPEC = PreprocessSpec(32, 32, "shorter_side_crop", 32)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import edge_ad
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.bench.baseline import Subject
 from edge_ad.runtime.bench.measure import Measurement, measure
 from edge_ad.runtime.bench.yardstick import NAME
-from edge_ad.verdict import Verdict
 
 STAGE_MS = {"preprocess": 4.0, "infer": 10.0, "postprocess": 1.0}
 

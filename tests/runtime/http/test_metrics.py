@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime import line_status
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.http.metrics import KEEP_S, Metrics
@@ -23,7 +24,6 @@ from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.station import Station, Work
 from edge_ad.runtime.telemetry import BOUNDS_MS, Telemetry
-from edge_ad.verdict import Verdict
 
 PATIENCE_S = 20
 

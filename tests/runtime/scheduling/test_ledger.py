@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.image.frame import Frame, FrameSource
+from edge_ad.record.verdict import Provenance, Status, Verdict
 from edge_ad.runtime.scheduling import ledger
 from edge_ad.runtime.scheduling.counters import Counters
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.ledger import Ledger
 from edge_ad.runtime.scheduling.ticket import Ticket
-from edge_ad.verdict import Provenance, Status, Verdict
 
 PATIENCE_S = 10
 SOURCE = cast("FrameSource", type("Source", (), {"live": True}))

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.counters import Counters, SinkCounts
 from edge_ad.runtime.scheduling.output import Outputs
 from edge_ad.runtime.scheduling.ticket import Ticket
-from edge_ad.verdict import Verdict
 
 PATIENCE_S = 10
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Provenance, Verdict, record
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.syncing import SyncPolicy
-from edge_ad.verdict import Provenance, Verdict, record
 
 PROVENANCE = Provenance("ab" * 32, "fake", "fp32")
 

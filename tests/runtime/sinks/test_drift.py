@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict, record_schema
 from edge_ad.runtime.sinks.drift import DriftAlarm, DriftRule
 from edge_ad.runtime.sinks.drift_test import critical_distance, ks_distance, ks_tail
-from edge_ad.verdict import Verdict, record_schema
 
 BUNDLE = {"bundle": "ab" * 32, "precision": "fp32"}
 

@@ -19,10 +19,10 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.image.geometry import place
+from edge_ad.record.verdict import Maps, Provenance, Verdict, record
 from edge_ad.runtime.sinks.pictures import PictureFiles
 from edge_ad.runtime.sinks.retention import Limits
 from edge_ad.runtime.sinks.selection import Selection
-from edge_ad.verdict import Maps, Provenance, Verdict, record
 
 PROVENANCE = Provenance("0" * 64, "fake", "fp32")
 GEOMETRY = place(PreprocessSpec(32, 32, resize=32), (32, 32))

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 import edge_ad.demo
+from edge_ad.record.verdict import record_schema
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.run import run
-from edge_ad.verdict import record_schema
 
 BUNDLE = Path(edge_ad.demo.__file__).parent / "disc.edgead"
 FRAMES = 120

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_ad.engine import BatchArray, Outputs
+from edge_ad.record.verdict import Verdict
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.line_events import LineEvents
 from edge_ad.runtime.scheduling import sink_queue
@@ -35,7 +36,6 @@ from edge_ad.runtime.soak.report import closing_lines
 from edge_ad.runtime.soak.soak import Soak, SoakResult
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.telemetry import Telemetry
-from edge_ad.verdict import Verdict
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 Patch = pytest.MonkeyPatch

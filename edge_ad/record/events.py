@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from edge_ad.moments import utc_text
+from edge_ad.record.timestamps import utc_text
 
 
 def _event(name: str, source: str, at: datetime, monotonic_ns: int, **more: Any) -> dict[str, Any]:

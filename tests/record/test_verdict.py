@@ -11,11 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.events import disconnected_event, no_frame_event, reconnected_event
 from edge_ad.image.frame import Frame, Truth
 from edge_ad.image.geometry import place
 from edge_ad.image.operators import ResizeSmooth
-from edge_ad.verdict import Maps, Provenance, Region, Status, Verdict, record, record_line, record_schema
+from edge_ad.record.events import disconnected_event, no_frame_event, reconnected_event
+from edge_ad.record.verdict import Maps, Provenance, Region, Status, Verdict, record, record_line, record_schema
 
 PROVENANCE = Provenance("0123456789abcdef" * 4, "openvino", "fp32")
 REGION = Region((1, 2, 30, 40), 77, (12, 13), 0.875)

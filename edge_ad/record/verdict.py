@@ -16,7 +16,7 @@ from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.image.frame import Box, Frame
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import FrameMap
-from edge_ad.moments import utc_text
+from edge_ad.record.timestamps import utc_text
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -174,7 +174,7 @@ def record_line(entry: Mapping[str, Any]) -> str:
 
 def record_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a record, or of an event between records."""
-    text = resources.files("edge_ad").joinpath("verdict.schema.json").read_text("utf-8")
+    text = resources.files("edge_ad.record").joinpath("verdict.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

@@ -1,0 +1,1 @@
+"""What is said of a frame, and between frames."""
