@@ -22,7 +22,7 @@ from edge_ad.calibration.agreement.document import LayerSensitivity, RollbackSte
 from edge_ad.calibration.agreement.figures import Agreement, ScoreNoise, ThresholdOf
 from edge_ad.calibration.agreement.tolerances import Breach, Tolerances, breaches
 from edge_ad.calibration.agreement.truths import Truths
-from edge_ad.calibration.evaluate import Judge, Watch, names_of
+from edge_ad.calibration.evaluation.evaluate import Judge, Watch, names_of
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError
 from edge_ad.image.frame import ImageArray

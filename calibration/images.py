@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from edge_ad.bundle.specs import PreprocessSpec, UsabilityLimits
-from edge_ad.calibration.evaluate import Watch, names_of
+from edge_ad.calibration.evaluation.evaluate import Watch, names_of
 from edge_ad.datasets import Dataset, Sample, open_dataset, read_image
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import ImageArray

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import edge_ad
 from edge_ad.bundle.specs import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from edge_ad.calibration.thresholds import best_f1_threshold
+from edge_ad.calibration.evaluation.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.image.preprocess import Preprocessor

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.calibration.usability import learned_from
+from edge_ad.calibration.evaluation.usability import learned_from
 from edge_ad.cli.main import main
 from edge_ad.datasets import open_dataset
 from edge_ad.image.pictures import read_picture

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.calibration.evaluate import Judge, Watch, judge_one, names_of
+from edge_ad.calibration.evaluation.evaluate import Judge, Watch, judge_one, names_of
 from edge_ad.datasets import Sample
 from edge_ad.errors import SourceError
 

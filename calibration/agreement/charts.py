@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_ad.calibration.agreement.document import ImageScore
 from edge_ad.calibration.agreement.figures import Agreement
-from edge_ad.calibration.report_charts import (
+from edge_ad.calibration.evaluation.charts import (
     BAD_COLOUR,
     FAINT,
     GOOD_COLOUR,

@@ -12,7 +12,7 @@ from edge_ad.calibration.agreement.correlation import Moments, spearman
 from edge_ad.calibration.agreement.figures import Agreement, Flip, ScoreNoise, ThresholdOf
 from edge_ad.calibration.agreement.ranks import image_rank_change, pixel_rank_change
 from edge_ad.calibration.agreement.truths import Truths
-from edge_ad.calibration.thresholds import CONFIDENCE, rate_interval
+from edge_ad.calibration.evaluation.thresholds import CONFIDENCE, rate_interval
 from edge_ad.errors import ConfigError
 
 QUANTILE = 0.99

@@ -12,8 +12,8 @@ from edge_ad.calibration.agreement.answers import Answers
 from edge_ad.calibration.agreement.figures import Agreement
 from edge_ad.calibration.agreement.pictures import FramePictures
 from edge_ad.calibration.agreement.tolerances import Breach, Statement
-from edge_ad.calibration.results import csv_bytes, shown
-from edge_ad.calibration.results_folder import FolderKind
+from edge_ad.calibration.evaluation.results import csv_bytes, shown
+from edge_ad.calibration.evaluation.results_folder import FolderKind
 from edge_ad.datasets import GOOD
 
 SCHEMA_VERSION = 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_ad.calibration.agreement.answers import Answer, Answers, Lost, answer_of
 from edge_ad.calibration.agreement.figures import ScoreNoise
-from edge_ad.calibration.evaluate import Judge, Watch
+from edge_ad.calibration.evaluation.evaluate import Judge, Watch
 from edge_ad.datasets import Sample
 from edge_ad.image.frame import ImageArray
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edge_ad.calibration.agreement.answers import Answers, Pair, pairs_of
 from edge_ad.calibration.agreement.figures import Agreement, Flip
-from edge_ad.calibration.evaluate import Judge
-from edge_ad.calibration.report_drawing import heat_picture, jpeg, small_picture
+from edge_ad.calibration.evaluation.drawing import heat_picture, jpeg, small_picture
+from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import ImageError
 

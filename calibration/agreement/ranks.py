@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_ad.calibration.agreement.answers import Pair
 from edge_ad.calibration.agreement.figures import RankChange
 from edge_ad.calibration.agreement.truths import Truths
-from edge_ad.calibration.thresholds import CONFIDENCE
+from edge_ad.calibration.evaluation.thresholds import CONFIDENCE
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc, checked
 

@@ -17,9 +17,9 @@ from edge_ad.calibration.agreement.document import (
     agreement_csv,
     report_json,
 )
-from edge_ad.calibration.report import data_url, render_page
-from edge_ad.calibration.report_drawing import heat_colours
-from edge_ad.calibration.results import json_bytes
+from edge_ad.calibration.evaluation.drawing import heat_colours
+from edge_ad.calibration.evaluation.report import data_url, render_page
+from edge_ad.calibration.evaluation.results import json_bytes
 
 TEMPLATE = "agreement/report.html.j2"
 _LEGEND_COLOURS = 9

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.agreement.answers import Answers, Pair, pairs_of
-from edge_ad.calibration.thresholds import HIGHEST_SCORE, ThresholdRequest, choose_threshold
+from edge_ad.calibration.evaluation.thresholds import HIGHEST_SCORE, ThresholdRequest, choose_threshold
 from edge_ad.errors import ConfigError
 
 NEAREST_SHARE = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.agreement.answers import Pair
-from edge_ad.calibration.evaluate import Watch
+from edge_ad.calibration.evaluation.evaluate import Watch
 from edge_ad.datasets import MaskArray, Sample, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.image.geometry import place

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_ad.bundle.bundle import Bundle
-    from edge_ad.calibration.evaluate import Judge
+    from edge_ad.calibration.evaluation.evaluate import Judge
     from edge_ad.calibration.quantize_options import QuantizeOptions
     from edge_ad.calibration.quantized import Quantized, Tools
 
@@ -91,8 +91,8 @@ def quantize(options: QuantizeOptions) -> None:
     check_tools(options)
     from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
     from edge_ad.bundle.specs import UsabilityLimits
+    from edge_ad.calibration.evaluation.usability import learned_from
     from edge_ad.calibration.quantized import RejectedError, quantize_bundle
-    from edge_ad.calibration.usability import learned_from
     from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
 

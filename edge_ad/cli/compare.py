@@ -59,7 +59,7 @@ def command(config: str | None, as_json: bool, **given: Any) -> None:
     """
     from edge_ad.calibration.agreement.document import report_json
     from edge_ad.calibration.agreement.options import compare_options
-    from edge_ad.calibration.results import json_bytes
+    from edge_ad.calibration.evaluation.results import json_bytes
 
     where = f"compare options ({config})" if config else "compare options"
     options = compare_options(read_yaml(Path(config)) if config else {}, where, given)
@@ -93,7 +93,7 @@ def compare(options: CompareOptions) -> ReportContent:
     from edge_ad.calibration.agreement.noise import measure_noise
     from edge_ad.calibration.agreement.tolerances import breaches, statements
     from edge_ad.calibration.agreement.truths import read_truths
-    from edge_ad.calibration.results_folder import check_folder
+    from edge_ad.calibration.evaluation.results_folder import check_folder
     from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
 
@@ -147,7 +147,7 @@ def compare(options: CompareOptions) -> ReportContent:
     )
     if options.output is not None:
         from edge_ad.calibration.agreement.report import comparison_files
-        from edge_ad.calibration.results_folder import write_folder
+        from edge_ad.calibration.evaluation.results_folder import write_folder
 
         write_folder(options.output, COMPARISON, comparison_files(content), force=options.force)
     return content
@@ -159,7 +159,7 @@ def print_agreement(content: ReportContent) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edge_ad.calibration.results import shown
+    from edge_ad.calibration.evaluation.results import shown
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not console.is_terminal:

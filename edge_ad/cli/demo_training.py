@@ -79,7 +79,7 @@ def offer(missing: dict[str, tuple[str, ...]]) -> str:
 def check_output(folder: Path) -> None:
     """Raise OutputError before any work when something that is not edge-ad's would be in the way."""
     from edge_ad.bundle.bundle import check_destination
-    from edge_ad.calibration.results import check_results_folder
+    from edge_ad.calibration.evaluation.results import check_results_folder
     from edge_ad.demo.pictures import check_pictures
     from edge_ad.runtime.results import is_drawn
     from edge_ad.training_run import is_run

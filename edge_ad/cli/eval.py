@@ -19,9 +19,9 @@ from edge_ad.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
     from edge_ad.bundle.bundle import Bundle
-    from edge_ad.calibration.figures import Figures
-    from edge_ad.calibration.options import EvalOptions
-    from edge_ad.calibration.results import About
+    from edge_ad.calibration.evaluation.figures import Figures
+    from edge_ad.calibration.evaluation.options import EvalOptions
+    from edge_ad.calibration.evaluation.results import About
     from edge_ad.datasets import Dataset
     from edge_ad.record.verdict import Provenance
 
@@ -54,8 +54,8 @@ def command(as_json: bool, **given: Any) -> None:
     DATA is a folder in the layout of MVTec AD or VisA. The results folder gets report.html, results.json, scores.csv
     and the curves. Pixel figures are taken at the model's size, of the images that have a mask.
     """
-    from edge_ad.calibration.options import eval_options
-    from edge_ad.calibration.results import json_bytes
+    from edge_ad.calibration.evaluation.options import eval_options
+    from edge_ad.calibration.evaluation.results import json_bytes
 
     options = eval_options(given, "eval options")
     require_extra("edge-ad eval", ("scipy", "matplotlib", "jinja2"), "eval")
@@ -75,11 +75,11 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
     Raises: EdgeAdError; then nothing has been written.
     """
     from edge_ad.bundle.bundle import Bundle
-    from edge_ad.calibration.evaluate import judge_images
-    from edge_ad.calibration.figures import ThresholdSource, measure
-    from edge_ad.calibration.report import report_html
-    from edge_ad.calibration.report_pictures import draw_mistakes, heat_range, worst
-    from edge_ad.calibration.results import (
+    from edge_ad.calibration.evaluation.evaluate import judge_images
+    from edge_ad.calibration.evaluation.figures import ThresholdSource, measure
+    from edge_ad.calibration.evaluation.pictures import draw_mistakes, heat_range, worst
+    from edge_ad.calibration.evaluation.report import report_html
+    from edge_ad.calibration.evaluation.results import (
         REPORT,
         RESULTS,
         SCORES,
@@ -167,8 +167,8 @@ def print_figures(figures: Figures, notes: Iterable[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edge_ad.calibration.report import figure_text
-    from edge_ad.calibration.results import shown
+    from edge_ad.calibration.evaluation.report import figure_text
+    from edge_ad.calibration.evaluation.results import shown
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -208,7 +208,7 @@ def print_figures(figures: Figures, notes: Iterable[str]) -> None:
 def _about(options: EvalOptions, bundle: Bundle, provenance: Provenance, dataset: Dataset) -> About:
     from importlib.metadata import version
 
-    from edge_ad.calibration.results import About, shown
+    from edge_ad.calibration.evaluation.results import About, shown
 
     manifest = bundle.manifest
     return About(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_ad.calibration.evaluate import Watch
+    from edge_ad.calibration.evaluation.evaluate import Watch
     from edge_ad.datasets import Sample
 
 

@@ -15,7 +15,7 @@ from edge_ad.errors import ConfigError, SourceError
 if TYPE_CHECKING:
     from edge_ad.bundle.bundle import Bundle
     from edge_ad.bundle.specs import Precision, ThresholdOrigin, Thresholds
-    from edge_ad.calibration.options import ThresholdOptions
+    from edge_ad.calibration.evaluation.options import ThresholdOptions
     from edge_ad.datasets import Dataset, Sample
     from edge_ad.image.learned_limits import Learned
 
@@ -49,8 +49,8 @@ def command(**given: Any) -> None:
     """
     from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
     from edge_ad.bundle.specs import Thresholds
-    from edge_ad.calibration.options import threshold_options
-    from edge_ad.calibration.thresholds import choose_threshold
+    from edge_ad.calibration.evaluation.options import threshold_options
+    from edge_ad.calibration.evaluation.thresholds import choose_threshold
 
     options = threshold_options(given, "threshold options")
     require_extra("edge-ad threshold", ("scipy",), "eval")
@@ -72,7 +72,7 @@ def command(**given: Any) -> None:
 
 def _learned(options: ThresholdOptions, bundle: Bundle) -> Learned | None:
     """Limits for unusable frames from all good images, those of the training included; None without any."""
-    from edge_ad.calibration.usability import learned_from
+    from edge_ad.calibration.evaluation.usability import learned_from
     from edge_ad.runtime.opencv import load_cv2
 
     dataset = options.dataset
@@ -125,7 +125,7 @@ def _whose(written: Bundle, precision: Precision) -> list[str]:
 
 def _scores(options: ThresholdOptions, bundle: Bundle) -> tuple[list[float], list[bool], Images | None, Precision]:
     """Scores, truth, which images they are of, and which precision they are of. Raises: ConfigError, SourceError."""
-    from edge_ad.calibration.results import read_scores
+    from edge_ad.calibration.evaluation.results import read_scores
 
     precision = bundle.precision(options.precision)
     if options.scores is None:
@@ -160,7 +160,7 @@ def _precision_of(models: set[str], options: ThresholdOptions, bundle: Bundle) -
 def _judged(
     options: ThresholdOptions, bundle: Bundle, precision: Precision, dataset: Dataset
 ) -> tuple[list[float], list[bool], Images]:
-    from edge_ad.calibration.evaluate import judge_images
+    from edge_ad.calibration.evaluation.evaluate import judge_images
     from edge_ad.runtime.opencv import load_cv2
     from edge_ad.runtime.opening import open_detector
 

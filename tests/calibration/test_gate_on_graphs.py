@@ -19,7 +19,7 @@ from edge_ad.bundle.specs import Precision
 from edge_ad.calibration.agreement.answers import Answers, collect
 from edge_ad.calibration.agreement.noise import measure_noise
 from edge_ad.calibration.agreement.tolerances import Tolerances
-from edge_ad.calibration.evaluate import Judge
+from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.calibration.gate import HeldOut, OpenGraph, Subject, hold, try_once
 from edge_ad.calibration.images import CalibrationImages
 from edge_ad.calibration.quantize.calibrate import Calibration, calibrate

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
-from edge_ad.calibration.evaluate import Judge
+from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.calibration.images import content_sha256
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
 from edge_ad.calibration.quantize_options import QuantizeOptions

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 import edge_ad
-from edge_ad.calibration.options import EvalOptions
+from edge_ad.calibration.evaluation.options import EvalOptions
 from edge_ad.cli.eval import bundle_of
 from edge_ad.cli.main import main
 

@@ -16,8 +16,8 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
 from edge_ad.calibration.agreement.compute import agreement
 from edge_ad.calibration.agreement.truths import read_truths
-from edge_ad.calibration.evaluate import Judge, judge_images
-from edge_ad.calibration.figures import measure
+from edge_ad.calibration.evaluation.evaluate import Judge, judge_images
+from edge_ad.calibration.evaluation.figures import measure
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray

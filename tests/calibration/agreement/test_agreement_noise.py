@@ -13,7 +13,7 @@ from PIL import Image
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import collect
 from edge_ad.calibration.agreement.noise import evenly, measure_noise, with_noise
-from edge_ad.calibration.evaluate import Judge
+from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray

@@ -32,7 +32,7 @@ from edge_ad.calibration.agreement.figures import Agreement, Flip, ScoreNoise
 from edge_ad.calibration.agreement.pictures import FramePictures, draw_pairs, worst_frames
 from edge_ad.calibration.agreement.report import agreement_html
 from edge_ad.calibration.agreement.tolerances import Breach, Tolerances, breaches, statements
-from edge_ad.calibration.results import json_bytes
+from edge_ad.calibration.evaluation.results import json_bytes
 from edge_ad.datasets import Sample
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import place

@@ -16,7 +16,7 @@ from edge_ad.calibration.agreement.answers import Answers
 from edge_ad.calibration.agreement.compute import agreement
 from edge_ad.calibration.agreement.figures import Agreement, Flip, RankChange, ScoreNoise
 from edge_ad.calibration.agreement.tolerances import Tolerances, breaches, statements
-from edge_ad.calibration.thresholds import rate_interval
+from edge_ad.calibration.evaluation.thresholds import rate_interval
 from edge_ad.errors import ConfigError
 from edge_ad.validation import build, plain
 

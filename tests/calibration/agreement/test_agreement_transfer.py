@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.agreement.answers import Answers
 from edge_ad.calibration.agreement.transfer import Transfer, rederive
-from edge_ad.calibration.thresholds import best_f1_threshold, false_alarm_threshold, quantile_threshold
+from edge_ad.calibration.evaluation.thresholds import best_f1_threshold, false_alarm_threshold, quantile_threshold
 from edge_ad.errors import SourceError
 
 AnswersMaker = Callable[..., Answers]

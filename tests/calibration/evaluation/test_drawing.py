@@ -9,7 +9,7 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from edge_ad.calibration.report_drawing import heat_colours, heat_picture, jpeg, small_picture
+from edge_ad.calibration.evaluation.drawing import heat_colours, heat_picture, jpeg, small_picture
 
 
 @pytest.mark.parametrize(

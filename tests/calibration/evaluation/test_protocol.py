@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad.calibration.protocol import halves
+from edge_ad.calibration.evaluation.protocol import halves
 
 Images = dict[str, str]
 IMAGES = st.dictionaries(st.text(max_size=6), st.sampled_from(["good", "crack", "dent", "stain"]), max_size=60)

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.calibration.evaluate import ImageResult, Judge
-from edge_ad.calibration.figures import Figures
-from edge_ad.calibration.report_drawing import heat_picture, jpeg, small_picture
+from edge_ad.calibration.evaluation.drawing import heat_picture, jpeg, small_picture
+from edge_ad.calibration.evaluation.evaluate import ImageResult, Judge
+from edge_ad.calibration.evaluation.figures import Figures
 from edge_ad.datasets import read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray

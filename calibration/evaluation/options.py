@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edge_ad.bundle.specs import Precision
-from edge_ad.calibration.evaluate import Protocol
-from edge_ad.calibration.thresholds import ThresholdRequest
+from edge_ad.calibration.evaluation.evaluate import Protocol
+from edge_ad.calibration.evaluation.thresholds import ThresholdRequest
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.validation import build_rest, strict

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ad.calibration.thresholds import best_f1_threshold
+from edge_ad.calibration.evaluation.thresholds import best_f1_threshold
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=30).filter(
     lambda samples: any(anomalous for _, anomalous in samples)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from edge_ad.calibration.evaluate import ImageResult
-from edge_ad.calibration.figures import Figures
-from edge_ad.calibration.report_charts import histogram, precision_recall_chart, roc_chart, score_span
-from edge_ad.calibration.report_drawing import heat_colours
-from edge_ad.calibration.report_pictures import Mistake, heat_range
-from edge_ad.calibration.results import About, shown
-from edge_ad.calibration.thresholds import CONFIDENCE, rate_interval
+from edge_ad.calibration.evaluation.charts import histogram, precision_recall_chart, roc_chart, score_span
+from edge_ad.calibration.evaluation.drawing import heat_colours
+from edge_ad.calibration.evaluation.evaluate import ImageResult
+from edge_ad.calibration.evaluation.figures import Figures
+from edge_ad.calibration.evaluation.pictures import Mistake, heat_range
+from edge_ad.calibration.evaluation.results import About, shown
+from edge_ad.calibration.evaluation.thresholds import CONFIDENCE, rate_interval
 from edge_ad.metrics.localization import PRO_LIMIT
 from edge_ad.metrics.ranking import precision_recall_curve, roc_curve
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = "evaluation/report.html.j2"
 SOURCE_NAMES = {
     "given": "given on the command line",
     "study": "chosen on the validation half",

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_ad.calibration.evaluate import ImageResult
-from edge_ad.calibration.figures import Figures
-from edge_ad.calibration.results_folder import FolderKind, check_folder, write_folder
-from edge_ad.calibration.thresholds import CONFIDENCE, rate_interval
+from edge_ad.calibration.evaluation.evaluate import ImageResult
+from edge_ad.calibration.evaluation.figures import Figures
+from edge_ad.calibration.evaluation.results_folder import FolderKind, check_folder, write_folder
+from edge_ad.calibration.evaluation.thresholds import CONFIDENCE, rate_interval
 from edge_ad.errors import ConfigError, os_reason
 from edge_ad.metrics.localization import PRO_LIMIT
 from edge_ad.metrics.ranking import Operation, precision_recall_curve, roc_curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.calibration.evaluate import Watch
+from edge_ad.calibration.evaluation.evaluate import Watch
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import ImageError
 from edge_ad.image.learned_limits import Learned, learn_limits, looks_of

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.calibration.protocol import Half, halves
+from edge_ad.calibration.evaluation.protocol import Half, halves
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.frame import ImageArray

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from edge_ad.calibration.evaluate import ImageResult, Judged
-from edge_ad.calibration.figures import Figures, measure
-from edge_ad.calibration.report import report_html
-from edge_ad.calibration.report_pictures import worst
-from edge_ad.calibration.results import (
+from edge_ad.calibration.evaluation.evaluate import ImageResult, Judged
+from edge_ad.calibration.evaluation.figures import Figures, measure
+from edge_ad.calibration.evaluation.pictures import worst
+from edge_ad.calibration.evaluation.report import report_html
+from edge_ad.calibration.evaluation.results import (
     About,
     check_results_folder,
     curve_csvs,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edge_ad.calibration.evaluate import ImageResult, Judged
-from edge_ad.calibration.protocol import Half
+from edge_ad.calibration.evaluation.evaluate import ImageResult, Judged
+from edge_ad.calibration.evaluation.protocol import Half
 from edge_ad.datasets import GOOD
 from edge_ad.errors import SourceError
 from edge_ad.metrics.localization import PixelGroup, PixelMetrics, group_metrics

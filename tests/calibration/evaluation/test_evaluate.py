@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.calibration.evaluate import ImageResult, Judged, judge_images, names_of
-from edge_ad.calibration.figures import measure
+from edge_ad.calibration.evaluation.evaluate import ImageResult, Judged, judge_images, names_of
+from edge_ad.calibration.evaluation.figures import measure
 from edge_ad.datasets import Dataset, Sample, model_mask, open_dataset, read_mask
 from edge_ad.errors import EngineError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edge_ad.calibration.thresholds import (
+from edge_ad.calibration.evaluation.thresholds import (
     ThresholdRequest,
     best_f1_threshold,
     choose_threshold,

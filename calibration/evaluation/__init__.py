@@ -1,0 +1,1 @@
+"""How good a bundle is on pictures that are labelled, and which threshold follows."""
