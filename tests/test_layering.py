@@ -119,7 +119,7 @@ def test_every_import_respects_the_layers() -> None:
         ("edge_ad.__init__", "try:\n    import edge_ad.export\nexcept ImportError:\n    pass"),
         ("edge_ad.export.onnx", "from edge_ad.calibration import ranges"),
         ("edge_ad.export.onnx", "from edge_ad.cli import main"),
-        ("edge_ad.calibration.gate", "import edge_ad.runtime.engines"),
+        ("edge_ad.calibration.quantize.gate", "import edge_ad.runtime.engines"),
         ("edge_ad.runtime.scheduler", "if TYPE_CHECKING:\n    from edge_ad.export import onnx"),
         ("edge_ad.runtime.scheduler", "def f():\n    import torch.cuda"),
         ("edge_ad.runtime.scheduler", "def f():\n    from onnx import load"),

@@ -36,7 +36,7 @@ def cache_key(
 
     Args:
         graph: the ONNX model that was measured.
-        images_sha256: see `edge_ad.calibration.images.content_sha256`.
+        images_sha256: see `edge_ad.calibration.quantize.images.content_sha256`.
         preprocess: how images become model inputs.
         options: what else matters, such as the method; values as JSON has them.
         packages: distributions whose versions count; one that is not installed counts as such.

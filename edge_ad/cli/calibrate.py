@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.evaluation.evaluate import Judge
-    from edge_ad.calibration.quantize_options import QuantizeOptions
-    from edge_ad.calibration.quantized import Quantized, Tools
+    from edge_ad.calibration.quantize.options import QuantizeOptions
+    from edge_ad.calibration.quantize.quantized import Quantized, Tools
 
 MODULES = ("onnx", "onnxruntime")
 REPORT_MODULES = ("scipy", "matplotlib", "jinja2")
@@ -78,7 +78,7 @@ def command(config: str | None, **given: Any) -> None:
     is. A bundle that does not know yet which frames are too blurred to be judged learns it from the same good images.
     The new bundle holds both models; 'edge-ad run' takes the quantized one when the gate has passed.
     """
-    from edge_ad.calibration.quantize_options import quantize_options
+    from edge_ad.calibration.quantize.options import quantize_options
 
     where = f"calibrate options ({config})" if config else "calibrate options"
     options = quantize_options(read_yaml(Path(config)) if config else {}, where, given)
@@ -92,7 +92,7 @@ def quantize(options: QuantizeOptions) -> None:
     from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
     from edge_ad.bundle.specs import UsabilityLimits
     from edge_ad.calibration.evaluation.usability import learned_from
-    from edge_ad.calibration.quantized import RejectedError, quantize_bundle
+    from edge_ad.calibration.quantize.quantized import RejectedError, quantize_bundle
     from edge_ad.datasets import open_dataset
     from edge_ad.runtime.opencv import load_cv2
 
@@ -161,7 +161,7 @@ def _summarise(made: Quantized, options: QuantizeOptions) -> None:
 
 
 def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
-    from edge_ad.calibration.quantized import Tools
+    from edge_ad.calibration.quantize.quantized import Tools
     from edge_ad.runtime.opening import open_detector, open_graph
 
     @contextmanager

@@ -15,7 +15,7 @@ from edge_ad.errors import ConfigError, EngineError, GateError, MissingExtraErro
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
-    from edge_ad.calibration.quantize_options import QuantizeOptions
+    from edge_ad.calibration.quantize.options import QuantizeOptions
     from edge_ad.runtime.tensorrt.options import BuildOptions
 
 Options = TypeVar("Options")
@@ -65,7 +65,7 @@ def command(config: str | None, **given: Any) -> None:
         from edge_ad.export.to_bundle import export_bundle
     except ImportError as exc:
         raise MissingExtraError("edge-ad export", exc.name or "torch", "export") from exc
-    from edge_ad.calibration.quantize_options import OF_EXPORT as OF_QUANTIZATION
+    from edge_ad.calibration.quantize.options import OF_EXPORT as OF_QUANTIZATION
     from edge_ad.runtime.tensorrt.options import OF_EXPORT as OF_ENGINE
 
     lower, values, given = _apart(OF_QUANTIZATION, values, given)
@@ -120,7 +120,7 @@ def _apart(
 
 def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOptions | None:
     """Options of the quantization that follows; None without any."""
-    from edge_ad.calibration.quantize_options import quantize_options
+    from edge_ad.calibration.quantize.options import quantize_options
 
     present = {key: value for key, value in lower.items() if value is not None}
     if not present:
@@ -144,7 +144,7 @@ def _engine(target: dict[str, Any], where: str) -> BuildOptions | None:
 
 def _check_quantization(options: QuantizeOptions) -> None:
     """Find out before the export what would keep the quantization from starting. Raises: EdgeAdError."""
-    from edge_ad.calibration.images import chosen_images
+    from edge_ad.calibration.quantize.images import chosen_images
 
     check_tools(options)
     chosen_images(options.data, options.val, count=options.images, seed=options.seed)

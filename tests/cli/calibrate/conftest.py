@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.calibration import quantized
+from edge_ad.calibration.quantize import quantized
 
 
 @pytest.fixture(scope="module")

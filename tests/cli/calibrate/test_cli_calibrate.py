@@ -14,7 +14,7 @@ from PIL import Image
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.calibration import quantized
+from edge_ad.calibration.quantize import quantized
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]

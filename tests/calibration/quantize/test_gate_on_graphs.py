@@ -20,12 +20,12 @@ from edge_ad.calibration.agreement.answers import Answers, collect
 from edge_ad.calibration.agreement.noise import measure_noise
 from edge_ad.calibration.agreement.tolerances import Tolerances
 from edge_ad.calibration.evaluation.evaluate import Judge
-from edge_ad.calibration.gate import HeldOut, OpenGraph, Subject, hold, try_once
-from edge_ad.calibration.images import CalibrationImages
 from edge_ad.calibration.quantize.calibrate import Calibration, calibrate
+from edge_ad.calibration.quantize.gate import HeldOut, OpenGraph, Subject, hold, try_once
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
 from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
+from edge_ad.calibration.quantize.images import CalibrationImages
 from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.datasets import Sample, open_dataset
 from edge_ad.errors import ExportError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_ad.calibration.agreement.tolerances import Tolerances
-from edge_ad.calibration.quantize_options import MAX_IMAGES, OF_EXPORT, QuantizeOptions, quantize_options
+from edge_ad.calibration.quantize.options import MAX_IMAGES, OF_EXPORT, QuantizeOptions, quantize_options
 from edge_ad.errors import ConfigError
 
 SOUND: dict[str, Any] = {"bundle": "b.edgead", "data": "images", "output": "new.edgead"}

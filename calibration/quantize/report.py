@@ -17,9 +17,9 @@ from edge_ad.calibration.agreement.document import (
 )
 from edge_ad.calibration.agreement.tolerances import statements
 from edge_ad.calibration.agreement.transfer import Transfer
-from edge_ad.calibration.gate import HeldOut, Outcome
-from edge_ad.calibration.images import Chosen, content_sha256
-from edge_ad.calibration.quantize_options import QuantizeOptions
+from edge_ad.calibration.quantize.gate import HeldOut, Outcome
+from edge_ad.calibration.quantize.images import Chosen, content_sha256
+from edge_ad.calibration.quantize.options import QuantizeOptions
 
 
 def report_content(

@@ -18,10 +18,10 @@ from PIL import Image
 from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.evaluation.evaluate import Judge
-from edge_ad.calibration.images import content_sha256
+from edge_ad.calibration.quantize.images import content_sha256
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
-from edge_ad.calibration.quantize_options import QuantizeOptions
-from edge_ad.calibration.quantized import Quantized, RejectedError, Tools, quantize_bundle
+from edge_ad.calibration.quantize.options import QuantizeOptions
+from edge_ad.calibration.quantize.quantized import Quantized, RejectedError, Tools, quantize_bundle
 from edge_ad.datasets import open_dataset
 from edge_ad.errors import BundleError, GateError, SourceError
 from edge_ad.image.frame import ImageArray

@@ -11,7 +11,7 @@ import pytest
 from calibration_files import flat, picture, write
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.calibration.images import CalibrationImages, chosen_images
+from edge_ad.calibration.quantize.images import CalibrationImages, chosen_images
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
 from edge_ad.image.preprocess import Preprocessor

@@ -14,7 +14,7 @@ from calibration_files import picture, write
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edge_ad.calibration.images import Chosen, chosen_images, content_sha256, few_images
+from edge_ad.calibration.quantize.images import Chosen, chosen_images, content_sha256, few_images
 from edge_ad.datasets import Sample
 from edge_ad.errors import SourceError
 

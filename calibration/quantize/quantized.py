@@ -27,16 +27,16 @@ from edge_ad.calibration.agreement.transfer import Transfer, rederive
 from edge_ad.calibration.agreement.truths import read_truths
 from edge_ad.calibration.evaluation.evaluate import Judge, Watch
 from edge_ad.calibration.evaluation.results import json_bytes
-from edge_ad.calibration.gate import HeldOut, OpenGraph, Outcome, Say, Subject, hold, try_once
-from edge_ad.calibration.images import CalibrationImages, Chosen, chosen_images, content_sha256, few_images
 from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
 from edge_ad.calibration.quantize.calibrate import REVISION, calibrate, restored
+from edge_ad.calibration.quantize.gate import HeldOut, OpenGraph, Outcome, Say, Subject, hold, try_once
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
 from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
+from edge_ad.calibration.quantize.images import CalibrationImages, Chosen, chosen_images, content_sha256, few_images
 from edge_ad.calibration.quantize.lint import check_qdq
-from edge_ad.calibration.quantize_options import QuantizeOptions
-from edge_ad.calibration.quantized_report import rejection, report_content
+from edge_ad.calibration.quantize.options import QuantizeOptions
+from edge_ad.calibration.quantize.report import rejection, report_content
 from edge_ad.datasets import read_image
 from edge_ad.disk.blob_cache import default_cache_dir
 from edge_ad.errors import BundleError, GateError

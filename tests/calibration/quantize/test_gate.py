@@ -18,7 +18,7 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.calibration.agreement.answers import collect
 from edge_ad.calibration.agreement.tolerances import Tolerances
 from edge_ad.calibration.evaluation.evaluate import Judge
-from edge_ad.calibration.gate import PROBES, HeldOut, Outcome, Subject, hold, try_once
+from edge_ad.calibration.quantize.gate import PROBES, HeldOut, Outcome, Subject, hold, try_once
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError, SourceError
 from edge_ad.image.frame import ImageArray
