@@ -9,7 +9,7 @@ from edge_ad.bundle.specs import PostprocessSpec, Thresholds
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.record.verdict import Region, VerdictLabel
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 
 
 def decide(score: float, thresholds: Thresholds) -> VerdictLabel | None:

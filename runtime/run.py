@@ -15,13 +15,14 @@ from typing import TextIO
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.host.messages import unfailing
+from edge_ad.runtime.host.results import ResultFolder
+from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
-from edge_ad.runtime.results import ResultFolder
-from edge_ad.runtime.saying import unfailing
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.trigger import Fired
 from edge_ad.runtime.settings import LineSettings
@@ -30,7 +31,6 @@ from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
 from edge_ad.runtime.station import Station, Work
-from edge_ad.runtime.stopping import stopping
 from edge_ad.runtime.telemetry import Telemetry
 
 

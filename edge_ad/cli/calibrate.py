@@ -94,7 +94,7 @@ def quantize(options: QuantizeOptions) -> None:
     from edge_ad.calibration.evaluation.usability import learned_from
     from edge_ad.calibration.quantize.quantized import RejectedError, quantize_bundle
     from edge_ad.datasets import open_dataset
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
 
     bundle = Bundle.read(options.bundle)
     check_destination(options.destination, replace=options.replaces)

@@ -95,7 +95,7 @@ def compare(options: CompareOptions) -> ReportContent:
     from edge_ad.calibration.agreement.truths import read_truths
     from edge_ad.calibration.evaluation.results_folder import check_folder
     from edge_ad.datasets import open_dataset
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
 
     if options.output is not None:
         check_folder(options.output, COMPARISON, force=options.force)

@@ -81,7 +81,7 @@ def check_output(folder: Path) -> None:
     from edge_ad.bundle.bundle import check_destination
     from edge_ad.calibration.evaluation.results import check_results_folder
     from edge_ad.demo.pictures import check_pictures
-    from edge_ad.runtime.results import is_drawn
+    from edge_ad.runtime.host.results import is_drawn
     from edge_ad.training_run import is_run
 
     check_pictures(folder / PICTURES)

@@ -90,7 +90,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
         scores_csv,
         write_results,
     )
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
     from edge_ad.runtime.opening import open_detector
 
     check_results_folder(options.folder, force=options.force)

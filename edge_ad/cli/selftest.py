@@ -36,7 +36,7 @@ def command(as_json: bool, **given: Any) -> None:
     it passed, and 13 when something is outside of its tolerance.
     """
     from edge_ad.calibration.agreement.tolerances import Tolerances
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
     from edge_ad.runtime.selftest.machine import without_home
     from edge_ad.runtime.selftest.options import selftest_options
     from edge_ad.runtime.selftest.page import page

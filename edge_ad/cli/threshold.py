@@ -73,7 +73,7 @@ def command(**given: Any) -> None:
 def _learned(options: ThresholdOptions, bundle: Bundle) -> Learned | None:
     """Limits for unusable frames from all good images, those of the training included; None without any."""
     from edge_ad.calibration.evaluation.usability import learned_from
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
 
     dataset = options.dataset
     if dataset is None:
@@ -161,7 +161,7 @@ def _judged(
     options: ThresholdOptions, bundle: Bundle, precision: Precision, dataset: Dataset
 ) -> tuple[list[float], list[bool], Images]:
     from edge_ad.calibration.evaluation.evaluate import judge_images
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
     from edge_ad.runtime.opening import open_detector
 
     samples, images = _chosen(options, dataset)

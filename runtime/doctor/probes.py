@@ -96,7 +96,7 @@ def compilers() -> Found:
 
 def opencv() -> Found:
     _loaded("cv2")
-    from edge_ad.runtime.opencv import load_cv2
+    from edge_ad.runtime.host.opencv import load_cv2
 
     cv2 = load_cv2()
     return {"version": str(cv2.__version__), "backends": _backends(cv2.getBuildInformation())}

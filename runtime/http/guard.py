@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 import re
 
+from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.http.messages import Request, Response, refuse
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.loopback import is_loopback
 
 OPEN = frozenset({"/healthz"})
 """Paths that need no token: they say nothing but whether the process is alive."""

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, os_reason
+from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.http.messages import Request, Response, refuse
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 

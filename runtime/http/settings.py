@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.environment import Variable
-from edge_ad.runtime.loopback import is_loopback
+from edge_ad.runtime.host.environment import Variable
+from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.validation import strict
 
 PORT = 9464  # registered with the Prometheus project for exporters of OpenTelemetry's kind

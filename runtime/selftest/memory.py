@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_ad.runtime.process_memory import process_bytes
+from edge_ad.runtime.host.process_memory import process_bytes
 
 MEBIBYTE = 1 << 20
 PARTS = 3

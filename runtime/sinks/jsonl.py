@@ -10,7 +10,7 @@ from typing import Any
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict, record_line
-from edge_ad.runtime.results import RECORDS
+from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.line_file import LineFile
 from edge_ad.runtime.sinks.rotation import Rotation

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_ad.errors import ConfigError, MissingExtraError, OutputError, os_reason
-from edge_ad.runtime.environment import secret
-from edge_ad.runtime.loopback import is_loopback
+from edge_ad.runtime.host.environment import secret
+from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.opencv import load_cv2
-from edge_ad.runtime.results import claim, is_drawn
+from edge_ad.runtime.host.opencv import load_cv2
+from edge_ad.runtime.host.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.naming import file_name
 from edge_ad.runtime.sinks.retention import Limits, Retention

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_ad.errors import OutputError, one_line, os_reason
-from edge_ad.runtime.results import is_drawn
+from edge_ad.runtime.host.results import is_drawn
 from edge_ad.runtime.sinks import output_folder
 
 _SCHEMA = """

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from edge_ad.runtime.environment import Variable
+from edge_ad.runtime.host.environment import Variable
 from edge_ad.runtime.sinks.pictures import PICTURES
 from edge_ad.runtime.sinks.selection import Which
 from edge_ad.validation import strict, unshown

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from edge_ad.errors import ConfigError, MissingExtraError, one_line
-from edge_ad.runtime.environment import secret
-from edge_ad.runtime.loopback import is_loopback
+from edge_ad.runtime.host.environment import secret
+from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import SpooledSink

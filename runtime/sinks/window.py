@@ -12,7 +12,7 @@ from typing import Any
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sinks.pictures import draw_overlay
 
 TITLE = "edge-ad (q closes)"

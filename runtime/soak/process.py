@@ -7,7 +7,7 @@ import statistics
 import threading
 from dataclasses import dataclass
 
-from edge_ad.runtime.process_memory import process_bytes
+from edge_ad.runtime.host.process_memory import process_bytes
 
 MIB = 2**20
 MOST_SAMPLES = 1024

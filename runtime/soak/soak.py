@@ -17,9 +17,9 @@ from edge_ad.errors import ConfigError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.geometry import place
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.opening import open_detector
-from edge_ad.runtime.results import RECORDS
 from edge_ad.runtime.scheduling.counters import Snapshot
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 
 CLOSE_S = 1.0
 """How long closing waits for a read that is under way."""

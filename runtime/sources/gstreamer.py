@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource
 from edge_ad.runtime.sources.gst_library import INSTALL, load_gst

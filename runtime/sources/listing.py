@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_ad.errors import SourceError
 from edge_ad.image.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
-from edge_ad.runtime.results import is_drawn
+from edge_ad.runtime.host.results import is_drawn
 from edge_ad.runtime.sources.address import without_secrets
 
 

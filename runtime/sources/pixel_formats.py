@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 
 Samples = NDArray[np.generic]
 

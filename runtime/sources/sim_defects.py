@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.image.frame import Box, ImageArray
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sources.sim_part import BORE_OF_RADIUS, COUNTERSINK_OF_RADIUS, hole_centers
 
 Tile = NDArray[np.floating[Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_ad.image.frame import Box, ImageArray, Truth
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sources.sim_defects import PlacedPart, draw_defect
 from edge_ad.runtime.sources.sim_part import paint_belt, paint_noise, paint_part
 

@@ -7,7 +7,7 @@ import re
 from types import ModuleType
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
 from edge_ad.runtime.sources.stream_clock import StreamClock

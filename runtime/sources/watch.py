@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame
 from edge_ad.image.pictures import natural_key, pictures_below
-from edge_ad.runtime.results import is_drawn
+from edge_ad.runtime.host.results import is_drawn
 from edge_ad.runtime.sources.files import picture_frame
 
 POLL_S = 0.1

@@ -23,7 +23,7 @@ from edge_ad.bundle.manifest import Quantization
 from edge_ad.cli.main import main
 from edge_ad.errors import OutputError
 from edge_ad.record.verdict import record_schema
-from edge_ad.runtime.results import ResultFolder
+from edge_ad.runtime.host.results import ResultFolder
 
 Capture = pytest.CaptureFixture[str]
 VALIDATOR = jsonschema.Draft202012Validator(record_schema())

@@ -14,7 +14,7 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.image.usability import unusable_input
-from edge_ad.runtime.process_memory import process_bytes
+from edge_ad.runtime.host.process_memory import process_bytes
 from edge_ad.runtime.selftest.images import MOST_PICTURES, frames_below, made_up_frames
 from edge_ad.runtime.selftest.machine import gpu_clocks, jetson_clocks, without_home
 from edge_ad.runtime.selftest.memory import MEBIBYTE, MemoryFigures, MemoryWatch

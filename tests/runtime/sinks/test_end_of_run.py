@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from webhook_service import Service
 
-from edge_ad.runtime.saying import UpAndDown
+from edge_ad.runtime.host.messages import UpAndDown
 from edge_ad.runtime.sinks.settings import WebhookSettings
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import DOWN_S, SpooledSink

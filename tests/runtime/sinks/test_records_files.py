@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import OutputError
-from edge_ad.runtime.results import RECORDS
+from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.sinks import line_file, set_aside
 from edge_ad.runtime.sinks import rotation as rotation_module
 from edge_ad.runtime.sinks.jsonl import JsonLines

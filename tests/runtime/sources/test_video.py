@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_ad.errors import EdgeAdError, ImageError, SourceError
-from edge_ad.runtime.opencv import load_cv2
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.capture import as_bgr
 
@@ -111,7 +111,9 @@ def test_without_opencv_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_the_log_level_that_a_user_set_stays() -> None:
-    script = "import os; from edge_ad.runtime.opencv import load_cv2; load_cv2(); print(os.environ['OPENCV_LOG_LEVEL'])"
+    script = (
+        "import os; from edge_ad.runtime.host.opencv import load_cv2; load_cv2(); print(os.environ['OPENCV_LOG_LEVEL'])"
+    )
     for environment, level in (({}, "SILENT"), ({"OPENCV_LOG_LEVEL": "ERROR"}, "ERROR")):
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV_")}
         command = [sys.executable, "-c", script]

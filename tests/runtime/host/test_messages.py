@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_ad.runtime.saying import BURST, WINDOW_S, UpAndDown, unfailing
+from edge_ad.runtime.host.messages import BURST, WINDOW_S, UpAndDown, unfailing
 
 
 def test_what_changes_all_the_time_is_said_now_and_then_and_ends_with_the_truth() -> None:
