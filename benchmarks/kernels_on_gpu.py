@@ -22,11 +22,11 @@ import numpy as np
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.image.geometry import place
-from edge_ad.runtime.engines.cuda_device import open_device
-from edge_ad.runtime.engines.cuda_kernels import LoadedKernels, on_device
-from edge_ad.runtime.kernels.preprocess import PreprocessBuffers, PreprocessPlan
-from edge_ad.runtime.kernels.resize_smooth import STATE_BYTES, ResizeSmoothBuffers, ResizeSmoothPlan
-from edge_ad.runtime.tensorrt.gpu import find_gpu
+from edge_ad.runtime.engines.tensorrt.gpu import find_gpu
+from edge_ad.runtime.engines.tensorrt.kernels.preprocess import PreprocessBuffers, PreprocessPlan
+from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import STATE_BYTES, ResizeSmoothBuffers, ResizeSmoothPlan
+from edge_ad.runtime.engines.tensorrt.runner.device import open_device
+from edge_ad.runtime.engines.tensorrt.runner.loaded_kernels import LoadedKernels, on_device
 
 SIDE, PATCHES = 288, 36
 Put = Callable[[Any], int]

@@ -27,7 +27,7 @@ class AbsentError(Exception):
 
 def cuda() -> Found:
     """The driver: the newest CUDA that it runs, and its GPUs or the error that it gives in place of them."""
-    from edge_ad.runtime.tensorrt.gpu import LIBRARY, find_gpus
+    from edge_ad.runtime.engines.tensorrt.gpu import LIBRARY, find_gpus
 
     try:
         driver = ctypes.CDLL(LIBRARY)
@@ -89,7 +89,7 @@ def pycuda() -> Found:
 
 
 def compilers() -> Found:
-    from edge_ad.runtime.kernels.compile import compilers as found
+    from edge_ad.runtime.engines.tensorrt.kernels.compile import compilers as found
 
     return {"compilers": [{"text": compiler.text, "cuda": list(compiler.version)} for compiler in found()]}
 
@@ -129,7 +129,7 @@ def _loaded(name: str) -> Any:
 
 
 def _flavour(name: Any) -> Found:
-    from edge_ad.runtime.tensorrt.flavour import FLAVOURS
+    from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS
 
     flavour = FLAVOURS[name]
     if not hasattr(_loaded(flavour.module), "Builder"):  # type stubs, or what an uninstallation left

@@ -15,7 +15,7 @@ from edge_ad.runtime.doctor.machine import Machine
 from edge_ad.runtime.doctor.nvidia import Driver, look_at_driver
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.tensorrt.fingerprint import Fingerprint
+    from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint
 
 NAMES = ("cache", "engine-files")
 BUNDLE = "bundle"
@@ -105,9 +105,9 @@ class _Found:
 
 def _engine_file(machine: Machine, driver: Driver, path: Path, models: dict[str, str] | None) -> _Found | None:
     """An engine in a line; None for one of another model than those of the bundle."""
-    from edge_ad.runtime.tensorrt.fingerprint import batches
-    from edge_ad.runtime.tensorrt.flavour import FLAVOURS
-    from edge_ad.runtime.tensorrt.plans import PlanFile
+    from edge_ad.runtime.engines.tensorrt.fingerprint import batches
+    from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS
+    from edge_ad.runtime.engines.tensorrt.plans import PlanFile
 
     file = PlanFile(path)
     built = file.fingerprint()
@@ -129,8 +129,8 @@ def _engine_file(machine: Machine, driver: Driver, path: Path, models: dict[str,
 
 def _reasons(machine: Machine, driver: Driver, built: Fingerprint) -> Iterator[str | None]:
     """Why an engine cannot be loaded, for each GPU; None for one where it can."""
-    from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, misfit, this_platform
-    from edge_ad.runtime.tensorrt.flavour import FLAVOURS
+    from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, misfit, this_platform
+    from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS
 
     version = machine.probe(built.flavour).value.get("version")
     if version is None:

@@ -8,7 +8,7 @@ from edge_ad.runtime.doctor import nvidia
 from edge_ad.runtime.doctor.check import Check, State
 from edge_ad.runtime.doctor.machine import Machine
 from edge_ad.runtime.doctor.nvidia import Driver, check_nvidia, driver_remedy, look_at_driver
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, RTX_SM
+from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, RTX_SM
 
 NAMES = (*nvidia.NAMES, "flavour-tensorrt", "flavour-rtx", "tensorrt")
 APT_PACKAGE = "python3-libnvinfer"

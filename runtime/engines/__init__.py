@@ -11,7 +11,7 @@ from edge_ad.errors import ConfigError
 ENGINES = {
     "openvino": "edge_ad.runtime.engines.openvino:OpenVinoEngine",
     "onnxruntime": "edge_ad.runtime.engines.onnxruntime:OnnxRuntimeEngine",
-    "tensorrt": "edge_ad.runtime.engines.tensorrt:TensorRtEngine",
+    "tensorrt": "edge_ad.runtime.engines.tensorrt.runner.engine:TensorRtEngine",
     "fake": "edge_ad.runtime.engines.fake:FakeEngine",
 }
 """Class of each engine by the name that the user gives it."""

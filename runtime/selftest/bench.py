@@ -12,8 +12,8 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import Engine, EngineSpec
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.tensorrt.choices import Choices
 from edge_ad.runtime.selftest.record import Record
-from edge_ad.runtime.tensorrt.choices import Choices
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "kernel tail": {"tail": "kernel"},

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge_ad.errors import OutputError
+from edge_ad.runtime.engines.tensorrt.choices import Choices
 from edge_ad.runtime.selftest.agreement import LIMITS, Difference, difference
 from edge_ad.runtime.selftest.bench import DEFAULTS, Bench, Way
 from edge_ad.runtime.selftest.examine import Findings
@@ -16,7 +17,6 @@ from edge_ad.runtime.selftest.latency import Times
 from edge_ad.runtime.selftest.record import same
 from edge_ad.runtime.selftest.reference import Reference
 from edge_ad.runtime.selftest.report import LatencyRow
-from edge_ad.runtime.tensorrt.choices import Choices
 
 FLAT = 1e-3  # standard deviation of the reference's maps below which they say little
 

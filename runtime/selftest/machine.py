@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_ad.runtime.doctor.computer import processor_here
 from edge_ad.runtime.doctor.machine import installed_version
-from edge_ad.runtime.tensorrt.fingerprint import this_platform
+from edge_ad.runtime.engines.tensorrt.fingerprint import this_platform
 
 NVIDIA_SMI_SECONDS = 5.0
 NVIDIA_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "temperature.gpu", "power.draw", "pstate")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
-from edge_ad.runtime.tensorrt.fingerprint import PlanNeed
+from edge_ad.runtime.engines.tensorrt.choices import Choices, read_choices, write_choices
+from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed
 
 
 class Record:

@@ -12,6 +12,7 @@ from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EngineError
+from edge_ad.runtime.engines.tensorrt.gpu import find_gpus
 from edge_ad.runtime.opening import engine_spec
 from edge_ad.runtime.selftest import conclusions
 from edge_ad.runtime.selftest.bench import Bench, cpu_bench
@@ -31,7 +32,6 @@ from edge_ad.runtime.selftest.memory import MEBIBYTE, MemoryFigures, MemoryWatch
 from edge_ad.runtime.selftest.options import EngineName, SelftestOptions
 from edge_ad.runtime.selftest.reference import Reference, make_reference
 from edge_ad.runtime.selftest.report import Report
-from edge_ad.runtime.tensorrt.gpu import find_gpus
 
 PACKAGES = ("numpy", "openvino", "onnxruntime", "pycuda", "cuda-bindings")
 NEEDS_GPU = ("TensorRT engine", "kernel tail", "device preprocessing", "CUDA graph")

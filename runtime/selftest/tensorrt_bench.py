@@ -13,22 +13,22 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.runtime.engines.cuda_device import CudaDevice, open_device
-from edge_ad.runtime.engines.cuda_preprocess import CudaPreprocessor
-from edge_ad.runtime.engines.tensorrt import TensorRtEngine, plan_need
+from edge_ad.runtime.engines.tensorrt.build.build import build_job, graph_of, plan_job
+from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions
+from edge_ad.runtime.engines.tensorrt.choices import Choices
+from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, Tail, batches
+from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, FlavourName, installed_flavours
+from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
+from edge_ad.runtime.engines.tensorrt.plans import find_plan
+from edge_ad.runtime.engines.tensorrt.runner.device import CudaDevice, open_device
+from edge_ad.runtime.engines.tensorrt.runner.engine import TensorRtEngine, plan_need
+from edge_ad.runtime.engines.tensorrt.runner.preprocess import CudaPreprocessor
 from edge_ad.runtime.selftest.bench import VARIANTS, Bench, Subject, Way
 from edge_ad.runtime.selftest.options import SelftestOptions
 from edge_ad.runtime.selftest.record import Record
-from edge_ad.runtime.tensorrt.build import build_job, graph_of, plan_job
-from edge_ad.runtime.tensorrt.choices import Choices
-from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, Tail, batches
-from edge_ad.runtime.tensorrt.flavour import FLAVOURS, FlavourName, installed_flavours
-from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
-from edge_ad.runtime.tensorrt.options import BuildOptions
-from edge_ad.runtime.tensorrt.plans import find_plan
 
 TAILS: tuple[Tail, ...] = ("graph", "kernel")
-GRAPHS = "edge_ad.runtime.engines.cuda_graph"
+GRAPHS = "edge_ad.runtime.engines.tensorrt.runner.graph"
 """The module that records launches and replays them."""
 
 

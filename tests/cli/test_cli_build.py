@@ -12,7 +12,7 @@ import pytest
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.errors import EngineError
-from edge_ad.runtime.tensorrt.payload import plan_payload
+from edge_ad.runtime.engines.tensorrt.build.payload import plan_payload
 
 CONFIG, BUNDLE, ENGINE, OUTPUT = 3, 5, 9, 11
 SECONDS = 120
@@ -108,7 +108,7 @@ def test_a_bundle_without_the_precision(
 def test_no_gpu_and_no_sm(
     tensorrt_rtx: None, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_ad.runtime.tensorrt import gpu
+    from edge_ad.runtime.engines.tensorrt import gpu
 
     monkeypatch.setattr(gpu, "LIBRARY", "libno-such-library.so.1")
     assert main(["build", str(tiny_bundle), "--flavour", "rtx"]) == ENGINE

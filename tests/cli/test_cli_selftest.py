@@ -199,7 +199,7 @@ def test_what_cannot_be_tested_is_one_line(
     selftest: Selftest, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, words: str
 ) -> None:
     if "tensorrt" in options:
-        from edge_ad.runtime.tensorrt import gpu
+        from edge_ad.runtime.engines.tensorrt import gpu
 
         monkeypatch.setattr(gpu, "LIBRARY", "libcuda_of_nobody.so.1")
     got, page, said = selftest(*options)

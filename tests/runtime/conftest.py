@@ -22,9 +22,9 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Th
 from edge_ad.errors import EngineError
 from edge_ad.runtime import line as line_module
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling import output
-from edge_ad.runtime.tensorrt.gpu import Gpu, find_gpu
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_ad.runtime.engines.cuda_device import open_device
-from edge_ad.runtime.engines.cuda_kernels import LoadedKernels, on_device
-from edge_ad.runtime.kernels.launch import Launch
+from edge_ad.runtime.engines.tensorrt.kernels.launch import Launch
+from edge_ad.runtime.engines.tensorrt.runner.device import open_device
+from edge_ad.runtime.engines.tensorrt.runner.loaded_kernels import LoadedKernels, on_device
 
 GUARD_BYTES = 4096
 GUARD = 0xA5

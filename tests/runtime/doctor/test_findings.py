@@ -20,8 +20,8 @@ from edge_ad.runtime.doctor.examine import SUBJECTS, examine, examine_here
 from edge_ad.runtime.doctor.machine import this_machine
 from edge_ad.runtime.doctor.processes import Answer, Ran
 from edge_ad.runtime.doctor.storage import Wanted
-from edge_ad.runtime.tensorrt.fingerprint import Fingerprint, this_platform
-from edge_ad.runtime.tensorrt.plans import PlanFile
+from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, this_platform
+from edge_ad.runtime.engines.tensorrt.plans import PlanFile
 
 Make = Callable[..., Any]
 V4L = "/sys/class/video4linux"

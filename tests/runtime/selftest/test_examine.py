@@ -14,6 +14,8 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
 from edge_ad.image.preprocess import ModelInput, Preprocessor
+from edge_ad.runtime.engines.tensorrt.choices import Choices, read_choices, write_choices
+from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, this_platform
 from edge_ad.runtime.selftest import conclusions, examine, run
 from edge_ad.runtime.selftest.agreement import infer_in_batches, judged
 from edge_ad.runtime.selftest.bench import SWITCHES, VARIANTS, Bench, Subject, Way
@@ -32,8 +34,6 @@ from edge_ad.runtime.selftest.page import page
 from edge_ad.runtime.selftest.record import Record
 from edge_ad.runtime.selftest.reference import Reference
 from edge_ad.runtime.selftest.report import Report
-from edge_ad.runtime.tensorrt.choices import Choices, read_choices, write_choices
-from edge_ad.runtime.tensorrt.fingerprint import PlanNeed, this_platform
 
 SIZE = 48
 SPEC = PreprocessSpec(SIZE, SIZE)

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.runtime import kernels
-from edge_ad.runtime.kernels.launch import Launch
+from edge_ad.runtime.engines.tensorrt import kernels
+from edge_ad.runtime.engines.tensorrt.kernels.launch import Launch
 
 Variant = Literal["plain", "address", "thread"]
 

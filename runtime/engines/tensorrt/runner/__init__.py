@@ -1,0 +1,1 @@
+"""Runs plans on a GPU: memory, streams, graphs, and a process that takes over."""
