@@ -21,10 +21,10 @@ import numpy as np
 from edge_ad.bundle.bundle import write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.host.results import RECORDS
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.telemetry import Telemetry

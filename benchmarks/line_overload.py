@@ -26,9 +26,9 @@ import numpy as np
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak.process import Growth, Held

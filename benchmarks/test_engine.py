@@ -13,7 +13,7 @@ import pytest
 
 from edge_ad.engine import Engine
 from edge_ad.runtime.engines import make_engine
-from edge_ad.runtime.opening import engine_spec
+from edge_ad.runtime.judge.loader import engine_spec
 
 SHORT = [
     "mobilenet_v2-256/fp32/batch1",

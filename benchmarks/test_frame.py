@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from suite.scenes import scene
 
-from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 
 SHORT = ["mobilenet_v2-256/fp32", "mobilenet_v2-256/int8", "resnet18-256/fp32"]
 FULL = ["wide_resnet50_2-288/fp32", "wide_resnet50_2-288/int8"]

@@ -16,7 +16,7 @@ from edge_ad.image.frame import Frame
 from edge_ad.image.geometry import place
 from edge_ad.image.operators import FrameMap, ResizeSmooth
 from edge_ad.record.verdict import Provenance, Verdict, record, record_line
-from edge_ad.runtime.postprocess import find_regions
+from edge_ad.runtime.judge.postprocess import find_regions
 
 SIDE, PATCHES = 288, 36
 THRESHOLD = 0.5

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from edge_ad.errors import EdgeAdError as EdgeAdError
     from edge_ad.record.verdict import Region as Region
     from edge_ad.record.verdict import Verdict as Verdict
-    from edge_ad.runtime.detector import Detector as Detector
-    from edge_ad.runtime.opening import open_detector as open
+    from edge_ad.runtime.judge.detector import Detector as Detector
+    from edge_ad.runtime.judge.loader import open_detector as open
 
 _PUBLIC = {
     "Bundle": "edge_ad.bundle.bundle:Bundle",
-    "Detector": "edge_ad.runtime.detector:Detector",
+    "Detector": "edge_ad.runtime.judge.detector:Detector",
     "EdgeAdError": "edge_ad.errors:EdgeAdError",
     "Region": "edge_ad.record.verdict:Region",
     "Verdict": "edge_ad.record.verdict:Verdict",
-    "open": "edge_ad.runtime.opening:open_detector",
+    "open": "edge_ad.runtime.judge.loader:open_detector",
 }
 
 __all__ = ["Bundle", "Detector", "EdgeAdError", "Region", "Verdict", "open"]

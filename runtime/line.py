@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.host.messages import unfailing
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line_events import LineEvents
 from edge_ad.runtime.line_status import LineStatus
 from edge_ad.runtime.scheduling import output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.telemetry import Telemetry

@@ -14,13 +14,13 @@ from typing import TextIO
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.host.results import ResultFolder
 from edge_ad.runtime.host.stopping import stopping
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
 from edge_ad.runtime.scheduling.lane import Lane

@@ -24,7 +24,7 @@ from edge_ad.datasets import open_dataset
 from edge_ad.image.pictures import read_picture
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.image.usability import unusable_input
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.loader import open_detector
 
 LARGEST_DIFFERENCE = 0.01
 RANK_CORRELATION = 0.999

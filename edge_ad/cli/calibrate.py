@@ -162,7 +162,7 @@ def _summarise(made: Quantized, options: QuantizeOptions) -> None:
 
 def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
     from edge_ad.calibration.quantize.quantized import Tools
-    from edge_ad.runtime.opening import open_detector, open_graph
+    from edge_ad.runtime.judge.loader import open_detector, open_graph
 
     @contextmanager
     def open_float() -> Iterator[Judge]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edge_ad.calibration.agreement.figures import Agreement
     from edge_ad.calibration.agreement.options import CompareOptions
     from edge_ad.datasets import Dataset
-    from edge_ad.runtime.detector import Detector
+    from edge_ad.runtime.judge.detector import Detector
 
 
 @click.command(name="compare", short_help="Say how far two models agree.")
@@ -184,7 +184,7 @@ def print_agreement(content: ReportContent) -> None:
 
 
 def _detectors(options: CompareOptions, first: Bundle, second: Bundle) -> tuple[Detector, Detector]:
-    from edge_ad.runtime.opening import open_detector
+    from edge_ad.runtime.judge.loader import open_detector
 
     cache = options.engine_cache
     return (

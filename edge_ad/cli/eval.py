@@ -91,7 +91,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
         write_results,
     )
     from edge_ad.runtime.host.opencv import load_cv2
-    from edge_ad.runtime.opening import open_detector
+    from edge_ad.runtime.judge.loader import open_detector
 
     check_results_folder(options.folder, force=options.force)
     dataset = options.dataset

@@ -162,7 +162,7 @@ def _judged(
 ) -> tuple[list[float], list[bool], Images]:
     from edge_ad.calibration.evaluation.evaluate import judge_images
     from edge_ad.runtime.host.opencv import load_cv2
-    from edge_ad.runtime.opening import open_detector
+    from edge_ad.runtime.judge.loader import open_detector
 
     samples, images = _chosen(options, dataset)
     load_cv2()

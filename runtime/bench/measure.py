@@ -15,7 +15,7 @@ from edge_ad.runtime.bench.busy import OtherPrograms
 from edge_ad.runtime.bench.clock import CLOCKS, Clock, Read, read_clocks
 from edge_ad.runtime.bench.statistics import MIN_ROUNDS
 from edge_ad.runtime.bench.yardstick import Peak, PeakGemm, Yardstick, yard_ms
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 
 FloatArray = NDArray[np.float64]
 

@@ -72,7 +72,7 @@ class BenchOptions:
         duration_s: time to measure for; it takes longer where a frame is so slow that there are too few rounds.
         warmup_s: time to judge frames before.
         percentiles: to print, above 0 and below 100, ascending.
-        engine, precision, device, dla, engine_cache, batch: see `edge_ad.runtime.opening.open_detector`.
+        engine, precision, device, dla, engine_cache, batch: see `edge_ad.runtime.judge.loader.open_detector`.
         frame_hw: size of a made-up frame.
         image: picture to judge in place of it.
         export_times: file for the times of every batch, JSON or (by its name) CSV.

@@ -35,8 +35,8 @@ from edge_ad.runtime.bench.measure import STAGES, Measurement, measure
 from edge_ad.runtime.bench.options import BenchOptions
 from edge_ad.runtime.bench.roofline import ON_THE_PROCESSOR, Roofline, arithmetics, roofline
 from edge_ad.runtime.bench.yardstick import NAME, PeakGemm, Yardstick
-from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 
 FEW_CALLS = 100  # below which the 99 % percentile is next to nothing but the maximum
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from edge_ad.engine import Outputs
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.detector import Detector, Prepared
+from edge_ad.runtime.judge.detector import Detector, Prepared
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.schedule import Schedule, Skip, Turn
 from edge_ad.runtime.scheduling.threads import broken

@@ -13,7 +13,7 @@ from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.tensorrt.gpu import find_gpus
-from edge_ad.runtime.opening import engine_spec
+from edge_ad.runtime.judge.loader import engine_spec
 from edge_ad.runtime.selftest import conclusions
 from edge_ad.runtime.selftest.bench import Bench, cpu_bench
 from edge_ad.runtime.selftest.examine import (

@@ -16,10 +16,10 @@ from edge_ad.engine import Engine
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.geometry import place
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.host.results import RECORDS
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.counters import Snapshot
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink

@@ -23,7 +23,7 @@ SHIFTS = """
 import _thread, ctypes, sys, threading, time
 import numpy as np
 import openvino
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.engines import openvino as engine
 
 library, bundle, cache, core = sys.argv[1:]

@@ -23,9 +23,9 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
 from edge_ad.image.frame import Frame, Truth
 from edge_ad.record.verdict import Verdict, record_schema
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.telemetry import Telemetry

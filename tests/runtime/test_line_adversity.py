@@ -17,10 +17,10 @@ from patience import PATIENCE_S
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.image.frame import Frame
-from edge_ad.runtime import detector as detector_module
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge import detector as detector_module
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.scheduling import ledger as ledger_module
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

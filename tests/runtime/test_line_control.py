@@ -13,10 +13,10 @@ from running_line import Camera, Running, lane
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError, SourceError
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.line_status import LineStatus
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.thresholds import InUse
 from edge_ad.runtime.telemetry import Telemetry

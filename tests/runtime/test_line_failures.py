@@ -18,7 +18,7 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError, SourceError
 from edge_ad.record.verdict import OVERTAKEN
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import sink_queue
 from edge_ad.runtime.scheduling.lane import Lane

@@ -19,7 +19,7 @@ from patience import PATIENCE_S
 
 from edge_ad.errors import OutputError
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling import output, sink_queue
 from edge_ad.runtime.scheduling.lane import Lane

@@ -18,9 +18,9 @@ from patience import wait_until
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict, record_schema
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting

@@ -15,9 +15,9 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
 from edge_ad.record.verdict import OVERTAKEN
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry
 

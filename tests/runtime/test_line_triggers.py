@@ -15,7 +15,7 @@ from running_line import Camera, Running, lane
 from edge_ad.errors import ConfigError, SourceError
 from edge_ad.image.frame import Frame
 from edge_ad.runtime import line as line_module
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.trigger import (

@@ -18,7 +18,7 @@ from edge_ad.image.geometry import place
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.record.verdict import Maps, Provenance, Verdict, record
 from edge_ad.runtime.host.results import RECORDS
-from edge_ad.runtime.postprocess import find_regions
+from edge_ad.runtime.judge.postprocess import find_regions
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.telemetry import Telemetry

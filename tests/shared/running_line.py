@@ -14,7 +14,7 @@ from kept_records import Records
 from patience import PATIENCE_S
 
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line import Line
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.scheduling.trigger import Software, Trigger

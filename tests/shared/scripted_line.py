@@ -15,7 +15,7 @@ from patience import PATIENCE_S
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, SourceError
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.telemetry import Telemetry
 
 MS = 1_000_000

@@ -29,7 +29,7 @@ from edge_ad.calibration.quantize.images import CalibrationImages
 from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.datasets import Sample, open_dataset
 from edge_ad.errors import ExportError
-from edge_ad.runtime.opening import open_detector, open_graph
+from edge_ad.runtime.judge.loader import open_detector, open_graph
 
 pytestmark = pytest.mark.rung(1)
 

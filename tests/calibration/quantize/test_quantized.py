@@ -26,8 +26,8 @@ from edge_ad.datasets import open_dataset
 from edge_ad.errors import BundleError, GateError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.opening import open_detector, open_graph
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector, open_graph
 
 pytestmark = pytest.mark.rung(1)
 

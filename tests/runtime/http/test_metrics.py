@@ -16,10 +16,10 @@ from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime import line_status
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.http.metrics import KEEP_S, Metrics
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import Line
-from edge_ad.runtime.opening import open_detector
 from edge_ad.runtime.scheduling import output
 from edge_ad.runtime.scheduling.lane import Lane
 from edge_ad.runtime.station import Station, Work

@@ -19,7 +19,7 @@
 // A value that is not finite makes the score NaN, so that a broken patch cannot hide behind the maximum.
 //
 // Padding: only the box counts for score and mask, and where it is smaller than the map the tables hold A . C, with C
-// the selection that continues the shown patches outwards: the same as edge_ad.runtime.postprocess.without_padding.
+// the selection that continues the shown patches outwards: the same as edge_ad.runtime.judge.postprocess.without_padding.
 //
 // Work for one image at 36 x 36 patches, 288 x 288 pixels, sigma 4 (6 taps, tiles that reach 10 columns):
 //   bytes      5 KiB patches, 16 KiB tables, 324 KiB map, 81 KiB mask: 0.44 MB, nearly all of it written

@@ -19,7 +19,7 @@ from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines.tensorrt.kernels.launch import source
 from edge_ad.runtime.engines.tensorrt.kernels.preprocess import PreprocessPlan
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
-from edge_ad.runtime.postprocess import frame_score, without_padding
+from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 pytestmark = pytest.mark.rung(6)
 

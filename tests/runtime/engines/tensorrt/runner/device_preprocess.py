@@ -17,13 +17,13 @@ from station import HELD, ILLEGAL_ADDRESS, INVALID, OUT_OF_MEMORY, Emulator, Sta
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.engines.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.engines.tensorrt.gpu import find_gpu
 from edge_ad.runtime.engines.tensorrt.runner import engine as runner
 from edge_ad.runtime.engines.tensorrt.runner import preprocess as cuda_preprocess
 from edge_ad.runtime.engines.tensorrt.runner.device import open_device
 from edge_ad.runtime.engines.tensorrt.runner.preprocess import KEPT_SIZES, CudaPreprocessor
+from edge_ad.runtime.judge.detector import Detector
 
 SPECS = [
     PreprocessSpec(50, 67, resize=60, pad_rgb=(11, 22, 33)),

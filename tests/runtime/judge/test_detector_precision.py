@@ -14,8 +14,8 @@ from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.errors import BundleError, ConfigError, EngineError
-from edge_ad.runtime.detector import Detector
-from edge_ad.runtime.opening import open_graph
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_graph
 
 ATOL = 1e-6  # of a probability, between graphs that differ by an exact factor
 IMAGE = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)

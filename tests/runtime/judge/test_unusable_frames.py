@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from edge_ad.bundle.bundle import Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, TensorSpec, Thresholds, UsabilityLimits
 from edge_ad.image.sharpness import sharpness
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.loader import open_detector
 
 FRAME_HW = (90, 160)
 

@@ -15,7 +15,7 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, Th
 from edge_ad.image.geometry import FrameGeometry, place
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.record.verdict import Region
-from edge_ad.runtime.postprocess import decide, find_regions, frame_score, without_padding
+from edge_ad.runtime.judge.postprocess import decide, find_regions, frame_score, without_padding
 
 SHORT = settings(max_examples=80, derandomize=True, deadline=None)
 MODES: tuple[ResizeMode, ...] = ("shorter_side_crop", "stretch", "letterbox")

@@ -16,9 +16,9 @@ from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
 from edge_ad.image.operators import resize_smooth_matrix
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
-from edge_ad.runtime.opening import open_detector
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 
 MODES = ("stretch", "letterbox", "shorter_side_crop")

@@ -1,0 +1,1 @@
+"""One frame, one verdict."""
