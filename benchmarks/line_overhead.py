@@ -24,10 +24,10 @@ from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks.jsonl import JsonLines
-from edge_ad.runtime.telemetry import Telemetry
 
 SIDE = 288
 PICTURES = 16

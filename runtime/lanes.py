@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edge_ad.image.frame import FrameSource
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.scheduling.thresholds import InUse
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.scheduling.thresholds import InUse
 from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sources import open_source
 

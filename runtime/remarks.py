@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.settings import LineSettings
-from edge_ad.runtime.telemetry import Telemetry
 
 
 def remarks_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detector) -> Iterator[str]:

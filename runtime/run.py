@@ -20,18 +20,18 @@ from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.lanes import make_lanes, open_sources
-from edge_ad.runtime.line import Line
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.run_view import Station, Work
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.scheduling.trigger import Fired
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
 from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.scheduling.trigger import Fired
 from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
-from edge_ad.runtime.station import Station, Work
-from edge_ad.runtime.telemetry import Telemetry
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from edge_ad.bundle.specs import Precision
 from edge_ad.runtime.engines import ENGINES
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.scheduling.lane import BUFFERS, Buffer
-from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
+from edge_ad.runtime.line.scheduling.lane import BUFFERS, Buffer
+from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
 from edge_ad.runtime.sinks.making import sink_faults
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings
 from edge_ad.runtime.sources.settings import LimitS, SourceSettings
@@ -94,7 +94,7 @@ class CameraSettings(SourceSettings):
         roi: left, top, right, bottom of what is judged, in frame pixels; right and bottom exclusive.
         trigger: what makes a frame be captured.
         trigger_timeout_ms: how long a trigger by software waits for its frame.
-        budget_ms, buffer, vid_stride, max_fps, max_frames, silence_s: see `edge_ad.runtime.scheduling.lane.Lane`.
+        budget_ms, buffer, vid_stride, max_fps, max_frames, silence_s: see `edge_ad.runtime.line.scheduling.lane.Lane`.
     """
 
     source: Annotated[str, PlainValidator(_source_text)]

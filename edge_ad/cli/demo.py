@@ -14,8 +14,8 @@ from edge_ad.cli.option import text_option
 from edge_ad.cli.summary import print_summary
 
 if TYPE_CHECKING:
+    from edge_ad.runtime.line.telemetry import Telemetry
     from edge_ad.runtime.run import RunResult
-    from edge_ad.runtime.telemetry import Telemetry
 
 BUNDLE = "disc.edgead"
 DEFECTS = 0.3  # far more than any line makes, so that a short demonstration shows some

@@ -20,7 +20,7 @@ from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.record.timestamps import utc_text
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.telemetry import Telemetry
+    from edge_ad.runtime.line.telemetry import Telemetry
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "json")

@@ -47,11 +47,11 @@ def command(log_format: str, log_level: str, **given: Any) -> int:
     """
     with logging_to_stderr("soak", log_format, log_level) as log:
         if log_level != "debug":  # what the faults make the line say is no news
-            logging.getLogger("edge_ad.runtime.scheduling").setLevel(logging.CRITICAL)
+            logging.getLogger("edge_ad.runtime.line.scheduling").setLevel(logging.CRITICAL)
         try:
             return _soak(log.say if log.is_json else click.echo, given)
         finally:
-            logging.getLogger("edge_ad.runtime.scheduling").setLevel(logging.NOTSET)
+            logging.getLogger("edge_ad.runtime.line.scheduling").setLevel(logging.NOTSET)
 
 
 def _soak(say: Callable[[str], None], given: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edge_ad.errors import DeadlineError
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.telemetry import Telemetry
+    from edge_ad.runtime.line.telemetry import Telemetry
 
 
 def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> None:

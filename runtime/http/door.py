@@ -11,7 +11,7 @@ from edge_ad.runtime.http.metrics import Metrics
 from edge_ad.runtime.http.routes import Routes, is_slow
 from edge_ad.runtime.http.server import HttpServer
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.station import Station
+from edge_ad.runtime.line.run_view import Station
 
 
 @contextmanager

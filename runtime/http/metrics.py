@@ -11,9 +11,9 @@ from typing import Any
 
 from edge_ad.errors import MissingExtraError
 from edge_ad.record.verdict import STATUSES
-from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
-from edge_ad.runtime.station import Station, Work
-from edge_ad.runtime.telemetry import BOUNDS_MS
+from edge_ad.runtime.line.run_view import Station, Work
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+from edge_ad.runtime.line.telemetry import BOUNDS_MS
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.messages import JSON, Request, Response, answer_json, refuse
-from edge_ad.runtime.scheduling.trigger import Fired
-from edge_ad.runtime.station import Station
+from edge_ad.runtime.line.run_view import Station
+from edge_ad.runtime.line.scheduling.trigger import Fired
 
 log = logging.getLogger(__name__)
 

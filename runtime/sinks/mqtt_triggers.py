@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.errors import one_line
-from edge_ad.runtime.scheduling.trigger import MAX_PART_ID
+from edge_ad.runtime.line.scheduling.trigger import MAX_PART_ID
 from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.settings import MqttSettings
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_ad.image.frame import Frame
-from edge_ad.runtime.line import STOPPED
+from edge_ad.runtime.line.line import STOPPED
 from edge_ad.runtime.soak.findings import Findings
 from edge_ad.runtime.soak.fingerprint import Fingerprint
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edge_ad.record.verdict import STATUSES
-from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
 from edge_ad.runtime.soak.findings import INVARIANTS
 from edge_ad.runtime.soak.process import Held
 

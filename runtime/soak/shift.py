@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_ad.errors import one_line
-from edge_ad.runtime import line as line_module
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling import output
-from edge_ad.runtime.scheduling.counters import Snapshot
+from edge_ad.runtime.line import line as line_module
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling import output
+from edge_ad.runtime.line.scheduling.counters import Snapshot
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.soak.evidence import Evidence
 from edge_ad.runtime.soak.findings import Findings
 from edge_ad.runtime.soak.sinks import FaultySink, Witness
-from edge_ad.runtime.telemetry import Telemetry
 
 TICK_S = 0.1
 STOP_SLACK_S = 3.0  # for a machine that has something else to do

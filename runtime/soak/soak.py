@@ -19,9 +19,10 @@ from edge_ad.image.geometry import place
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling.counters import Snapshot
-from edge_ad.runtime.scheduling.lane import Lane
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.counters import Snapshot
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak.engine import WatchedEngine
@@ -37,7 +38,6 @@ from edge_ad.runtime.soak.sources import Handed, Plug
 from edge_ad.runtime.soak.totals import added
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
-from edge_ad.runtime.telemetry import Telemetry
 
 FAKE_THRESHOLD = 0.7  # of the brightness that fingerprints have: both verdicts appear
 LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive the resize

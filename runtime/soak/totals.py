@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import fields, replace
 
-from edge_ad.runtime.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
 
 
 def added(first: Snapshot, second: Snapshot) -> Snapshot:

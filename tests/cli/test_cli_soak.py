@@ -12,7 +12,7 @@ import pytest
 from edge_ad.bundle.bundle import write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.cli.main import main
-from edge_ad.runtime.scheduling.counters import Counters
+from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.soak.findings import INVARIANTS
 from edge_ad.runtime.soak.options import soak_options
 from edge_ad.runtime.soak.soak import Soak

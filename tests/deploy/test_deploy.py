@@ -19,9 +19,9 @@ import pytest
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.run import command
 from edge_ad.errors import BundleError, ConfigError, MissingExtraError
-from edge_ad.runtime import line
+from edge_ad.runtime.line import line
+from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.line_file import run_options
-from edge_ad.runtime.scheduling import output
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 LINE = DEPLOY / "line.conf"

@@ -20,11 +20,11 @@ from webhook_service import Service
 from edge_ad.bundle.bundle import Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.errors import EngineError
-from edge_ad.runtime import line as line_module
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.scheduling import output
+from edge_ad.runtime.line import line as line_module
+from edge_ad.runtime.line.scheduling import output
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.settings import HttpSettings
+from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, Interval, Software
 from edge_ad.runtime.line_file import examine_line, read_line, run_options
-from edge_ad.runtime.scheduling.trigger import EVERY_FRAME, Interval, Software
 from edge_ad.runtime.settings import CameraSettings, Limits, LineSettings
 from edge_ad.runtime.sinks.settings import MqttSettings, PictureSettings, RecordSettings, SinkSettings
 

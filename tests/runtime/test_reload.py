@@ -15,9 +15,9 @@ from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.specs import PreprocessSpec, Thresholds
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError
 from edge_ad.runtime import reload as reload_module
+from edge_ad.runtime.line.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
-from edge_ad.runtime.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.settings import LineSettings
 
 PATIENCE_S = 10

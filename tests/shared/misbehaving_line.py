@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.telemetry import Telemetry
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import Telemetry
 
 
 def picture(number: int) -> ImageArray:

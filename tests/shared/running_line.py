@@ -15,10 +15,10 @@ from patience import PATIENCE_S
 
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.scheduling.trigger import Software, Trigger
-from edge_ad.runtime.telemetry import Telemetry
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.scheduling.trigger import Software, Trigger
+from edge_ad.runtime.line.telemetry import Telemetry
 
 
 class Camera:

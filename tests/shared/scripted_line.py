@@ -16,7 +16,7 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, SourceError
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.telemetry import Telemetry
+from edge_ad.runtime.line.telemetry import Telemetry
 
 MS = 1_000_000
 POISON = 251  # grey level of a picture that the engine chokes on

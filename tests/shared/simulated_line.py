@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from functools import partial
 
 from edge_ad.image.frame import Frame
-from edge_ad.runtime.scheduling.schedule import Room, Schedule
-from edge_ad.runtime.scheduling.service_times import ServiceTimes
-from edge_ad.runtime.scheduling.ticket import Ticket
+from edge_ad.runtime.line.scheduling.schedule import Room, Schedule
+from edge_ad.runtime.line.scheduling.service_times import ServiceTimes
+from edge_ad.runtime.line.scheduling.ticket import Ticket
 
 MS = 1_000_000
 MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)

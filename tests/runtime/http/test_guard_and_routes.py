@@ -17,7 +17,7 @@ from edge_ad.runtime.http.guard import Guard
 from edge_ad.runtime.http.messages import Request
 from edge_ad.runtime.http.routes import Routes
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.station import ENDED, STARTING, Station
+from edge_ad.runtime.line.run_view import ENDED, STARTING, Station
 
 JSON = {"content-type": "application/json"}
 PATHS = ("/healthz", "/readyz", "/metrics", "/thresholds", "/thresholds/reload", "/trigger/door")

@@ -15,15 +15,15 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime import line_status
 from edge_ad.runtime.http.metrics import KEEP_S, Metrics
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.line import Line
-from edge_ad.runtime.scheduling import output
-from edge_ad.runtime.scheduling.lane import Lane
-from edge_ad.runtime.station import Station, Work
-from edge_ad.runtime.telemetry import BOUNDS_MS, Telemetry
+from edge_ad.runtime.line import status as line_status
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.run_view import Station, Work
+from edge_ad.runtime.line.scheduling import output
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import BOUNDS_MS, Telemetry
 
 PATIENCE_S = 20
 

@@ -19,7 +19,7 @@ from edge_ad.runtime.http.door import open_door
 from edge_ad.runtime.http.messages import Request, Response, answer_json
 from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.station import Station
+from edge_ad.runtime.line.run_view import Station
 
 PATIENCE_S = 10
 ANY_PORT = HttpSettings(port=0)

@@ -105,8 +105,8 @@ def test_every_record_is_in_every_sink_or_waits_on_disk(
 def test_a_disk_that_hangs_holds_up_neither_the_line_nor_who_asks_for_counts(
     make_spool: Any, until: Callable[..., None]
 ) -> None:
-    from edge_ad.runtime.scheduling.counters import Counters
-    from edge_ad.runtime.scheduling.output import Outputs
+    from edge_ad.runtime.line.scheduling.counters import Counters
+    from edge_ad.runtime.line.scheduling.output import Outputs
     from edge_ad.runtime.sinks.settings import WebhookSettings
     from edge_ad.runtime.sinks.webhook import WebhookRecords
 

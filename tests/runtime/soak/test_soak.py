@@ -16,16 +16,17 @@ import pytest
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime import line as line_module
-from edge_ad.runtime.line_events import LineEvents
-from edge_ad.runtime.scheduling import sink_queue
-from edge_ad.runtime.scheduling.counters import Counters
-from edge_ad.runtime.scheduling.judging import Judging
-from edge_ad.runtime.scheduling.ledger import Ledger
-from edge_ad.runtime.scheduling.output import Outputs as SinkOutputs
-from edge_ad.runtime.scheduling.repeats import Repeats
-from edge_ad.runtime.scheduling.schedule import Schedule
-from edge_ad.runtime.scheduling.sink_queue import SinkQueue
+from edge_ad.runtime.line import line as line_module
+from edge_ad.runtime.line.events import LineEvents
+from edge_ad.runtime.line.scheduling import sink_queue
+from edge_ad.runtime.line.scheduling.counters import Counters
+from edge_ad.runtime.line.scheduling.judging import Judging
+from edge_ad.runtime.line.scheduling.ledger import Ledger
+from edge_ad.runtime.line.scheduling.output import Outputs as SinkOutputs
+from edge_ad.runtime.line.scheduling.repeats import Repeats
+from edge_ad.runtime.line.scheduling.schedule import Schedule
+from edge_ad.runtime.line.scheduling.sink_queue import SinkQueue
+from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.soak import faults as faults_module
 from edge_ad.runtime.soak import shift as shift_module
@@ -35,7 +36,6 @@ from edge_ad.runtime.soak.options import SoakOptions
 from edge_ad.runtime.soak.report import closing_lines
 from edge_ad.runtime.soak.soak import Soak, SoakResult
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
-from edge_ad.runtime.telemetry import Telemetry
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 Patch = pytest.MonkeyPatch

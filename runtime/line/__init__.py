@@ -1,0 +1,1 @@
+"""Cameras, deadlines, records: frames of all cameras through one engine to all sinks."""

@@ -1,0 +1,79 @@
+"""A run as machines see it from outside: is it alive and ready, what are its figures, what may be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_ad.record.verdict import Provenance
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.thresholds import InUse
+from edge_ad.runtime.line.scheduling.trigger import Fired
+from edge_ad.runtime.line.status import LineStatus
+from edge_ad.runtime.line.telemetry import Telemetry
+from edge_ad.runtime.reload import ThresholdReload
+
+STARTING = "the line is starting: its engine is not warm, or its sources are not open"
+ENDED = "the line has ended"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A line that was put together."""
+
+    line: Line
+    telemetry: Telemetry
+    provenance: Provenance
+    reload: ThresholdReload
+
+
+class Station:
+    """What the door of a line (HTTP, or another one) talks to; thread-safe, and never waits for the line.
+
+    Attributes:
+        work: None before the line is put together and after it has ended, which may be between two looks at it.
+    """
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+        self._ended = False
+
+    def open(self, work: Work) -> None:
+        """Let the outside at a line."""
+        self.work = work
+
+    def close(self) -> None:
+        """Say that the line has ended."""
+        self._ended = True
+        self.work = None
+
+    @property
+    def idle(self) -> str:
+        """Why there is no line."""
+        return ENDED if self._ended else STARTING
+
+    def ill(self) -> list[str]:
+        """Why the process should be started again; empty when it is alive, even if it is not ready."""
+        status = self._status()
+        return [] if status is None else status.dead()
+
+    def unready(self) -> list[str]:
+        """Why parts should not be sent past the cameras now; empty when all is ready."""
+        status = self._status()
+        if status is None:
+            return [self.idle]
+        return [*status.dead(), *(fault for fault in status.delivering().values() if fault), *status.stuck()]
+
+    def fire(self, camera: str, part_id: object) -> Fired | None:
+        """Trigger a camera; None while there is no line."""
+        work = self.work
+        return None if work is None else work.line.triggers.fire(camera, part_id)
+
+    def thresholds(self) -> Mapping[str, InUse] | None:
+        """Those in use by camera; None while there is no line."""
+        work = self.work
+        return None if work is None else work.line.thresholds.snapshot()
+
+    def _status(self) -> LineStatus | None:
+        work = self.work
+        return None if work is None else work.line.status

@@ -1,0 +1,244 @@
+"""The queue in front of one sink, so that it can hold up neither the line nor another one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edge_ad.errors import EdgeAdError, one_line
+from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.line.scheduling.counters import Counters, SinkCounts
+from edge_ad.runtime.line.scheduling.threads import broken
+from edge_ad.runtime.sinks import Sink
+
+log = logging.getLogger(__name__)
+
+MAX_RECORDS = 10_000  # records without pictures that wait for one sink, about 2 KB each
+MAX_PICTURES = 8  # frames with pictures that wait for one sink, some megabytes each
+ROOM = 64  # records waiting for a sink from which on sources that can wait are not read
+MAX_TRIES = 10  # of a record that a sink fails on for another reason than the world around it; takes some seconds
+RETRY_S = 1.0  # between attempts to write a record that a sink of a live line has refused, at most
+FIRST_RETRY_S = 0.05  # after the first attempt; most refusals are short, and records pile up meanwhile
+CLOSING_RETRY_S = 0.1  # between attempts while the line ends, at most
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one sink is to write: a frame with its verdict, or an event (no frame)."""
+
+    entry: Mapping[str, Any]
+    frame: Frame | None = None
+    verdict: Verdict | None = None
+    may_lose: bool = True
+
+    @property
+    def has_picture(self) -> bool:
+        return self.frame is not None and self.frame.image_hwc is not None
+
+
+class SinkQueue:
+    """The queue in front of one sink.
+
+    A sink that sets `keeps_records` gets frames without pictures and verdicts without maps, so that many can wait for
+    it; a record that it fails to write is tried again. Others get everything, and are spared what they cannot keep up
+    with.
+
+    Args:
+        forgiving: a live line, which goes on when a sink fails.
+        failed: called with what a sink raised, when the line cannot go on.
+        say: receives what the user should know.
+        wrote: told the seconds of every write.
+        room: notified when the queue is no longer full.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        counters: Counters,
+        *,
+        forgiving: bool,
+        failed: Callable[[Exception], None],
+        say: Callable[[str], None],
+        wrote: Callable[[float], None],
+        room: threading.Condition,
+    ) -> None:
+        self.sink = sink
+        self.name = str(getattr(sink, "label", type(sink).__name__))
+        self.keeps_records = bool(getattr(sink, "keeps_records", False))
+        self._take_event: Callable[[Mapping[str, Any]], None] | None = getattr(sink, "event", None)
+        self._number = counters.add_sink(self.name)
+        account: Callable[[], SinkCounts] | None = getattr(sink, "account", None)
+        if account is not None:
+            counters.add_account(account)
+        self._counters = counters
+        self._forgiving = forgiving
+        self._failed = failed
+        self._say = say
+        self._wrote = wrote
+        self._room = room
+        self._changed = threading.Condition()
+        self._items: deque[Item] = deque()
+        self._pictures = 0
+        self._closing = False
+        self._broken = False
+        self._refused: str | None = None
+        self._missing = 0
+        self._tries = 0
+        self._busy_since_s: float | None = None
+
+    def stuck_s(self) -> float:
+        """For how long the sink has not taken what it is given: a write that hangs, or records that it refuses."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def put(self, item: Item) -> None:
+        """Queue an item, never waiting; the oldest that may be lost makes room."""
+        if item.frame is None and self._take_event is None:
+            return
+        with self._changed:
+            self._counters.sink(self._number, taken=1, waiting=1)
+            if self._broken:
+                self._give_up(1)
+                return
+            self._items.append(item)
+            self._pictures += item.has_picture
+            if self._pictures > MAX_PICTURES:
+                self._lose_oldest(lambda one: one.has_picture)
+            if len(self._items) > MAX_RECORDS:
+                self._lose_oldest(lambda one: True)
+            self._changed.notify()
+
+    def _lose_oldest(self, wanted: Callable[[Item], bool]) -> None:
+        for index, item in enumerate(self._items):
+            if item.may_lose and wanted(item):
+                del self._items[index]
+                self._pictures -= item.has_picture
+                self._give_up(1)
+                return
+
+    def _give_up(self, count: int) -> None:
+        self._missing += count
+        self._counters.sink(self._number, waiting=-count, **{"lost" if self.keeps_records else "dropped": count})
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < ROOM and self._pictures < MAX_PICTURES
+
+    def close(self) -> None:
+        """Let `run` return when the queue is empty."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def abandon(self) -> int:
+        """Write nothing more. Returns: how many records are given up by that."""
+        with self._changed:
+            count = len(self._items)
+            self._broken = self._closing = True
+            self._items.clear()
+            self._pictures = 0
+            self._give_up(count)
+            self._changed.notify()
+            return count
+
+    def run(self) -> None:
+        """Write until the queue is closed and empty, or the line has failed."""
+        try:
+            while self.step(None):
+                pass
+        except BaseException as exc:
+            self.abandon()
+            self._failed(broken(self.name, exc))
+
+    def step(self, timeout_s: float | None) -> bool:
+        """Write the next item. Returns: False when there is none (any more, if nothing limits the wait)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closing, timeout_s)
+            if not self._items or self._broken:
+                return False
+            item = self._items.popleft()
+            self._pictures -= item.has_picture
+            was_full = len(self._items) >= ROOM - 1 or self._pictures >= MAX_PICTURES - 1
+        if was_full:
+            with self._room:
+                self._room.notify_all()
+        if self._busy_since_s is None:  # else it has refused the record before
+            self._busy_since_s = time.monotonic()
+        try:
+            self._write(item)
+        except Exception as exc:
+            if not self.keeps_records:
+                self._busy_since_s = None
+            self._refuse(item, exc)
+        except BaseException:
+            with self._changed:
+                self._give_up(1)
+            raise
+        else:
+            self._busy_since_s = None
+            self._counters.sink(self._number, waiting=-1, delivered=1)
+            self._accept()
+        return True
+
+    def _write(self, item: Item) -> None:
+        began = time.perf_counter()
+        if item.frame is None or item.verdict is None:
+            assert self._take_event is not None
+            self._take_event(item.entry)
+        else:
+            self.sink.write(item.frame, item.verdict, item.entry)
+        self._wrote(time.perf_counter() - began)
+
+    def _refuse(self, item: Item, exc: Exception) -> None:
+        self._counters.sink(self._number, failures=1)
+        is_defect = not isinstance(exc, (EdgeAdError, OSError))
+        self._tries += 1
+        if is_defect and self._refused is None:
+            where = {"camera": item.frame.source, "frame_id": item.frame.frame_id} if item.frame else {}
+            log.error("sink %s", self.name, exc_info=exc, extra=where)
+        if not self._forgiving or isinstance(exc, BrokenPipeError):
+            with self._changed:
+                self._give_up(1)
+            self.abandon()
+            self._failed(exc)
+            return
+        if self._refused is None:
+            self._refused = one_line(exc)
+            follows = "records wait for it" if self.keeps_records else "the run goes on without it"
+            self._say(f"warning: {self._refused}; {follows}")
+        with self._changed:
+            if not self.keeps_records or self._broken or (is_defect and self._tries >= MAX_TRIES):
+                self._tries = 0
+                self._give_up(1)
+            elif len(self._items) >= MAX_RECORDS:
+                self._give_up(1)  # it is the oldest
+            else:
+                self._items.appendleft(item)
+                self._pictures += item.has_picture
+                wait_s = min(RETRY_S, FIRST_RETRY_S * 2 ** min(self._tries - 1, 9))
+                was_closing = self._closing
+                self._changed.wait_for(
+                    lambda: self._broken or (self._closing and not was_closing),
+                    min(wait_s, CLOSING_RETRY_S) if was_closing else wait_s,
+                )
+
+    def _accept(self) -> None:
+        self._tries = 0
+        if self._refused is not None:
+            self._refused = None
+            self._say(f"{self.name} writes again; {self._missing} of its records are lost")
+
+
+def without_picture(item: Item) -> Item:
+    """The same without picture and maps."""
+    if item.frame is None or item.verdict is None:
+        return item
+    frame = item.frame if item.frame.image_hwc is None else replace(item.frame, image_hwc=None)
+    verdict = item.verdict if item.verdict.maps is None else replace(item.verdict, maps=None)
+    return replace(item, frame=frame, verdict=verdict)
