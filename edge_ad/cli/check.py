@@ -23,8 +23,8 @@ def command(config: str, **given: Any) -> int:
     first kind of them, in the order of the codes: 3 the file, 5 the bundle, 7 a source, 10 a missing package, 11 a
     folder. No camera is opened, no model loaded, nothing written.
     """
-    from edge_ad.runtime.line_check import Finding, check_line
-    from edge_ad.runtime.line_file import examine_line
+    from edge_ad.runtime.station.check import Finding, check_line
+    from edge_ad.runtime.station.file import examine_line
 
     options = {key: value for key, value in given.items() if value is not None}
     settings, faults = examine_line(Path(config), options)

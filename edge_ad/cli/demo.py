@@ -15,7 +15,7 @@ from edge_ad.cli.summary import print_summary
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
-    from edge_ad.runtime.run import RunResult
+    from edge_ad.runtime.station.run import RunResult
 
 BUNDLE = "disc.edgead"
 DEFECTS = 0.3  # far more than any line makes, so that a short demonstration shows some
@@ -62,8 +62,8 @@ def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
 
 def _judge(bundle: Path, source: str, folder: Path) -> RunResult:
     """Run the bundle on the line and say how often it was right."""
-    from edge_ad.runtime.line_file import run_options
-    from edge_ad.runtime.run import run
+    from edge_ad.runtime.station.file import run_options
+    from edge_ad.runtime.station.run import run
 
     click.echo(f"$ edge-ad run {bundle} --source '{source}' --output {folder} --save {SAVED}\n")
     values = {"bundle": bundle, "source": source, "output": folder, "save": SAVED}

@@ -109,8 +109,8 @@ def command(config: str | None, log_format: str, log_level: str, **given: Any) -
 
 def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
     from edge_ad.cli.summary import check_miss_rate, print_summary
-    from edge_ad.runtime.line_file import read_line, run_options
-    from edge_ad.runtime.run import run
+    from edge_ad.runtime.station.file import read_line, run_options
+    from edge_ad.runtime.station.run import run
 
     options = {key: value for key, value in given.items() if value not in (None, ())}
     if config is None:

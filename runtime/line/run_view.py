@@ -11,7 +11,7 @@ from edge_ad.runtime.line.scheduling.thresholds import InUse
 from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.status import LineStatus
 from edge_ad.runtime.line.telemetry import Telemetry
-from edge_ad.runtime.reload import ThresholdReload
+from edge_ad.runtime.station.reload import ThresholdReload
 
 STARTING = "the line is starting: its engine is not warm, or its sources are not open"
 ENDED = "the line has ended"

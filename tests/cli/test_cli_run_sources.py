@@ -18,9 +18,9 @@ import pytest
 
 from edge_ad.cli.main import main
 from edge_ad.record.verdict import record_schema
-from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.sources.backoff import Backoff
 from edge_ad.runtime.sources.settings import SourceSettings
+from edge_ad.runtime.station.file import run_options
 
 Capture = pytest.CaptureFixture[str]
 VALIDATOR = jsonschema.Draft202012Validator(record_schema())

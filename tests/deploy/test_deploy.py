@@ -21,7 +21,7 @@ from edge_ad.cli.run import command
 from edge_ad.errors import BundleError, ConfigError, MissingExtraError
 from edge_ad.runtime.line import line
 from edge_ad.runtime.line.scheduling import output
-from edge_ad.runtime.line_file import run_options
+from edge_ad.runtime.station.file import run_options
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 LINE = DEPLOY / "line.conf"

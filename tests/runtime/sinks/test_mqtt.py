@@ -20,8 +20,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_ad.errors import ConfigError, OutputError
 from edge_ad.runtime.sinks.mqtt import MqttRecords
-from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
+from edge_ad.runtime.station.mqtt_triggers import MqttTriggers
 
 Until = Callable[..., None]
 Write = Callable[..., None]

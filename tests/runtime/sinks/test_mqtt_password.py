@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge_ad.runtime.sinks.mqtt import MqttRecords
-from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
+from edge_ad.runtime.station.mqtt_triggers import MqttTriggers
 
 SECRETS = {"A": "a", "B": "sesame"}
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 import edge_ad.demo
 from edge_ad.record.verdict import record_schema
-from edge_ad.runtime.line_file import run_options
-from edge_ad.runtime.run import run
+from edge_ad.runtime.station.file import run_options
+from edge_ad.runtime.station.run import run
 
 BUNDLE = Path(edge_ad.demo.__file__).parent / "disc.edgead"
 FRAMES = 120

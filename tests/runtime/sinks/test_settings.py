@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.line_file import run_options
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks, new_run_id
 from edge_ad.runtime.sinks.settings import (
     DriftSettings,
@@ -24,6 +23,7 @@ from edge_ad.runtime.sinks.settings import (
     WebhookSettings,
     is_web_address,
 )
+from edge_ad.runtime.station.file import run_options
 from edge_ad.validation import build, parse_yaml
 
 EVERYTHING = """

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.settings import CameraSettings, LineSettings, contradictions
 from edge_ad.runtime.sources.stream_list import listed_sources
+from edge_ad.runtime.station.settings import CameraSettings, LineSettings, contradictions
 
 
 def test_a_list_among_other_sources(tmp_path: Path) -> None:

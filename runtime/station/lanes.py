@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.scheduling.thresholds import InUse
-from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sources import open_source
+from edge_ad.runtime.station.settings import LineSettings
 
 
 def open_sources(settings: LineSettings) -> list[FrameSource]:

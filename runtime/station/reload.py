@@ -14,7 +14,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.line.scheduling.thresholds import InUse, ThresholdBoard
-from edge_ad.runtime.settings import LineSettings
+from edge_ad.runtime.station.settings import LineSettings
 
 END_S = 2.0  # how long the end of a line waits for a reload, which may hang in a disk
 

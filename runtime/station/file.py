@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.settings import CameraSettings, LineSettings, contradictions
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.stream_list import listed_sources
+from edge_ad.runtime.station.settings import CameraSettings, LineSettings, contradictions
 from edge_ad.validation import build_rest, read_yaml
 
 _PLACES: dict[str, tuple[str, ...]] = {

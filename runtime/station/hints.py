@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import Telemetry
-from edge_ad.runtime.settings import LineSettings
+from edge_ad.runtime.station.settings import LineSettings
 
 
 def remarks_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detector) -> Iterator[str]:

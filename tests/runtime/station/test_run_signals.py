@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge_ad.image.frame import Frame
-from edge_ad.runtime import lanes as lanes_module
-from edge_ad.runtime.line_file import run_options
-from edge_ad.runtime.run import run
+from edge_ad.runtime.station import lanes as lanes_module
+from edge_ad.runtime.station.file import run_options
+from edge_ad.runtime.station.run import run
 
 
 class Unreachable:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, Interval, Software
-from edge_ad.runtime.line_file import examine_line, read_line, run_options
-from edge_ad.runtime.settings import CameraSettings, Limits, LineSettings
 from edge_ad.runtime.sinks.settings import MqttSettings, PictureSettings, RecordSettings, SinkSettings
+from edge_ad.runtime.station.file import examine_line, read_line, run_options
+from edge_ad.runtime.station.settings import CameraSettings, Limits, LineSettings
 
 FULL: dict[str, Any] = {
     "bundle": "bottle.edgead",
@@ -312,7 +312,7 @@ def test_whatever_the_text_is_there_is_one_clean_error(tmp_path_factory: Any, te
 
 
 def test_the_example_in_the_documentation_is_a_line(tmp_path: Path) -> None:
-    document = (Path(__file__).resolve().parents[2] / "docs" / "line.md").read_text("utf-8")
+    document = (Path(__file__).resolve().parents[3] / "docs" / "line.md").read_text("utf-8")
     text = document.split("<!-- line.yaml -->\n```yaml\n")[1].split("```")[0]
     line = read_line(written(tmp_path, text), {})
     assert [camera.name for camera in line.cameras] == ["top", "side", "belt"]

@@ -12,7 +12,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers, part_of
+from edge_ad.runtime.station.mqtt_triggers import MqttTriggers, part_of
 
 Until = Callable[..., None]
 Write = Callable[..., None]

@@ -19,19 +19,19 @@ from edge_ad.runtime.host.results import ResultFolder
 from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.lanes import make_lanes, open_sources
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.run_view import Station, Work
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.telemetry import Telemetry
-from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
-from edge_ad.runtime.remarks import remarks_after, remarks_before, threshold_of
-from edge_ad.runtime.settings import LineSettings
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
+from edge_ad.runtime.station.hints import remarks_after, remarks_before, threshold_of
+from edge_ad.runtime.station.lanes import make_lanes, open_sources
+from edge_ad.runtime.station.reload import Hangups, ThresholdReload, configured
+from edge_ad.runtime.station.settings import LineSettings
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _announcements(settings: LineSettings, context: SinkContext, line: Line, sta
     broker = settings.triggers.mqtt
     if broker is None:
         return
-    from edge_ad.runtime.sinks.mqtt_triggers import MqttTriggers
+    from edge_ad.runtime.station.mqtt_triggers import MqttTriggers
 
     def fire(camera: str, part_id: str | None) -> None:
         outcome = line.triggers.fire(camera, part_id or datetime.now(timezone.utc).isoformat())

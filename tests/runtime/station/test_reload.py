@@ -14,11 +14,11 @@ import pytest
 from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.specs import PreprocessSpec, Thresholds
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError
-from edge_ad.runtime import reload as reload_module
 from edge_ad.runtime.line.scheduling.thresholds import ThresholdBoard
-from edge_ad.runtime.line_file import run_options
-from edge_ad.runtime.reload import Hangups, ThresholdReload, configured
-from edge_ad.runtime.settings import LineSettings
+from edge_ad.runtime.station import reload as reload_module
+from edge_ad.runtime.station.file import run_options
+from edge_ad.runtime.station.reload import Hangups, ThresholdReload, configured
+from edge_ad.runtime.station.settings import LineSettings
 
 PATIENCE_S = 10
 
