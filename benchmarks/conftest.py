@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def yardstick() -> Any:
-    from edge_ad.runtime.bench.yardstick import Yardstick
+    from edge_ad.runtime.instruments.bench.yardstick import Yardstick
 
     return Yardstick()
 
@@ -88,7 +88,7 @@ def measure(request: pytest.FixtureRequest, yardstick: Any, selected: list[str])
 @pytest.fixture
 def stored(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
     """Stores rounds, and facts by name, as the result of this test."""
-    from edge_ad.runtime.bench.yardstick import NAME
+    from edge_ad.runtime.instruments.bench.yardstick import NAME
 
     threads = request.config.stash[THREADS]
     return lambda rounds, **facts: report(benchmark, rounds, NAME, threads=threads, **facts)

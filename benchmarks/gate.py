@@ -19,8 +19,8 @@ from typing import Any
 import click
 
 from edge_ad.errors import ConfigError, EdgeAdError, RegressionError, os_reason
-from edge_ad.runtime.bench.options import share_of
-from edge_ad.runtime.bench.statistics import RULE, Change, compare
+from edge_ad.runtime.instruments.bench.options import share_of
+from edge_ad.runtime.instruments.bench.statistics import RULE, Change, compare
 
 ROUNDS = "yardstick_ratio_rounds"
 YARDSTICK = "yardstick"

@@ -26,13 +26,13 @@ import numpy as np
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.instruments.soak.process import Growth, Held
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks.jsonl import JsonLines
-from edge_ad.runtime.soak.process import Growth, Held
 
 PICTURES = 8
 GOAL_MOST_TO_LEAST, GOAL_GROWTH_MIB = 1.1, 8.0

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.runtime.bench.clock import read_clocks
-from edge_ad.runtime.bench.yardstick import yard_ms
+from edge_ad.runtime.instruments.bench.clock import read_clocks
+from edge_ad.runtime.instruments.bench.yardstick import yard_ms
 
 SHORTEST_MS = 2.0
 """A round calls its subject as often as this takes, for shorter times say more about the clock than about the call."""
@@ -25,7 +25,7 @@ Subject = Callable[[], float | None]
 
 
 class Yard(Protocol):
-    """The fixed work; `edge_ad.runtime.bench.yardstick.Yardstick` is one."""
+    """The fixed work; `edge_ad.runtime.instruments.bench.yardstick.Yardstick` is one."""
 
     def times(self) -> NDArray[np.float64]:
         """(calls, 2, 2) ms: product and copy, by both clocks."""

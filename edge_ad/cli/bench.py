@@ -13,8 +13,8 @@ from edge_ad.cli.option import text_option
 from edge_ad.errors import OutputError, os_reason
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.bench.options import BenchOptions
-    from edge_ad.runtime.bench.run import BenchResult
+    from edge_ad.runtime.instruments.bench.options import BenchOptions
+    from edge_ad.runtime.instruments.bench.run import BenchResult
 
 
 @click.command(name="bench", short_help="Measure how fast a bundle is here, and whether it became slower.")
@@ -45,9 +45,9 @@ def command(as_json: bool, **given: Any) -> None:
     is slow today raises no alarm. With --baseline a regression ends with exit code 16, after everything was written.
     """
     from edge_ad.cli.bench_tables import print_result
-    from edge_ad.runtime.bench.options import bench_options
-    from edge_ad.runtime.bench.record import json_text, result_json
-    from edge_ad.runtime.bench.run import bench
+    from edge_ad.runtime.instruments.bench.options import bench_options
+    from edge_ad.runtime.instruments.bench.record import json_text, result_json
+    from edge_ad.runtime.instruments.bench.run import bench
 
     options = bench_options(given, "bench options")
     _check_places(options)
@@ -77,10 +77,10 @@ def _check_places(options: BenchOptions) -> None:
 def _write(result: BenchResult, options: BenchOptions) -> list[Path]:
     """Write what was asked for. Returns: the files. Raises: OutputError."""
     from edge_ad.disk.storage import write_atomically
-    from edge_ad.runtime.bench.baseline import baseline_bytes
-    from edge_ad.runtime.bench.page import page
-    from edge_ad.runtime.bench.record import json_text, result_json, times_bytes
-    from edge_ad.runtime.bench.run import baseline_of
+    from edge_ad.runtime.instruments.bench.baseline import baseline_bytes
+    from edge_ad.runtime.instruments.bench.page import page
+    from edge_ad.runtime.instruments.bench.record import json_text, result_json, times_bytes
+    from edge_ad.runtime.instruments.bench.run import baseline_of
 
     made: dict[str, Callable[[Path], bytes]] = {
         "export_times": lambda path: times_bytes(result.measurement, path),

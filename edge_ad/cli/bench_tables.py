@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edge_ad.runtime.bench.run import BenchResult
+    from edge_ad.runtime.instruments.bench.run import BenchResult
 
 PIPE_COLUMNS = 120  # width of the tables where no terminal sets one
 MOST_LAYERS = 8
@@ -50,7 +50,7 @@ def _head(result: BenchResult) -> list[str]:
 def _latency_table(result: BenchResult, percentiles: Sequence[float]) -> Table:
     from rich.table import Table
 
-    from edge_ad.runtime.bench.record import latencies
+    from edge_ad.runtime.instruments.bench.record import latencies
 
     batch = result.subject.batch
     title = "milliseconds of a frame" if batch == 1 else f"milliseconds of a batch of {batch} frames"
@@ -128,7 +128,7 @@ def _print_gate(result: BenchResult, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edge_ad.runtime.bench.statistics import RULE
+    from edge_ad.runtime.instruments.bench.statistics import RULE
 
     gate = result.gate
     if gate is None:

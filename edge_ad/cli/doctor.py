@@ -13,8 +13,8 @@ from edge_ad.cli.option import text_option
 from edge_ad.cli.printable import printable
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.doctor.check import Check, State
-    from edge_ad.runtime.doctor.examine import Report
+    from edge_ad.runtime.instruments.doctor.check import Check, State
+    from edge_ad.runtime.instruments.doctor.examine import Report
 
 COLORS: dict[State, str] = {"ok": "green", "missing": "yellow", "broken": "red", "note": "cyan"}
 
@@ -36,8 +36,8 @@ def command(bundle: str | None, as_json: bool, require: tuple[str, ...], engine_
     Nothing is changed, no camera is opened, and what hangs or crashes is a finding. The exit code is 0 when OpenVINO
     and the base packages work.
     """
-    from edge_ad.runtime.doctor.examine import examine_here
-    from edge_ad.runtime.doctor.storage import Wanted
+    from edge_ad.runtime.instruments.doctor.examine import examine_here
+    from edge_ad.runtime.instruments.doctor.storage import Wanted
 
     report = examine_here(Wanted(bundle, engine_cache), require)
     click.echo(_as_json(report) if as_json else printable(_page(report)))

@@ -37,11 +37,11 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from edge_ad.calibration.agreement.tolerances import Tolerances
     from edge_ad.runtime.host.opencv import load_cv2
-    from edge_ad.runtime.selftest.machine import without_home
-    from edge_ad.runtime.selftest.options import selftest_options
-    from edge_ad.runtime.selftest.page import page
-    from edge_ad.runtime.selftest.report import report_json
-    from edge_ad.runtime.selftest.run import selftest
+    from edge_ad.runtime.instruments.selftest.machine import without_home
+    from edge_ad.runtime.instruments.selftest.options import selftest_options
+    from edge_ad.runtime.instruments.selftest.page import page
+    from edge_ad.runtime.instruments.selftest.report import report_json
+    from edge_ad.runtime.instruments.selftest.run import selftest
 
     options = selftest_options(given, "selftest options")
     load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line

@@ -55,9 +55,9 @@ def command(log_format: str, log_level: str, **given: Any) -> int:
 
 
 def _soak(say: Callable[[str], None], given: dict[str, Any]) -> int:
-    from edge_ad.runtime.soak.options import soak_options
-    from edge_ad.runtime.soak.report import closing_lines
-    from edge_ad.runtime.soak.soak import Soak
+    from edge_ad.runtime.instruments.soak.options import soak_options
+    from edge_ad.runtime.instruments.soak.report import closing_lines
+    from edge_ad.runtime.instruments.soak.soak import Soak
 
     values = {key: value for key, value in given.items() if value is not None}
     values.setdefault("bundle", str(resources.files("edge_ad.demo") / BUNDLE))

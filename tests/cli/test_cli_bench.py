@@ -19,8 +19,8 @@ import edge_ad
 from edge_ad.cli.main import main
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.image.preprocess import chosen_resizer
-from edge_ad.runtime.bench import layers, measure, yardstick
 from edge_ad.runtime.engines.fake import FakeEngine
+from edge_ad.runtime.instruments.bench import layers, measure, yardstick
 
 Capture = pytest.CaptureFixture[str]
 CONFIG, BUNDLE, IMAGE, OUTPUT, REGRESSION = 3, 5, 8, 11, 16
@@ -32,7 +32,7 @@ FAKE = ("bench", DISC, "--engine", "fake", "--frame", "256x256", *SHORT)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short rounds and small products."""
-    monkeypatch.setattr("edge_ad.runtime.bench.run.PeakGemm", partial(yardstick.PeakGemm, side=128))
+    monkeypatch.setattr("edge_ad.runtime.instruments.bench.run.PeakGemm", partial(yardstick.PeakGemm, side=128))
     monkeypatch.setattr(measure, "ROUND_MS", 4.0)
 
 
@@ -155,7 +155,7 @@ def test_a_baseline_of_a_busy_machine_is_saved_with_a_warning(
 ) -> None:
     base = tmp_path / "base.json"
     for share, warned in ((0.5, True), (0.05, False)):
-        monkeypatch.setattr("edge_ad.runtime.bench.busy.OtherPrograms.share", lambda _, share=share: share)
+        monkeypatch.setattr("edge_ad.runtime.instruments.bench.busy.OtherPrograms.share", lambda _, share=share: share)
         assert main([*FAKE, "--save-baseline", str(base), "--force"]) == 0
         printed = capsys.readouterr()
         assert ("poor baseline" in printed.err) is warned
@@ -219,7 +219,7 @@ def test_another_subject_than_the_baselines_is_refused_before_anything_is_measur
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr("edge_ad.runtime.bench.run.measure", never)
+    monkeypatch.setattr("edge_ad.runtime.instruments.bench.run.measure", never)
     capsys.readouterr()
     assert main([*FAKE, "--frame", "64x64", "--batch", "2", "--baseline", str(base)]) == CONFIG
     told = capsys.readouterr().err

@@ -16,7 +16,7 @@ from edge_ad.cli.main import main
 from edge_ad.engine import Outputs
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
-from edge_ad.runtime.selftest import run
+from edge_ad.runtime.instruments.selftest import run
 
 Selftest = Callable[..., tuple[int, str, str]]
 CONFIG, BUNDLE, SOURCE, ENGINE, EXTRA, GATE, DEADLINE = 3, 5, 7, 9, 10, 13, 14

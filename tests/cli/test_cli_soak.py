@@ -12,10 +12,10 @@ import pytest
 from edge_ad.bundle.bundle import write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.cli.main import main
+from edge_ad.runtime.instruments.soak.checks import INVARIANTS
+from edge_ad.runtime.instruments.soak.options import soak_options
+from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line.scheduling.counters import Counters
-from edge_ad.runtime.soak.findings import INVARIANTS
-from edge_ad.runtime.soak.options import soak_options
-from edge_ad.runtime.soak.soak import Soak
 
 Capture = pytest.CaptureFixture[str]
 BUNDLE = str(resources.files("edge_ad.demo") / "disc.edgead")

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
+from edge_ad.runtime.instruments.soak import soak as soak_module
+from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
+from edge_ad.runtime.instruments.soak.options import SoakOptions
+from edge_ad.runtime.instruments.soak.report import closing_lines
+from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line import line as line_module
 from edge_ad.runtime.line.scheduling import sink_queue
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.making import SinkContext, make_sinks
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings, SqliteSettings, WebhookSettings
-from edge_ad.runtime.soak import soak as soak_module
-from edge_ad.runtime.soak.faults import FAULTS, Fault
-from edge_ad.runtime.soak.options import SoakOptions
-from edge_ad.runtime.soak.report import closing_lines
-from edge_ad.runtime.soak.soak import Soak
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 PATIENCE_S = 20

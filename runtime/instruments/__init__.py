@@ -1,0 +1,1 @@
+"""What examines a station; nothing at run time needs it."""

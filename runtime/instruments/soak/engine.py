@@ -1,0 +1,65 @@
+"""An engine under watch: what it was shown, what it said, and faults instead of that."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.engine import BatchArray, Engine, Outputs
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.runtime.instruments.soak.books import Evidence
+from edge_ad.runtime.instruments.soak.faults import Dice
+from edge_ad.runtime.instruments.soak.fingerprint import read
+
+
+class WatchedEngine(Engine):
+    """Stands around an engine. Pictures without a fingerprint, as those of a warm-up, meet no faults.
+
+    Args:
+        inner: not loaded yet.
+        geometry: where a model input lies in the frames of the soak.
+
+    Attributes:
+        evidence: notes every score; may be replaced between runs of a line.
+    """
+
+    def __init__(self, inner: Engine, geometry: FrameGeometry, dice: Dice, evidence: Evidence) -> None:
+        super().__init__(lambda: b"", inner.spec)
+        self.name = inner.name
+        self.evidence = evidence
+        self.closed = threading.Event()
+        self._inner = inner
+        self._geometry = geometry
+        self._dice = dice
+
+    def load_impl(self) -> None:
+        self._inner.__enter__()
+        self.effective_precision = self._inner.effective_precision
+        self.from_cache = self._inner.from_cache
+
+    def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
+        return self._inner.preprocessor(spec)
+
+    def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
+        fingerprints = [read(image, self._geometry) for image in batch_nhwc]
+        if None in fingerprints:
+            return self.compute(batch_nhwc)
+        fault = self._dice.draw()
+        outputs: Outputs = (
+            self.compute(batch_nhwc) if fault is None else fault.strike(self, self._dice.random, batch_nhwc)
+        )
+        for fingerprint, score in zip(fingerprints, outputs.pred_score.tolist(), strict=True):
+            assert fingerprint is not None
+            if math.isfinite(score):
+                self.evidence.scored(fingerprint, score)
+        return outputs
+
+    def compute(self, batch_nhwc: BatchArray) -> Outputs:
+        """What the engine really says."""
+        return self._inner.infer(batch_nhwc)
+
+    def close_impl(self) -> None:
+        self.closed.set()
+        self._inner.__exit__(None, None, None)

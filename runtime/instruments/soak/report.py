@@ -1,0 +1,59 @@
+"""What a soak says while it goes on, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edge_ad.record.verdict import STATUSES
+from edge_ad.runtime.instruments.soak.checks import INVARIANTS
+from edge_ad.runtime.instruments.soak.process import Held
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+
+if TYPE_CHECKING:
+    from edge_ad.runtime.instruments.soak.soak import SoakResult
+
+SINKS = ("witness", "records", "pictures")
+
+
+def counters_line(totals: Snapshot, faults: int, held: Held, seconds: float) -> str:
+    """All that is counted, in one line."""
+    everything = LaneCounts(
+        "all cameras", totals.captured, dict(totals.statuses), sum(lane.in_flight for lane in totals.lanes)
+    )
+    return f"{seconds:6.0f} s  {lane_sum(everything)}; faults {faults}; {held}"
+
+
+def lane_sum(lane: LaneCounts) -> str:
+    """`captured` and what it is the sum of."""
+    terms = " + ".join(f"{status} {lane.statuses.get(status, 0)}" for status in STATUSES)
+    return f"{lane.name}: captured {lane.captured} = {terms} + in flight {lane.in_flight}"
+
+
+def sink_sum(name: str, sink: SinkCounts) -> str:
+    """`taken` and what it is the sum of."""
+    return (
+        f"{name}: taken {sink.taken} = delivered {sink.delivered} + lost {sink.lost} + dropped {sink.dropped}"
+        f" + waiting {sink.waiting}; {sink.failures} failures"
+    )
+
+
+def closing_lines(result: SoakResult) -> Iterator[str]:
+    """Every count and every invariant."""
+    yield f"{result.shifts} lines ran one after another"
+    for lane in result.totals.lanes:
+        lost = f"lost {lane.disconnected} times, {lane.hung} of them by the watchdog"
+        yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times; {lost}"
+    for number, sink in enumerate(result.totals.sinks):
+        yield sink_sum(SINKS[number] if number < len(SINKS) else f"sink {number}", sink)
+    struck = ", ".join(f"{kind} {count}" for kind, count in sorted(result.faults.items())) or "none"
+    yield f"faults: {sum(result.faults.values())} ({struck})"
+    grown = "not known" if result.growth_mib is None else f"{result.growth_mib:+.1f} MiB"
+    yield f"at the start {result.began}; at the end {result.ended}; growth of memory {grown}"
+    counts = result.findings.counts
+    for invariant, meaning in INVARIANTS.items():
+        yield f"{'BROKEN' if counts[invariant] else 'holds ':6} {invariant:12} {meaning}"
+        for example in result.findings.examples(invariant):
+            yield f"         {example}"
+        if counts[invariant] > len(result.findings.examples(invariant)):
+            yield f"         ... {counts[invariant]} times in all"

@@ -1,0 +1,139 @@
+"""Sinks of a soak: one that is never at fault and checks, one that writes files and is, one that looks at pictures."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_ad.image.frame import Frame
+from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.instruments.soak.books import Evidence, tag_of
+from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.faults import Dice
+from edge_ad.runtime.instruments.soak.fingerprint import read
+from edge_ad.runtime.sinks import Sink
+
+
+class Witness:
+    """Takes every record and holds it against the evidence; never fails."""
+
+    keeps_records = True
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.taken = 0
+        self._evidence = evidence
+
+    def __enter__(self) -> Witness:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        self._evidence.record(entry)
+        self.taken += 1
+
+    def event(self, entry: Mapping[str, Any]) -> None:
+        self._evidence.event(entry)
+        self.taken += 1
+
+
+class FaultySink:
+    """A sink whose writes meet faults.
+
+    Attributes:
+        done: writes that the inner sink has taken, of records and events.
+        records: those of records.
+        closed: ends what the faults wait for.
+    """
+
+    def __init__(self, inner: Sink, dice: Dice) -> None:
+        self.done = self.records = 0
+        self.keeps_records = bool(getattr(inner, "keeps_records", False))
+        self.closed = threading.Event()
+        self.name = type(inner).__name__
+        self._inner = inner
+        self._dice = dice
+        self._planned: deque[Callable[[], None]] = deque()
+        if hasattr(inner, "event"):
+            self.event = self._event
+
+    def __enter__(self) -> FaultySink:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.closed.set()
+        self._inner.__exit__(exc_type, exc, traceback)
+
+    def then(self, *writes: Callable[[], None]) -> None:
+        """What is to happen before the next writes."""
+        self._planned.extend(writes)
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        self._suffer()
+        self._inner.write(frame, verdict, entry)
+        self.records += 1
+        self.done += 1
+
+    def _event(self, entry: Mapping[str, Any]) -> None:
+        self._suffer()
+        self._inner.event(entry)  # type: ignore[attr-defined]
+        self.done += 1
+
+    def _suffer(self) -> None:
+        if self._planned:
+            self._planned.popleft()()
+        elif (fault := self._dice.draw()) is not None:
+            fault.strike(self, self._dice.random)
+
+
+class Gallery:
+    """Looks whether the picture beside a record is the record's own."""
+
+    keeps_records = False
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        kind, fingerprint = tag_of(entry["path"])
+        if kind == "good" and frame.image_hwc is not None and read(frame.image_hwc) != fingerprint:
+            which = f"{entry['source']} frame {entry['frame_id']}"
+            self._findings.add("own picture", f"{which}: shows {read(frame.image_hwc)} in place of {fingerprint}")
+
+
+def check_file(path: Path, sink: FaultySink, findings: Findings) -> None:
+    """Hold a file of records against the writes that its sink has taken: whole lines, each once, in order."""
+    latest: dict[str, int] = {}
+    count = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            count += 1
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                findings.add("sinks", f"{path.name}: line {count} is no record: {line[:60]!r}")
+                continue
+            if "event" in entry:
+                continue
+            if latest.get(entry["source"], -1) >= entry["frame_id"]:
+                findings.add("record", f"{path.name}: {entry['source']} frame {entry['frame_id']} again, or too late")
+            latest[entry["source"]] = entry["frame_id"]
+    if count != sink.done:
+        findings.add("sinks", f"{path.name}: {count} lines of {sink.done} that were written")

@@ -1,0 +1,235 @@
+"""The soak itself: one line after another on the same engine, all under watch, until the time is up."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.engine import Engine
+from edge_ad.errors import ConfigError
+from edge_ad.image.frame import FrameSource
+from edge_ad.image.geometry import place
+from edge_ad.runtime.host.results import RECORDS
+from edge_ad.runtime.instruments.soak.books import Evidence
+from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.engine import WatchedEngine
+from edge_ad.runtime.instruments.soak.faults import Dice, Plan
+from edge_ad.runtime.instruments.soak.options import SoakOptions
+from edge_ad.runtime.instruments.soak.process import Growth, Held
+from edge_ad.runtime.instruments.soak.report import counters_line
+from edge_ad.runtime.instruments.soak.round import Shift, Watch
+from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
+from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.totals import added
+from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.judge.loader import open_detector
+from edge_ad.runtime.line.line import Line
+from edge_ad.runtime.line.scheduling.counters import Snapshot
+from edge_ad.runtime.line.scheduling.lane import Lane
+from edge_ad.runtime.line.telemetry import Telemetry
+from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
+from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
+
+FAKE_THRESHOLD = 0.7  # of the brightness that fingerprints have: both verdicts appear
+LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive the resize
+LEAST_INPUT = 24  # of the model, pixels
+SILENCE_S = 1.0
+WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
+PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
+SETTLE_S = 5.0  # how long threads may take to end after the last shift
+
+
+@dataclass(frozen=True)
+class SoakResult:
+    """What came of a soak.
+
+    Attributes:
+        findings: breaches of the invariants; none when all hold.
+        totals: counts over all shifts.
+        faults: how often each kind struck.
+        shifts: lines that ran.
+        growth_mib: growth of memory; None where it is not known.
+        began, ended: what the process held before and after.
+        interrupted: whether the user ended it.
+    """
+
+    findings: Findings
+    totals: Snapshot
+    faults: dict[str, int]
+    shifts: int
+    growth_mib: float | None
+    began: Held
+    ended: Held
+    interrupted: bool
+
+
+class Soak:
+    """A simulated line under faults; runs once.
+
+    Args:
+        say: receives counters as they go, one line of text each.
+        line: makes the line.
+        protect: makes the source that the line reads, from what opens a camera with its faults anew.
+        more_sinks: makes others besides those of the soak; each is put behind faults, and counted.
+
+    Raises: BundleError; ConfigError for a bundle whose model sees too little.
+    """
+
+    def __init__(
+        self,
+        options: SoakOptions,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        line: Callable[..., Line] = Line,
+        protect: Callable[[Callable[[], FrameSource]], FrameSource] | None = None,
+        more_sinks: Callable[[], Sequence[Sink]] = tuple,
+    ) -> None:
+        self.findings = Findings()
+        self._options = options
+        self._say = say
+        self._line = line
+        self._protect = protect or self._reconnecting
+        self._more_sinks = more_sinks
+        self._plan = Plan(options.faults, seed=options.seed, rate=options.fault_rate, limit=options.max_faults)
+        self._sink_dice: list[Dice] = []
+        self._growth = Growth()
+        self._said_s = time.monotonic()
+        self._bundle = Bundle.read(options.bundle)
+        height, width = self._bundle.manifest.preprocess.size_hw
+        if min(height, width) < LEAST_INPUT:
+            wanted = f"a model input of {LEAST_INPUT} pixels at least, in which the number of a picture can be read"
+            raise ConfigError("bundle", [f"wanted {wanted}, got {height}x{width}"])
+        scale = max(1, LEAST_SIDE / min(height, width))
+        self._frame_hw = round(height * scale), round(width * scale)
+        self._geometry = place(self._bundle.manifest.preprocess, self._frame_hw)
+        self._plugs = [self._plug(lane) for lane in range(options.cameras)]
+
+    def run(self) -> SoakResult:
+        """Run it. Raises: EdgeAdError when it cannot begin."""
+        totals, shifts, interrupted = Snapshot(), 0, False
+        with self._detector() as detector:
+            began, began_s = Held.now(), time.monotonic()
+            left_s = self._options.seconds
+            while left_s > 0 and not self._plan.spent.is_set() and not interrupted:
+                counts, interrupted = self._shift(detector, min(self._options.shift_s, left_s), totals, began_s)
+                totals = added(totals, counts)
+                shifts += 1
+                left_s = began_s + self._options.seconds - time.monotonic()
+            ended = _settled(began)
+        self._check_end(began, ended)
+        faults = dict(self._plan.counts)
+        return SoakResult(self.findings, totals, faults, shifts, self._growth.mib, began, ended, interrupted)
+
+    def _detector(self) -> Detector:
+        options = self._options
+        threshold = options.threshold
+        if threshold is None and options.engine == "fake":
+            threshold = FAKE_THRESHOLD
+
+        def watched(engine: Engine) -> Engine:
+            dice = Dice("engine", "engine", self._plan)
+            self._engine = WatchedEngine(engine, self._geometry, dice, Evidence(self.findings, None))
+            return self._engine
+
+        return open_detector(
+            self._bundle,
+            engine=options.engine,
+            precision=options.precision,
+            threshold=threshold,
+            engine_cache=options.engine_cache,
+            batch=options.batch,
+            around_engine=watched,
+        )
+
+    def _shift(self, detector: Detector, seconds: float, before: Snapshot, began_s: float) -> tuple[Snapshot, bool]:
+        """One line from start to end. Returns: its counts, and whether the user ended it."""
+        evidence, telemetry = Evidence(self.findings, detector.thresholds.image), Telemetry()
+        self._engine.evidence = evidence
+        struck = [plug.dice.struck for plug in self._plugs]
+        pulled = [plug.pulled for plug in self._plugs]
+        watch = Watch(
+            evidence,
+            self.findings,
+            tick=lambda counts: self._tick(added(before, counts), began_s),
+            spent=self._plan.spent,
+            is_calm=lambda lane: self._plugs[lane].dice.struck == struck[lane],
+            pulled=lambda lane: self._plugs[lane].pulled - pulled[lane],
+        )
+        with tempfile.TemporaryDirectory(prefix="edge-ad-soak-") as folder, ExitStack() as stack:
+            handed = [
+                stack.enter_context(Handed(self._protect(plug.open_anew), plug.name, evidence)) for plug in self._plugs
+            ]
+            lanes = [
+                Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
+            ]
+            witness = Witness(evidence)
+            sinks = self._sinks([JsonLines(Path(folder)), Gallery(self.findings), *self._more_sinks()])
+            line = self._line(detector, lanes, [witness, *sinks], telemetry)
+            for sink in sinks:
+                sink.__enter__()
+                stack.push(lambda *exc_info, sink=sink: None if sink in line.hung else sink.__exit__(*exc_info))
+            shift = Shift(line, telemetry, witness, sinks, watch, budget_ms=self._options.budget_ms)
+            try:
+                counts = shift.run(seconds)
+            finally:
+                for sink in sinks:
+                    sink.closed.set()  # one that still hangs comes back
+                for plug in self._plugs:
+                    plug.release()
+            check_file(Path(folder) / RECORDS, sinks[0], self.findings)
+        return counts, shift.interrupted
+
+    def _tick(self, totals: Snapshot, began_s: float) -> None:
+        held, now_s = Held.now(), time.monotonic()
+        if held.memory_mib is not None:
+            self._growth.add(held.memory_mib)
+        if now_s - self._said_s >= self._options.every_s:
+            self._said_s = now_s
+            self._say(counters_line(totals, self._plan.counts.total(), held, now_s - began_s))
+
+    def _plug(self, lane: int) -> Plug:
+        height, width = self._frame_hw
+        spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
+        dice = Dice(f"camera {lane}", "source", self._plan)
+        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count())
+
+    def _reconnecting(self, open_anew: Callable[[], FrameSource]) -> FrameSource:
+        """What protects a line from its cameras in earnest, with less patience."""
+        watchdog_s = WATCHDOG_S + 3 / self._options.fps
+        return Reconnecting(open_anew, replace(PATIENCE, watchdog_s=watchdog_s))
+
+    def _sinks(self, inner: Sequence[Sink]) -> list[FaultySink]:
+        for number, sink in enumerate(inner[len(self._sink_dice) :], len(self._sink_dice)):
+            self._sink_dice.append(Dice(f"sink {number} {type(sink).__name__}", "sink", self._plan))
+        return [FaultySink(sink, dice) for sink, dice in zip(inner, self._sink_dice, strict=True)]
+
+    def _check_end(self, began: Held, ended: Held) -> None:
+        growth_mib = self._growth.mib
+        if growth_mib is not None and growth_mib > self._options.memory_mib:
+            self.findings.add("memory", f"grew by {growth_mib:.1f} MiB, wanted {self._options.memory_mib:g} at most")
+        if _has_more(ended, began):
+            self.findings.add("left over", f"at the start {began}; at the end {ended}")
+
+
+def _has_more(ended: Held, began: Held) -> bool:
+    return ended.threads > began.threads or (ended.files or 0) > (began.files or 0)
+
+
+def _settled(began: Held) -> Held:
+    """What the process holds once the last threads have ended, or after `SETTLE_S`."""
+    until_s = time.monotonic() + SETTLE_S
+    gc.collect()  # clients of the network keep sockets until then
+    while True:
+        held = Held.now()
+        if not _has_more(held, began) or time.monotonic() > until_s:
+            return held
+        time.sleep(0.05)
