@@ -14,7 +14,7 @@ from edge_ad.bundle.specs import Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputError
 from edge_ad.runtime.judge.loader import open_detector
-from edge_ad.runtime.sinks.making import SinkContext, make_sinks, sink_faults
+from edge_ad.runtime.sinks.factory import SinkContext, make_sinks, sink_faults
 from edge_ad.runtime.sources import open_source
 from edge_ad.runtime.station.mqtt_triggers import MqttTriggers
 from edge_ad.runtime.station.settings import CameraSettings, LineSettings

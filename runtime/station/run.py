@@ -26,7 +26,7 @@ from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
-from edge_ad.runtime.sinks.making import SinkContext, make_sinks
+from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
 from edge_ad.runtime.station.hints import remarks_after, remarks_before, threshold_of
 from edge_ad.runtime.station.lanes import make_lanes, open_sources
@@ -62,7 +62,7 @@ def run(
     with ExitStack() as door:
         hangups = None if reread is None else door.enter_context(Hangups())
         if settings.http is not None:
-            from edge_ad.runtime.http.door import open_door
+            from edge_ad.runtime.http.listen import open_door
 
             host, port = door.enter_context(open_door(settings.http, station)).address
             place = f"http://{f'[{host}]' if ':' in host else host}:{port}"

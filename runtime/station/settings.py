@@ -16,7 +16,7 @@ from edge_ad.runtime.engines import ENGINES
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.scheduling.lane import BUFFERS, Buffer
 from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
-from edge_ad.runtime.sinks.making import sink_faults
+from edge_ad.runtime.sinks.factory import sink_faults
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings
 from edge_ad.runtime.sources.settings import LimitS, SourceSettings
 from edge_ad.runtime.sources.stream_list import is_list

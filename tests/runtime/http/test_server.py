@@ -15,7 +15,7 @@ import pytest
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.http import server as server_module
-from edge_ad.runtime.http.door import open_door
+from edge_ad.runtime.http.listen import open_door
 from edge_ad.runtime.http.messages import Request, Response, answer_json
 from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
 from edge_ad.runtime.http.settings import HttpSettings

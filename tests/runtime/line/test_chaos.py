@@ -25,7 +25,7 @@ from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line import line as line_module
 from edge_ad.runtime.line.scheduling import sink_queue
 from edge_ad.runtime.sinks import Sink
-from edge_ad.runtime.sinks.making import SinkContext, make_sinks
+from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.settings import MqttSettings, SinkSettings, SqliteSettings, WebhookSettings
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))

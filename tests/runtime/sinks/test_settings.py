@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
-from edge_ad.runtime.sinks.making import SinkContext, make_sinks, new_run_id
+from edge_ad.runtime.sinks.factory import SinkContext, make_sinks, new_run_id
 from edge_ad.runtime.sinks.settings import (
     DriftSettings,
     MqttSettings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_ad.runtime.http.guard import Guard
+from edge_ad.runtime.http.access import Guard
 from edge_ad.runtime.http.messages import Request, Response
 from edge_ad.runtime.http.metrics import Metrics
 from edge_ad.runtime.http.routes import Routes, is_slow

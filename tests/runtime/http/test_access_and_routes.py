@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.host.loopback import is_loopback
-from edge_ad.runtime.http.guard import Guard
+from edge_ad.runtime.http.access import Guard
 from edge_ad.runtime.http.messages import Request
 from edge_ad.runtime.http.routes import Routes
 from edge_ad.runtime.http.settings import HttpSettings
