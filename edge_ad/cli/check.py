@@ -32,8 +32,8 @@ def command(config: str, **given: Any) -> int:
     findings = [*(Finding(*_split(fault)) for fault in faults), *report.findings]
     for finding in findings:
         click.echo(f"edge-ad: error: {config}: {finding.line}", err=True)
-    for remark in report.remarks:
-        click.echo(f"warning: {config}: {remark}", err=True)
+    for hint in report.remarks:
+        click.echo(f"warning: {config}: {hint}", err=True)
     if findings:
         return min(finding.error.exit_code for finding in findings)
     cameras = f"{len(settings.cameras)} camera{'s' if len(settings.cameras) > 1 else ''}"

@@ -33,7 +33,7 @@ BUNDLE = "disc.edgead"
 @text_option("--max-faults", metavar="N", help="End after N faults.")
 @text_option("--seed", metavar="N", help="Of pictures and faults (0).")
 @text_option(
-    "--restart-every", "shift_s", metavar="SECONDS", help="Stop the line and start it anew after that time (60)."
+    "--restart-every", "round_s", metavar="SECONDS", help="Stop the line and start it anew after that time (60)."
 )
 @text_option("--memory-mib", metavar="MIB", help="Growth of memory that is forgiven (32).")
 @text_option("--report-every", "every_s", metavar="SECONDS", help="Time between lines of counters (5).")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Taps:
+class Banded:
     """What each output of one axis reads: `weights[i] · input[starts[i] : starts[i] + taps]`.
 
     Every row has the same number of taps, padded with zeros, and none of them lies outside of the input.
@@ -26,7 +26,7 @@ class Taps:
     n_in: int
 
     @classmethod
-    def of(cls, matrix: NDArray[Any]) -> Taps:
+    def of(cls, matrix: NDArray[Any]) -> Banded:
         """The band of an (n_out, n_in) matrix, in its own type."""
         n_in = matrix.shape[1]
         used = matrix != 0
@@ -56,7 +56,7 @@ class Taps:
 WEIGHT_BITS = 22  # Pillow's PRECISION_BITS for 8-bit images
 
 
-def resize_taps(n_in: int, n_out: int, first: int = 0, last: int | None = None) -> Taps:
+def resize_taps(n_in: int, n_out: int, first: int = 0, last: int | None = None) -> Banded:
     """Pillow's antialiased bilinear filter for one axis (`precompute_coeffs` of its Resample.c).
 
     Args:
@@ -76,4 +76,4 @@ def resize_taps(n_in: int, n_out: int, first: int = 0, last: int | None = None) 
     shares = np.maximum(1 - np.abs((samples - centres[:, None] + 0.5) / support), 0)
     shares[(samples < begin[:, None]) | (samples >= end[:, None])] = 0
     shares /= shares.sum(axis=1, keepdims=True)
-    return Taps(starts.astype(np.int32), (shares * (1 << WEIGHT_BITS) + 0.5).astype(np.int32), n_in)
+    return Banded(starts.astype(np.int32), (shares * (1 << WEIGHT_BITS) + 0.5).astype(np.int32), n_in)

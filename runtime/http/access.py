@@ -15,7 +15,7 @@ OPEN = frozenset({"/healthz"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(?::[0-9]{1,5})?")
 
 
-class Guard:
+class Access:
     """Refuses what may not be asked. Args: token: that requests have to bear; None for none."""
 
     def __init__(self, settings: HttpSettings, token: bytes | None) -> None:

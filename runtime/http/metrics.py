@@ -11,9 +11,10 @@ from typing import Any
 
 from edge_ad.errors import MissingExtraError
 from edge_ad.record.verdict import STATUSES
-from edge_ad.runtime.line.run_view import Station, Work
-from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+from edge_ad.runtime.line.run_view import RunView, Work
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.line.telemetry import BOUNDS_MS
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
@@ -25,12 +26,12 @@ _SINK_OUTCOMES = ("taken", "delivered", "lost", "dropped")
 class Metrics:
     """Text in Prometheus' format, from a registry of its own. Raises: MissingExtraError."""
 
-    def __init__(self, station: Station, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, run_view: RunView, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         try:
             import prometheus_client
         except ImportError as exc:
             raise MissingExtraError("/metrics", "prometheus_client", "http") from exc
-        self._station = station
+        self._run_view = run_view
         self._clock_s = clock_s
         self._content_type = str(prometheus_client.CONTENT_TYPE_LATEST)
         self._registry = prometheus_client.CollectorRegistry()
@@ -51,8 +52,8 @@ class Metrics:
 
     def collect(self) -> Iterator[Any]:
         """The families of metrics, as prometheus_client asks for them."""
-        work = self._station.work
-        yield gauge("edge_ad_ready", "1 when all is ready, else 0.", (), {(): float(not self._station.unready())})
+        work = self._run_view.work
+        yield gauge("edge_ad_ready", "1 when all is ready, else 0.", (), {(): float(not self._run_view.unready())})
         if work is not None:
             counts = work.telemetry.counters.snapshot()
             yield from _frames(counts)

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.http.messages import JSON, Request, Response, answer_json, refuse
-from edge_ad.runtime.line.run_view import Station
+from edge_ad.runtime.line.run_view import RunView
 from edge_ad.runtime.line.scheduling.trigger import Fired
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ _STATUS = {
 class Routes:
     """Answers requests that were let in. Args: metrics: gives the text of `/metrics` and its content type."""
 
-    def __init__(self, station: Station, metrics: Callable[[], tuple[bytes, str]]) -> None:
-        self._station = station
+    def __init__(self, run_view: RunView, metrics: Callable[[], tuple[bytes, str]]) -> None:
+        self._run_view = run_view
         self._metrics = metrics
         self._paths: dict[str, dict[str, Callable[[Request], Response]]] = {
             "/healthz": {"GET": self._healthz},
@@ -59,11 +59,11 @@ class Routes:
         return methods[method](request)
 
     def _healthz(self, request: Request) -> Response:
-        faults = self._station.ill()
+        faults = self._run_view.ill()
         return answer_json(503 if faults else 200, {"status": "ill" if faults else "ok", "reasons": faults})
 
     def _readyz(self, request: Request) -> Response:
-        faults = self._station.unready()
+        faults = self._run_view.unready()
         return answer_json(503 if faults else 200, {"status": "not ready" if faults else "ready", "reasons": faults})
 
     def _scrape(self, request: Request) -> Response:
@@ -78,24 +78,24 @@ class Routes:
         if not isinstance(value, dict) or set(value) != {"part_id"}:
             return refuse(400, 'wanted {"part_id": "..."} and nothing else')
         camera = request.path[len(TRIGGER) :]
-        outcome = self._station.fire(camera, value["part_id"])
+        outcome = self._run_view.fire(camera, value["part_id"])
         if outcome is None:
-            return refuse(503, self._station.idle)
+            return refuse(503, self._run_view.idle)
         if not outcome:
             return refuse(_STATUS[outcome], outcome.value)
         return answer_json(202, {"camera": camera, "part_id": value["part_id"]})
 
     def _thresholds(self, request: Request) -> Response:
-        in_use = self._station.thresholds()
+        in_use = self._run_view.thresholds()
         if in_use is None:
-            return refuse(503, self._station.idle)
+            return refuse(503, self._run_view.idle)
         cameras = {name: {"threshold": use.thresholds.image, "from": use.origin} for name, use in in_use.items()}
         return answer_json(200, {"cameras": cameras})
 
     def _change(self, request: Request) -> Response:
-        work = self._station.work
+        work = self._run_view.work
         if work is None:
-            return refuse(503, self._station.idle)
+            return refuse(503, self._run_view.idle)
         try:
             scores = _scores(_parsed(request.body))
             work.line.thresholds.change(scores)
@@ -107,9 +107,9 @@ class Routes:
         return self._thresholds(request)
 
     def _reload(self, request: Request) -> Response:
-        work = self._station.work
+        work = self._run_view.work
         if work is None:
-            return refuse(503, self._station.idle)
+            return refuse(503, self._run_view.idle)
         try:
             work.reload()
         except EdgeAdError as exc:

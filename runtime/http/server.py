@@ -1,4 +1,4 @@
-"""The thread with the sockets: Tornado reads requests within limits, `Guard` and `Routes` answer them."""
+"""The thread with the sockets: Tornado reads requests within limits, `Access` and `Routes` answer them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_ad.record.verdict import Provenance
 from edge_ad.runtime.line.line import Line
@@ -11,10 +12,22 @@ from edge_ad.runtime.line.scheduling.thresholds import InUse
 from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.status import LineStatus
 from edge_ad.runtime.line.telemetry import Telemetry
-from edge_ad.runtime.station.reload import ThresholdReload
 
 STARTING = "the line is starting: its engine is not warm, or its sources are not open"
 ENDED = "the line has ended"
+
+
+class Reload(Protocol):
+    """Reads thresholds again when it is called, and raises EdgeAdError where they cannot be used.
+
+    Attributes:
+        done, failed: how often it did, and could not.
+    """
+
+    done: int
+    failed: int
+
+    def __call__(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -24,10 +37,10 @@ class Work:
     line: Line
     telemetry: Telemetry
     provenance: Provenance
-    reload: ThresholdReload
+    reload: Reload
 
 
-class Station:
+class RunView:
     """What the door of a line (HTTP, or another one) talks to; thread-safe, and never waits for the line.
 
     Attributes:

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
-from edge_ad.runtime.line.scheduling.counters import SinkCounts
 from edge_ad.runtime.sinks import output_folder
+from edge_ad.runtime.sinks.counts import SinkCounts
 from edge_ad.runtime.sinks.spool_file import PAGE_BYTES, open_file, salvage
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 

@@ -14,7 +14,7 @@ from edge_ad.errors import OutputError, one_line
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict, record_line
 from edge_ad.runtime.host.messages import UpAndDown
-from edge_ad.runtime.line.scheduling.counters import SinkCounts
+from edge_ad.runtime.sinks.counts import SinkCounts
 from edge_ad.runtime.sinks.naming import idempotency_key
 from edge_ad.runtime.sinks.selection import is_reject
 from edge_ad.runtime.sinks.spool import Spool

@@ -7,51 +7,24 @@ happens at the end of a source, or when it is lost, is put around it by `edge_ad
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.pictures import is_picture
 from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.runtime.sources.kind import SourceKind
 
 if TYPE_CHECKING:
     from edge_ad.runtime.sources.settings import SourceSettings
 
-__all__ = ["KINDS", "SourceKind", "open_source"]
-
-Nature = Literal["device", "files", "folder", "simulated"]
+__all__ = ["KINDS", "open_source"]
 
 # One letter in front of `://` is a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-
-
-@dataclass(frozen=True)
-class SourceKind:
-    """One kind of source.
-
-    Attributes:
-        form: how a user writes it, for error texts.
-        accepts: whether a URI is of this kind.
-        opener: `module:function` that makes the source from the URI.
-        nature: a `device` can be lost and come back; `files` and a `folder` can begin again, a folder can be watched.
-    """
-
-    form: str
-    accepts: Callable[[str], bool]
-    opener: str
-    nature: Nature
-
-    def load_opener(self) -> Callable[[str], FrameSource]:
-        module, _, function = self.opener.partition(":")
-        opener: object = importlib.import_module(module)
-        for attribute in function.split("."):
-            opener = getattr(opener, attribute)
-        return cast("Callable[[str], FrameSource]", opener)
 
 
 def _written_as(pattern: str) -> Callable[[str], bool]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.runtime.sources.kind import SourceKind
 from edge_ad.runtime.sources.loop import Looping
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.settings import SourceSettings
 from edge_ad.runtime.sources.watch import WatchedFolder
-
-if TYPE_CHECKING:
-    from edge_ad.runtime.sources import SourceKind
 
 
 def unattended(uri: str, settings: SourceSettings, kind: SourceKind) -> FrameSource:

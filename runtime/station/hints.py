@@ -10,7 +10,7 @@ from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.station.settings import LineSettings
 
 
-def remarks_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detector) -> Iterator[str]:
+def hints_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detector) -> Iterator[str]:
     """Who judges, and what is unproven or missing."""
     provenance = detector.provenance
     how = "from the cache" if detector.from_cache else "compiled"
@@ -35,7 +35,7 @@ def remarks_before(settings: LineSettings, lanes: Sequence[Lane], detector: Dete
             yield f"warning: {whose}scores lie between 0 and 1; threshold {score:g} gives one verdict to all frames"
 
 
-def remarks_after(lanes: Sequence[Lane], telemetry: Telemetry) -> Iterator[str]:
+def hints_after(lanes: Sequence[Lane], telemetry: Telemetry) -> Iterator[str]:
     """Sources that gave fewer frames than they said they have."""
     for lane, counts in zip(lanes, telemetry.counters.snapshot().lanes, strict=True):
         given, length = counts.captured + counts.left_out, lane.source.length or 0

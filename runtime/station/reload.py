@@ -98,7 +98,7 @@ class ThresholdReload:
         return new.thresholds(self._precision)
 
 
-class Hangups:
+class SighupReload:
     """SIGHUP asks for a reload instead of ending the process, from `__enter__` on, even if it comes before the line is
     put together; does nothing where there is no such signal, or outside of the main thread.
     """
@@ -109,7 +109,7 @@ class Hangups:
         self._previous: Any = None
         self._number = getattr(signal, "SIGHUP", None)
 
-    def __enter__(self) -> Hangups:
+    def __enter__(self) -> SighupReload:
         if self._number is not None and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(self._number, self._ask)
         else:

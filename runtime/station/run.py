@@ -20,7 +20,7 @@ from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line.line import Line
-from edge_ad.runtime.line.run_view import Station, Work
+from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.telemetry import Telemetry
@@ -28,9 +28,9 @@ from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
-from edge_ad.runtime.station.hints import remarks_after, remarks_before, threshold_of
+from edge_ad.runtime.station.hints import hints_after, hints_before, threshold_of
 from edge_ad.runtime.station.lanes import make_lanes, open_sources
-from edge_ad.runtime.station.reload import Hangups, ThresholdReload, configured
+from edge_ad.runtime.station.reload import SighupReload, ThresholdReload, configured
 from edge_ad.runtime.station.settings import LineSettings
 
 
@@ -58,13 +58,13 @@ def run(
     Raises: EdgeAdError.
     """
     say = unfailing(say)
-    station, stop = Station(), threading.Event()
+    run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
-        hangups = None if reread is None else door.enter_context(Hangups())
+        sighup = None if reread is None else door.enter_context(SighupReload())
         if settings.http is not None:
-            from edge_ad.runtime.http.listen import open_door
+            from edge_ad.runtime.http.listen import listening
 
-            host, port = door.enter_context(open_door(settings.http, station)).address
+            host, port = door.enter_context(listening(settings.http, run_view)).address
             place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             say(f"listening on {place}")
             if not settings.http.is_loopback:
@@ -86,25 +86,25 @@ def run(
             for sink in reversed(sinks):  # the file of records is made last: it means that the run has begun
                 sink.__enter__()
                 stack.push(partial(_close, sink, line))
-            for remark in remarks_before(settings, lanes, detector):
-                say(remark)
+            for hint in hints_before(settings, lanes, detector):
+                say(hint)
             reload = ThresholdReload(
                 settings, reread or (lambda: settings), detector.bundle, detector.precision, line.thresholds, say
             )
-            if hangups is not None:
-                stack.enter_context(hangups.answered_by(reload))
+            if sighup is not None:
+                stack.enter_context(sighup.answered_by(reload))
             _announcements(settings, context, line, stack)
-            station.open(Work(line, telemetry, detector.provenance, reload))
+            run_view.open(Work(line, telemetry, detector.provenance, reload))
             interrupted.at_once = False
             try:
                 line.run(stop)
             except SourceError as exc:
                 failure = exc
             finally:
-                station.close()
+                run_view.close()
     if not stop.is_set() and failure is None:
-        for remark in remarks_after(lanes, telemetry):
-            say(remark)
+        for hint in hints_after(lanes, telemetry):
+            say(hint)
     return RunResult(telemetry, interrupted.is_set(), failure)
 
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.banded import Banded, resize_taps
 from edge_ad.image.operators import resize_smooth_matrix
 
 SHORT = settings(max_examples=80, derandomize=True, deadline=None)
 SIZES = st.integers(1, 60)
 
 
-def dense(taps: Taps) -> np.ndarray:
+def dense(taps: Banded) -> np.ndarray:
     matrix = np.zeros((len(taps.starts), taps.n_in))
     for row, (start, weights) in enumerate(zip(taps.starts, taps.weights, strict=True)):
         matrix[row, start : start + taps.taps] += weights
@@ -26,7 +26,7 @@ def dense(taps: Taps) -> np.ndarray:
 @given(n_in=SIZES, n_out=SIZES, sigma=st.sampled_from([0.0, 0.7, 4.0, 30.0]), tile=st.integers(1, 40))
 def test_bands_hold_the_whole_matrix_and_nothing_outside_of_it(n_in: int, n_out: int, sigma: float, tile: int) -> None:
     matrix = resize_smooth_matrix(n_in, n_out, sigma, 4.0)
-    taps = Taps.of(matrix)
+    taps = Banded.of(matrix)
     assert taps.starts.min() >= 0 and (taps.starts + taps.taps).max() <= n_in
     assert np.array_equal(dense(taps), matrix)
     first, span = taps.reach(tile)
@@ -36,13 +36,13 @@ def test_bands_hold_the_whole_matrix_and_nothing_outside_of_it(n_in: int, n_out:
 
 
 def test_the_operator_of_the_default_model_has_six_taps() -> None:
-    taps = Taps.of(resize_smooth_matrix(36, 288, 4.0, 4.0))
+    taps = Banded.of(resize_smooth_matrix(36, 288, 4.0, 4.0))
     assert taps.taps == 6
     assert taps.reach(32)[1] == 10
 
 
 def test_rows_without_a_weight_read_the_first_sample() -> None:
-    taps = Taps.of(np.array([[0.0, 0.0, 0.0], [0.0, 0.25, 0.75]]))
+    taps = Banded.of(np.array([[0.0, 0.0, 0.0], [0.0, 0.25, 0.75]]))
     assert taps.starts.tolist() == [0, 1]
     assert taps.weights.tolist() == [[0.0, 0.0], [0.25, 0.75]]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.errors import ImageError, one_line
-from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.banded import Banded, resize_taps
 from edge_ad.image.frame import ColorOrder, ImageArray
 from edge_ad.image.geometry import FrameGeometry
 
@@ -81,7 +81,7 @@ class NativeResizer:
         ]
 
     def _resize(
-        self, image_hwc: ImageArray, color_order: ColorOrder, rows: Taps, columns: Taps, out: ImageArray
+        self, image_hwc: ImageArray, color_order: ColorOrder, rows: Banded, columns: Banded, out: ImageArray
     ) -> None:
         job = _Job(
             frame=image_hwc.ctypes.data,
@@ -127,14 +127,14 @@ def load_native() -> NativeResizer | None:
 
 
 @lru_cache(KEPT_AXES)
-def _taps(n_in: int, n_out: int, first: int, last: int) -> Taps:
+def _taps(n_in: int, n_out: int, first: int, last: int) -> Banded:
     return resize_taps(n_in, n_out, first, last)
 
 
-def _part(taps: Taps, first: int, last: int) -> Taps:
-    return Taps(taps.starts[first:last], taps.weights[first:last], taps.n_in)
+def _part(taps: Banded, first: int, last: int) -> Banded:
+    return Banded(taps.starts[first:last], taps.weights[first:last], taps.n_in)
 
 
-def _reach(taps: Taps) -> int:
+def _reach(taps: Banded) -> int:
     """How many inputs are read."""
     return int(taps.starts[-1]) + taps.taps - int(taps.starts[0])

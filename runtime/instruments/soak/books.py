@@ -1,7 +1,7 @@
-"""What the wrappers of one shift saw of every frame, held against its record.
+"""What the wrappers of one round saw of every frame, held against its record.
 
 Nothing here is asked of the line: frames are noted where they are handed over, scores where the engine gives them, and
-records where a sink takes them. An entry is forgotten with its record, so a long shift needs no more memory than a
+records where a sink takes them. An entry is forgotten with its record, so a long round needs no more memory than a
 short one.
 """
 
@@ -55,8 +55,8 @@ class _Scored:
     at_ns: int
 
 
-class Evidence:
-    """The books of one shift, kept from all threads.
+class Books:
+    """The books of one round, kept from all threads.
 
     Args:
         threshold: score from which on a frame is anomalous, or None.
@@ -188,7 +188,7 @@ class Evidence:
             self._findings.add("deadline", f"{which}: took {total_ms} ms, but was scored after {scored_ms:.1f} ms")
 
     def close(self, captured: Mapping[str, int]) -> None:
-        """The shift is over: what was handed over without a record is missing.
+        """The round is over: what was handed over without a record is missing.
 
         Args:
             captured: frames that the line says it captured, by camera. A frame that it was given while it ended need

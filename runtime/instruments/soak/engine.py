@@ -9,8 +9,8 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.runtime.instruments.soak.books import Evidence
-from edge_ad.runtime.instruments.soak.faults import Dice
+from edge_ad.runtime.instruments.soak.books import Books
+from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import read
 
 
@@ -22,13 +22,13 @@ class WatchedEngine(Engine):
         geometry: where a model input lies in the frames of the soak.
 
     Attributes:
-        evidence: notes every score; may be replaced between runs of a line.
+        books: notes every score; may be replaced between runs of a line.
     """
 
-    def __init__(self, inner: Engine, geometry: FrameGeometry, dice: Dice, evidence: Evidence) -> None:
+    def __init__(self, inner: Engine, geometry: FrameGeometry, dice: Dice, books: Books) -> None:
         super().__init__(lambda: b"", inner.spec)
         self.name = inner.name
-        self.evidence = evidence
+        self.books = books
         self.closed = threading.Event()
         self._inner = inner
         self._geometry = geometry
@@ -53,7 +53,7 @@ class WatchedEngine(Engine):
         for fingerprint, score in zip(fingerprints, outputs.pred_score.tolist(), strict=True):
             assert fingerprint is not None
             if math.isfinite(score):
-                self.evidence.scored(fingerprint, score)
+                self.books.scored(fingerprint, score)
         return outputs
 
     def compute(self, batch_nhwc: BatchArray) -> Outputs:

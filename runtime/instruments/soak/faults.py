@@ -1,109 +1,25 @@
-"""Kinds of faults. A new one is a function of its seam and one line of `FAULTS`.
-
-Whether and when a fault strikes is drawn from the seed by the number of the call, never by the clock: a run with the
-same seed meets the same faults in the same calls of the same parts.
-"""
+"""Kinds of faults. A new one is a function of its seam and one line of `FAULTS`."""
 
 from __future__ import annotations
 
 import errno
 import random
-import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError
 from edge_ad.image.frame import Frame
+from edge_ad.runtime.instruments.soak.dice import Fault
 
 if TYPE_CHECKING:
     from edge_ad.runtime.instruments.soak.engine import WatchedEngine
     from edge_ad.runtime.instruments.soak.sinks import FaultySink
     from edge_ad.runtime.instruments.soak.sources import FaultySource
 
-Seam = Literal["source", "engine", "sink"]
 UNTIL_CLOSED_S = 3600.0
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One kind of misfortune.
-
-    Attributes:
-        seam: what it strikes.
-        strike: what happens in place of a call of that part, or before it.
-        weight: how often, against the others of its seam.
-    """
-
-    seam: Seam
-    strike: Callable[..., Any]
-    weight: float = 1.0
-
-
-class Dice:
-    """Draws the faults of one part from the seed and the part's name.
-
-    Attributes:
-        struck: how many it has drawn.
-    """
-
-    def __init__(self, name: str, seam: Seam, plan: Plan) -> None:
-        self.random = random.Random(f"{plan.seed} {name}")
-        self.struck = 0
-        self._plan = plan
-        self._kinds = [kind for kind in plan.kinds if FAULTS[kind].seam == seam]
-        self._weights = [FAULTS[kind].weight for kind in self._kinds]
-
-    def draw(self) -> Fault | None:
-        """The fault that strikes this call, if one does; it is counted."""
-        if not self._kinds or self.random.random() >= self._plan.rate:
-            return None
-        (kind,) = self.random.choices(self._kinds, self._weights)
-        if not self._plan.count(kind):
-            return None
-        self.struck += 1
-        return FAULTS[kind]
-
-
-class Plan:
-    """Which faults there are to be, and how many there were.
-
-    Args:
-        kinds: names of `FAULTS`.
-        rate: share of the calls of every part that meet a fault, 0 to 1.
-        limit: number of faults after which none strikes any more; None for no limit.
-
-    Attributes:
-        spent: set when the limit is reached.
-    """
-
-    def __init__(self, kinds: Sequence[str], *, seed: int = 0, rate: float = 0.01, limit: int | None = None) -> None:
-        self.kinds = tuple(kinds)
-        self.seed = seed
-        self.rate = rate
-        self.spent = threading.Event()
-        self._limit = limit
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def count(self, kind: str) -> bool:
-        """Note a fault. Returns: False when there were enough before."""
-        with self._lock:
-            if self.spent.is_set():
-                return False
-            self._counts[kind] += 1
-            if self._limit is not None and self._counts.total() >= self._limit:
-                self.spent.set()
-            return True
-
-    @property
-    def counts(self) -> Counter[str]:
-        with self._lock:
-            return self._counts.copy()
 
 
 def drop(camera: FaultySource, dice: random.Random) -> Frame | None:

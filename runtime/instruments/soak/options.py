@@ -45,7 +45,7 @@ class SoakOptions:
         fault_rate: share of the calls of every camera, engine and sink that meet a fault.
         max_faults: ends the soak when there were so many.
         seed: of pictures and faults.
-        shift_s: seconds after which the line is stopped and started anew.
+        round_s: seconds after which the line is stopped and started anew.
         memory_mib: growth that is forgiven.
         every_s: seconds between lines of counters.
     """
@@ -64,7 +64,7 @@ class SoakOptions:
     fault_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     max_faults: Annotated[int, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
-    shift_s: Annotated[float, Field(gt=0)] = 60.0
+    round_s: Annotated[float, Field(gt=0)] = 60.0
     memory_mib: Annotated[float, Field(gt=0)] = 32.0
     every_s: Annotated[float, Field(gt=0)] = 5.0
 

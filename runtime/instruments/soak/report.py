@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from edge_ad.record.verdict import STATUSES
-from edge_ad.runtime.instruments.soak.checks import INVARIANTS
+from edge_ad.runtime.instruments.soak.checks import INVARIANTS, Findings
 from edge_ad.runtime.instruments.soak.process import Held
-from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
-
-if TYPE_CHECKING:
-    from edge_ad.runtime.instruments.soak.soak import SoakResult
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 SINKS = ("witness", "records", "pictures")
+
+
+@dataclass(frozen=True)
+class SoakResult:
+    """What came of a soak.
+
+    Attributes:
+        findings: breaches of the invariants; none when all hold.
+        totals: counts over all rounds.
+        faults: how often each kind struck.
+        rounds: lines that ran.
+        growth_mib: growth of memory; None where it is not known.
+        began, ended: what the process held before and after.
+        interrupted: whether the user ended it.
+    """
+
+    findings: Findings
+    totals: Snapshot
+    faults: dict[str, int]
+    rounds: int
+    growth_mib: float | None
+    began: Held
+    ended: Held
+    interrupted: bool
 
 
 def counters_line(totals: Snapshot, faults: int, held: Held, seconds: float) -> str:
@@ -40,7 +62,7 @@ def sink_sum(name: str, sink: SinkCounts) -> str:
 
 def closing_lines(result: SoakResult) -> Iterator[str]:
     """Every count and every invariant."""
-    yield f"{result.shifts} lines ran one after another"
+    yield f"{result.rounds} lines ran one after another"
     for lane in result.totals.lanes:
         lost = f"lost {lane.disconnected} times, {lane.hung} of them by the watchdog"
         yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times; {lost}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_ad.errors import one_line
-from edge_ad.runtime.instruments.soak.books import Evidence
+from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
 from edge_ad.runtime.instruments.soak.sinks import FaultySink, Witness
 from edge_ad.runtime.line import line as line_module
@@ -29,14 +29,14 @@ class Watch:
     """What looks at a line while it runs.
 
     Attributes:
-        evidence, findings: of the shift, of the soak.
+        books, findings: of the round, of the soak.
         tick: called several times a second with the counters.
-        spent: ends the shift early.
-        is_calm: whether a camera, by number, met no fault in this shift.
-        pulled: how often a camera, by number, was pulled out in this shift.
+        spent: ends the round early.
+        is_calm: whether a camera, by number, met no fault in this round.
+        pulled: how often a camera, by number, was pulled out in this round.
     """
 
-    evidence: Evidence
+    books: Books
     findings: Findings
     tick: Callable[[Snapshot], None]
     spent: threading.Event
@@ -44,7 +44,7 @@ class Watch:
     pulled: Callable[[int], int]
 
 
-class Shift:
+class Round:
     """A line that runs once.
 
     Args:
@@ -93,7 +93,7 @@ class Shift:
             raise self._failure
         self._check_stop(ended_s)
         counts = self._telemetry.counters.snapshot()
-        self._watch.evidence.close({lane.name: lane.captured for lane in counts.lanes})
+        self._watch.books.close({lane.name: lane.captured for lane in counts.lanes})
         self._check_account(counts, is_over=True)
         self._check_outages(counts)
         self._check_sinks(counts)
@@ -123,24 +123,24 @@ class Shift:
             self._watch.findings.add("goes on", f"the line took {took_s:.1f} s to stop, wanted {limit_s:.1f} s at most")
 
     def _check_account(self, counts: Snapshot, *, is_over: bool) -> None:
-        findings, evidence = self._watch.findings, self._watch.evidence
+        findings, books = self._watch.findings, self._watch.books
         for lane in counts.lanes:
             settled, in_flight = sum(lane.statuses.values()), lane.in_flight
             if lane.captured != settled + in_flight or in_flight < 0 or (is_over and in_flight):
                 when = "at the end" if is_over else "meanwhile"
                 findings.add("account", f"{lane.name} {when}: {lane.captured} captured, {settled} settled")
             # What is counted now was handed over before; what has a record now is settled by now.
-            if lane.captured > evidence.given(lane.name):
+            if lane.captured > books.given(lane.name):
                 findings.add("account", f"{lane.name}: more frames captured than handed over")
-            counted, found = dict(lane.statuses), dict(evidence.statuses(lane.name))
+            counted, found = dict(lane.statuses), dict(books.statuses(lane.name))
             if is_over and counted != found:
                 findings.add("account", f"{lane.name}: counted {counted}, records {found}")
 
     def _check_outages(self, counts: Snapshot) -> None:
         """Every loss and every silence that was counted has its event, and every time that a camera was pulled out."""
-        findings, evidence = self._watch.findings, self._watch.evidence
+        findings, books = self._watch.findings, self._watch.books
         for number, lane in enumerate(counts.lanes):
-            told = evidence.told(lane.name)
+            told = books.told(lane.name)
             if (told["disconnected"], told["no_frame"]) != (lane.disconnected, lane.no_frame):
                 findings.add("outages", f"{lane.name}: counted {lane.disconnected} and {lane.no_frame}, told {told}")
             pulled, lost = self._watch.pulled(number), told["lost"]
@@ -149,7 +149,7 @@ class Shift:
 
     def _check_sinks(self, counts: Snapshot) -> None:
         findings, records = self._watch.findings, sum(lane.captured for lane in counts.lanes)
-        events = self._watch.evidence.events
+        events = self._watch.books.events
         witness, *others = counts.sinks
         if not witness.taken == witness.delivered == records + events or self._witness.taken != witness.taken:
             got = f"{self._witness.taken} records and events, {events} of them events"
@@ -169,7 +169,7 @@ class Shift:
     def _check_fairness(self, counts: Snapshot) -> None:
         """Of cameras without faults, none that missed frames was served less than another."""
         calm = [lane for number, lane in enumerate(counts.lanes) if self._watch.is_calm(number)]
-        served = {lane.name: self._watch.evidence.judged(lane.name) for lane in calm}
+        served = {lane.name: self._watch.books.judged(lane.name) for lane in calm}
         for lane in calm:
             most = max(served, key=lambda name: served[name])
             wants = lane.statuses.get("skipped", 0) > 0.05 * lane.captured

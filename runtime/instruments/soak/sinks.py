@@ -12,21 +12,21 @@ from typing import Any
 
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.instruments.soak.books import Evidence, tag_of
+from edge_ad.runtime.instruments.soak.books import Books, tag_of
 from edge_ad.runtime.instruments.soak.checks import Findings
-from edge_ad.runtime.instruments.soak.faults import Dice
+from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import read
 from edge_ad.runtime.sinks import Sink
 
 
 class Witness:
-    """Takes every record and holds it against the evidence; never fails."""
+    """Takes every record and holds it against the books; never fails."""
 
     keeps_records = True
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, books: Books) -> None:
         self.taken = 0
-        self._evidence = evidence
+        self._books = books
 
     def __enter__(self) -> Witness:
         return self
@@ -36,11 +36,11 @@ class Witness:
     ) -> None: ...
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
-        self._evidence.record(entry)
+        self._books.record(entry)
         self.taken += 1
 
     def event(self, entry: Mapping[str, Any]) -> None:
-        self._evidence.event(entry)
+        self._books.event(entry)
         self.taken += 1
 
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
@@ -17,14 +17,15 @@ from edge_ad.errors import ConfigError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.geometry import place
 from edge_ad.runtime.host.results import RECORDS
-from edge_ad.runtime.instruments.soak.books import Evidence
+from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.dice import Dice, Plan
 from edge_ad.runtime.instruments.soak.engine import WatchedEngine
-from edge_ad.runtime.instruments.soak.faults import Dice, Plan
+from edge_ad.runtime.instruments.soak.faults import FAULTS
 from edge_ad.runtime.instruments.soak.options import SoakOptions
 from edge_ad.runtime.instruments.soak.process import Growth, Held
-from edge_ad.runtime.instruments.soak.report import counters_line
-from edge_ad.runtime.instruments.soak.round import Shift, Watch
+from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
+from edge_ad.runtime.instruments.soak.round import Round, Watch
 from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
 from edge_ad.runtime.instruments.soak.totals import added
@@ -45,31 +46,7 @@ LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
 WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
 PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
-SETTLE_S = 5.0  # how long threads may take to end after the last shift
-
-
-@dataclass(frozen=True)
-class SoakResult:
-    """What came of a soak.
-
-    Attributes:
-        findings: breaches of the invariants; none when all hold.
-        totals: counts over all shifts.
-        faults: how often each kind struck.
-        shifts: lines that ran.
-        growth_mib: growth of memory; None where it is not known.
-        began, ended: what the process held before and after.
-        interrupted: whether the user ended it.
-    """
-
-    findings: Findings
-    totals: Snapshot
-    faults: dict[str, int]
-    shifts: int
-    growth_mib: float | None
-    began: Held
-    ended: Held
-    interrupted: bool
+SETTLE_S = 5.0  # how long threads may take to end after the last round
 
 
 class Soak:
@@ -99,7 +76,12 @@ class Soak:
         self._line = line
         self._protect = protect or self._reconnecting
         self._more_sinks = more_sinks
-        self._plan = Plan(options.faults, seed=options.seed, rate=options.fault_rate, limit=options.max_faults)
+        self._plan = Plan(
+            {name: FAULTS[name] for name in options.faults},
+            seed=options.seed,
+            rate=options.fault_rate,
+            limit=options.max_faults,
+        )
         self._sink_dice: list[Dice] = []
         self._growth = Growth()
         self._said_s = time.monotonic()
@@ -115,19 +97,19 @@ class Soak:
 
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
-        totals, shifts, interrupted = Snapshot(), 0, False
+        totals, rounds, interrupted = Snapshot(), 0, False
         with self._detector() as detector:
             began, began_s = Held.now(), time.monotonic()
             left_s = self._options.seconds
             while left_s > 0 and not self._plan.spent.is_set() and not interrupted:
-                counts, interrupted = self._shift(detector, min(self._options.shift_s, left_s), totals, began_s)
+                counts, interrupted = self._round(detector, min(self._options.round_s, left_s), totals, began_s)
                 totals = added(totals, counts)
-                shifts += 1
+                rounds += 1
                 left_s = began_s + self._options.seconds - time.monotonic()
             ended = _settled(began)
         self._check_end(began, ended)
         faults = dict(self._plan.counts)
-        return SoakResult(self.findings, totals, faults, shifts, self._growth.mib, began, ended, interrupted)
+        return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted)
 
     def _detector(self) -> Detector:
         options = self._options
@@ -137,7 +119,7 @@ class Soak:
 
         def watched(engine: Engine) -> Engine:
             dice = Dice("engine", "engine", self._plan)
-            self._engine = WatchedEngine(engine, self._geometry, dice, Evidence(self.findings, None))
+            self._engine = WatchedEngine(engine, self._geometry, dice, Books(self.findings, None))
             return self._engine
 
         return open_detector(
@@ -150,14 +132,14 @@ class Soak:
             around_engine=watched,
         )
 
-    def _shift(self, detector: Detector, seconds: float, before: Snapshot, began_s: float) -> tuple[Snapshot, bool]:
+    def _round(self, detector: Detector, seconds: float, before: Snapshot, began_s: float) -> tuple[Snapshot, bool]:
         """One line from start to end. Returns: its counts, and whether the user ended it."""
-        evidence, telemetry = Evidence(self.findings, detector.thresholds.image), Telemetry()
-        self._engine.evidence = evidence
+        books, telemetry = Books(self.findings, detector.thresholds.image), Telemetry()
+        self._engine.books = books
         struck = [plug.dice.struck for plug in self._plugs]
         pulled = [plug.pulled for plug in self._plugs]
         watch = Watch(
-            evidence,
+            books,
             self.findings,
             tick=lambda counts: self._tick(added(before, counts), began_s),
             spent=self._plan.spent,
@@ -166,27 +148,27 @@ class Soak:
         )
         with tempfile.TemporaryDirectory(prefix="edge-ad-soak-") as folder, ExitStack() as stack:
             handed = [
-                stack.enter_context(Handed(self._protect(plug.open_anew), plug.name, evidence)) for plug in self._plugs
+                stack.enter_context(Handed(self._protect(plug.open_anew), plug.name, books)) for plug in self._plugs
             ]
             lanes = [
                 Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
             ]
-            witness = Witness(evidence)
+            witness = Witness(books)
             sinks = self._sinks([JsonLines(Path(folder)), Gallery(self.findings), *self._more_sinks()])
             line = self._line(detector, lanes, [witness, *sinks], telemetry)
             for sink in sinks:
                 sink.__enter__()
                 stack.push(lambda *exc_info, sink=sink: None if sink in line.hung else sink.__exit__(*exc_info))
-            shift = Shift(line, telemetry, witness, sinks, watch, budget_ms=self._options.budget_ms)
+            line_round = Round(line, telemetry, witness, sinks, watch, budget_ms=self._options.budget_ms)
             try:
-                counts = shift.run(seconds)
+                counts = line_round.run(seconds)
             finally:
                 for sink in sinks:
                     sink.closed.set()  # one that still hangs comes back
                 for plug in self._plugs:
                     plug.release()
             check_file(Path(folder) / RECORDS, sinks[0], self.findings)
-        return counts, shift.interrupted
+        return counts, line_round.interrupted
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
         held, now_s = Held.now(), time.monotonic()

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame, FrameSource, ImageArray
-from edge_ad.runtime.instruments.soak.books import Evidence, tag, tag_of
-from edge_ad.runtime.instruments.soak.faults import Dice
+from edge_ad.runtime.instruments.soak.books import Books, tag, tag_of
+from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import Fingerprint, stamp
 from edge_ad.runtime.sources.outage import Interruptible, ReportsOutages
 
@@ -134,7 +134,7 @@ class FaultySource:
         return self.spoiled("repeat", replace(frame, image_hwc=last.image_hwc.copy()))
 
     def spoiled(self, kind: str, frame: Frame) -> Frame:
-        """A frame that shows something else than its fingerprint says; `kind` is a key of `evidence.ENDS`."""
+        """A frame that shows something else than its fingerprint says; `kind` is a key of `books.ENDS`."""
         return replace(frame, path=tag(kind, self._fingerprint_of(frame)))
 
     def number_of(self, frame: Frame) -> int:
@@ -153,12 +153,12 @@ class FaultySource:
 class Handed:
     """Notes every frame that the line is given; stands between the line and whatever protects it from its cameras."""
 
-    def __init__(self, inner: FrameSource, name: str, evidence: Evidence) -> None:
+    def __init__(self, inner: FrameSource, name: str, books: Books) -> None:
         self.name = name
         self.live = inner.live
         self.length: int | None = None
         self._inner = inner
-        self._evidence = evidence
+        self._books = books
         if isinstance(inner, ReportsOutages):
             self.report_to = inner.report_to
         if isinstance(inner, Interruptible):
@@ -174,5 +174,5 @@ class Handed:
     def read(self) -> Frame | None:
         frame = self._inner.read()
         if frame is not None:
-            self._evidence.handed(self.name, frame)
+            self._books.handed(self.name, frame)
         return frame

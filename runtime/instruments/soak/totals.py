@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import fields, replace
 
-from edge_ad.runtime.line.scheduling.counters import LaneCounts, SinkCounts, Snapshot
+from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 
 def added(first: Snapshot, second: Snapshot) -> Snapshot:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edge_ad.record.verdict import OVERTAKEN, Verdict
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 
 @dataclass(frozen=True)
@@ -70,33 +71,6 @@ class LaneCounts:
     @property
     def adds_up(self) -> bool:
         return self.captured == sum(self.statuses.values()) + self.in_flight
-
-
-@dataclass(frozen=True)
-class SinkCounts:
-    """Records of one sink.
-
-    Attributes:
-        name: its label, or else its class.
-        taken: records that it was to write.
-        delivered: records that it wrote.
-        lost: records that it should have kept and could not.
-        dropped: pictures that it was spared, or failed on.
-        waiting: records in its queue.
-        failures: writes that failed.
-    """
-
-    name: str
-    taken: int = 0
-    delivered: int = 0
-    lost: int = 0
-    dropped: int = 0
-    waiting: int = 0
-    failures: int = 0
-
-    @property
-    def adds_up(self) -> bool:
-        return self.taken == self.delivered + self.lost + self.dropped + self.waiting
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.line.scheduling.counters import Counters, SinkCounts
+from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.line.scheduling.threads import broken
 from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 log = logging.getLogger(__name__)
 

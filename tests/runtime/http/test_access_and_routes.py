@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.host.loopback import is_loopback
-from edge_ad.runtime.http.access import Guard
+from edge_ad.runtime.http.access import Access
 from edge_ad.runtime.http.messages import Request
 from edge_ad.runtime.http.routes import Routes
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.line.run_view import ENDED, STARTING, Station
+from edge_ad.runtime.line.run_view import ENDED, STARTING, RunView
 
 JSON = {"content-type": "application/json"}
 PATHS = ("/healthz", "/readyz", "/metrics", "/thresholds", "/thresholds/reload", "/trigger/door")
@@ -80,9 +80,9 @@ def test_the_token_comes_from_the_environment() -> None:
     ],
 )
 def test_without_the_token_nothing_but_the_health_is_told(path: str, headers: dict[str, str]) -> None:
-    guard = Guard(HttpSettings("0.0.0.0", token_env="T"), b"s3cret")
+    access = Access(HttpSettings("0.0.0.0", token_env="T"), b"s3cret")
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
-        refusal = guard.refusal(Request(method, path, headers))
+        refusal = access.refusal(Request(method, path, headers))
         if path == "/healthz":
             assert refusal is None
         else:
@@ -95,7 +95,7 @@ def test_without_the_token_nothing_but_the_health_is_told(path: str, headers: di
 def test_with_the_token_all_is_open(scheme: str) -> None:
     for settings_ in (HttpSettings("0.0.0.0", token_env="T"), HttpSettings("127.0.0.1", token_env="T")):
         headers = {"authorization": f"{scheme} s3cret", "host": "localhost"}
-        assert all(Guard(settings_, b"s3cret").refusal(Request("GET", path, headers)) is None for path in PATHS)
+        assert all(Access(settings_, b"s3cret").refusal(Request("GET", path, headers)) is None for path in PATHS)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_with_the_token_all_is_open(scheme: str) -> None:
     ],
 )
 def test_a_name_that_a_web_page_points_here_is_refused(host: str | None, let_in: bool) -> None:
-    guard = Guard(HttpSettings("127.0.0.1"), None)
+    access = Access(HttpSettings("127.0.0.1"), None)
     headers = {} if host is None else {"host": host}
     for path in PATHS:
-        refusal = guard.refusal(Request("GET", path, headers))
+        refusal = access.refusal(Request("GET", path, headers))
         assert (refusal is None) is let_in
         assert let_in or (refusal is not None and refusal.status == 421)
 
 
-def routes() -> tuple[Routes, Station]:
-    station = Station()
-    return Routes(station, lambda: (b"figures 1\n", "text/plain; version=0.0.4")), station
+def routes() -> tuple[Routes, RunView]:
+    run_view = RunView()
+    return Routes(run_view, lambda: (b"figures 1\n", "text/plain; version=0.0.4")), run_view
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_paths_and_methods(method: str, path: str, status: int, allow: str | Non
 def test_a_thread_that_has_ended_is_ill_and_not_ready() -> None:
     fault = "the thread edge-ad-infer has ended"
 
-    class Ill(Station):
+    class Ill(RunView):
         def ill(self) -> list[str]:
             return [fault]
 
@@ -170,7 +170,7 @@ def test_a_thread_that_has_ended_is_ill_and_not_ready() -> None:
 
 
 def test_before_and_after_the_line() -> None:
-    door, station = routes()
+    door, run_view = routes()
     for reason in (STARTING, ENDED):
         assert door.answer(Request("GET", "/healthz")).status == 200
         ready = door.answer(Request("GET", "/readyz"))
@@ -183,16 +183,16 @@ def test_before_and_after_the_line() -> None:
         ):
             answer = door.answer(request)
             assert (answer.status, json.loads(answer.body)) == (503, {"error": reason})
-        station.close()
+        run_view.close()
 
 
 @pytest.mark.parametrize(
-    "ask", [Station.ill, Station.unready, Station.thresholds, lambda station: station.fire("door", "1")]
+    "ask", [RunView.ill, RunView.unready, RunView.thresholds, lambda run_view: run_view.fire("door", "1")]
 )
-def test_a_line_that_ends_while_it_is_asked(ask: Callable[[Station], object]) -> None:
+def test_a_line_that_ends_while_it_is_asked(ask: Callable[[RunView], object]) -> None:
     """It is gone between two looks at it, which must not be an internal error."""
 
-    class Ending(Station):
+    class Ending(RunView):
         looks = 0
 
         @property
@@ -264,8 +264,8 @@ def test_whatever_is_asked_there_is_an_answer(
     method: str, path: str, headers: dict[str, str], body: bytes, token: bool
 ) -> None:
     request = Request(method, path, headers, body)
-    guard = Guard(HttpSettings("127.0.0.1", token_env="T"), b"s3cret" if token else None)
-    answer: Any = guard.refusal(request) or routes()[0].answer(request)
+    access = Access(HttpSettings("127.0.0.1", token_env="T"), b"s3cret" if token else None)
+    answer: Any = access.refusal(request) or routes()[0].answer(request)
     assert 200 <= answer.status < 600 and answer.status != 500
     if path != "/metrics" or answer.status != 200:
         json.loads(answer.body)

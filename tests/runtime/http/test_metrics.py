@@ -20,7 +20,7 @@ from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import status as line_status
 from edge_ad.runtime.line.line import Line
-from edge_ad.runtime.line.run_view import Station, Work
+from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import BOUNDS_MS, Telemetry
@@ -99,7 +99,7 @@ class Reloads:
 
 
 def test_before_there_is_a_line() -> None:
-    text, content_type = Metrics(Station())()
+    text, content_type = Metrics(RunView())()
     assert samples(text)["edge_ad_ready",] == 0
     assert content_type.startswith("text/plain")
 
@@ -109,18 +109,18 @@ def test_the_figures_of_a_line(detector: Detector, monkeypatch: pytest.MonkeyPat
     now_s = [100.0]
     cameras, sinks, telemetry = [Camera('odd "name"\\'), Camera("two")], [Sink(), Sink()], Telemetry()
     line = Line(detector, [Lane(one, one.name) for one in cameras], sinks, telemetry)
-    station = Station()
-    metrics = Metrics(station, clock_s=lambda: now_s[0])
+    run_view = RunView()
+    metrics = Metrics(run_view, clock_s=lambda: now_s[0])
     running = threading.Thread(target=line.run, args=(threading.Event(),))
     sinks[1].may_go_on.clear()
     running.start()
     try:
         assert sinks[0].last.wait(PATIENCE_S)
         work: Any = Work(line, telemetry, detector.provenance, Reloads())  # type: ignore[arg-type]
-        station.open(work)
+        run_view.open(work)
         got = samples(metrics()[0])
-        assert "sink Sink: has taken nothing for 0 s" in station.unready()  # the other one is
-        assert station.ill() == []
+        assert "sink Sink: has taken nothing for 0 s" in run_view.unready()  # the other one is
+        assert run_view.ill() == []
         sinks[1].may_go_on.set()
         assert sinks[1].last.wait(PATIENCE_S)
         assert samples(metrics()[0]) == got  # the text is kept for a moment

@@ -15,11 +15,11 @@ import pytest
 
 from edge_ad.errors import ConfigError
 from edge_ad.runtime.http import server as server_module
-from edge_ad.runtime.http.listen import open_door
+from edge_ad.runtime.http.listen import listening
 from edge_ad.runtime.http.messages import Request, Response, answer_json
 from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
 from edge_ad.runtime.http.settings import HttpSettings
-from edge_ad.runtime.line.run_view import Station
+from edge_ad.runtime.line.run_view import RunView
 
 PATIENCE_S = 10
 ANY_PORT = HttpSettings(port=0)
@@ -235,7 +235,7 @@ def garbage(rng: random.Random) -> bytes:
 
 def test_whatever_is_sent_the_server_goes_on(caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
     rng = random.Random(5)
-    with open_door(HttpSettings(port=0), Station()) as server:
+    with listening(HttpSettings(port=0), RunView()) as server:
         for _ in range(400):
             got = send(server, b"".join(garbage(rng) for _ in range(rng.choice([1, 1, 3]))), leave=True)
             for answer in got.split(b"HTTP/1.1 ")[1:]:
@@ -278,7 +278,7 @@ def test_a_slow_answer_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.M
 
 def test_the_token_is_wanted_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINE_TOKEN", "s3cret")
-    with open_door(HttpSettings("0.0.0.0", 0, "LINE_TOKEN"), Station()) as server:
+    with listening(HttpSettings("0.0.0.0", 0, "LINE_TOKEN"), RunView()) as server:
         assert ask(server, "GET", "/healthz")[0] == 200
         assert ask(server, "GET", "/metrics")[0] == 401
         assert ask(server, "GET", "/metrics", Authorization="Bearer s3cret", Host="station7")[0] == 200
@@ -289,7 +289,7 @@ def test_a_missing_token_is_found_before_anything_is_bound(monkeypatch: pytest.M
     monkeypatch.delenv("LINE_TOKEN", raising=False)
     with (
         pytest.raises(ConfigError, match="holds no variable LINE_TOKEN"),
-        open_door(HttpSettings("0.0.0.0", 0, "LINE_TOKEN"), Station()),
+        listening(HttpSettings("0.0.0.0", 0, "LINE_TOKEN"), RunView()),
     ):
         pass
 

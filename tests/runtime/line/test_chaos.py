@@ -76,7 +76,7 @@ def test_two_hundred_faults_of_every_kind(
         fault_rate=0.09,
         max_faults=200,
         seed=37,
-        shift_s=1.5,
+        round_s=1.5,
         memory_mib=64.0,
         batch=2,
         every_s=0.5,
@@ -88,7 +88,7 @@ def test_two_hundred_faults_of_every_kind(
     assert sum(result.faults.values()) == 200
     for kind in ("drop", "hang", "repeat", "corrupt", "disk-full", "broker-restart", "engine-error", "engine-defect"):
         assert result.faults[kind] > 0, told
-    assert result.shifts >= 2 and result.totals.adds_up
+    assert result.rounds >= 2 and result.totals.adds_up
     assert set(result.totals.statuses) - {"late"} == {"ok", "skipped", "stale", "unusable", "error"}
     assert sum(lane.disconnected for lane in result.totals.lanes) > sum(lane.hung for lane in result.totals.lanes) > 0
     assert "captured" in said[0]

@@ -17,7 +17,7 @@ from edge_ad.errors import BundleError, ConfigError, EdgeAdError
 from edge_ad.runtime.line.scheduling.thresholds import ThresholdBoard
 from edge_ad.runtime.station import reload as reload_module
 from edge_ad.runtime.station.file import run_options
-from edge_ad.runtime.station.reload import Hangups, ThresholdReload, configured
+from edge_ad.runtime.station.reload import SighupReload, ThresholdReload, configured
 from edge_ad.runtime.station.settings import LineSettings
 
 PATIENCE_S = 10
@@ -141,9 +141,9 @@ def test_a_reload_that_hangs_does_not_hold_up_the_end(bench: Bench, monkeypatch:
         return bench.now
 
     bench.reload._reread = hang
-    hangups = Hangups()
-    with hangups.answered_by(bench.reload):
-        hangups._asked.set()
+    sighup = SighupReload()
+    with sighup.answered_by(bench.reload):
+        sighup._asked.set()
         assert began.wait(PATIENCE_S)
     release.set()  # too late for a reload that was waited for: its own patience is over
     for thread in threading.enumerate():
@@ -156,9 +156,9 @@ def test_a_hangup_reloads_even_one_that_came_too_early(bench: Bench) -> None:
     came = threading.Semaphore(0)
     bench.reload._reread = lambda: (came.release(), bench.now)[1]
     previous = signal.getsignal(signal.SIGHUP)
-    with Hangups() as hangups:
+    with SighupReload() as sighup:
         os.kill(os.getpid(), signal.SIGHUP)  # while the engine is loaded, say
-        with hangups.answered_by(bench.reload):
+        with sighup.answered_by(bench.reload):
             assert came.acquire(timeout=PATIENCE_S)
             bench.now = replace(bench.now, cameras=())
             os.kill(os.getpid(), signal.SIGHUP)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import EngineError
-from edge_ad.image.banded import Taps, resize_taps
+from edge_ad.image.banded import Banded, resize_taps
 from edge_ad.image.frame import Box
 from edge_ad.image.geometry import place
 from edge_ad.runtime.engines.tensorrt.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
@@ -131,13 +131,13 @@ class PreprocessPlan:
         )
 
 
-def _on_canvas(taps: Taps, offset: int, first: int, last: int, length: int) -> Taps:
-    """Taps for every sample of a canvas that shows the resized axis in [first, last); padding repeats the nearest."""
+def _on_canvas(taps: Banded, offset: int, first: int, last: int, length: int) -> Banded:
+    """Banded for every sample of a canvas that shows the resized axis in [first, last); padding repeats the nearest."""
     shown = np.clip(np.arange(length), first, last - 1) + offset
-    return Taps(taps.starts[shown], taps.weights[shown], taps.n_in)
+    return Banded(taps.starts[shown], taps.weights[shown], taps.n_in)
 
 
-def _tiles(rows: Taps) -> tuple[int, NDArray[np.int32], int]:
+def _tiles(rows: Banded) -> tuple[int, NDArray[np.int32], int]:
     """Rows of a tile, the first source row of each, and how many source rows each reads."""
     for tile_rows in TILE_ROWS:
         starts, span = rows.reach(tile_rows)

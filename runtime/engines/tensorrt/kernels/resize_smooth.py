@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, ScoreKind
 from edge_ad.errors import EngineError
-from edge_ad.image.banded import Taps
+from edge_ad.image.banded import Banded
 from edge_ad.image.frame import Box
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import Float64Array, resize_smooth_matrix, sampling_matrix
@@ -78,7 +78,7 @@ class ResizeSmoothPlan:
         score: ScoreKind,
         patch_type: PatchType = "float32",
     ) -> None:
-        row_taps, column_taps = (Taps.of(axis.astype(np.float32)) for axis in (rows, columns))
+        row_taps, column_taps = (Banded.of(axis.astype(np.float32)) for axis in (rows, columns))
         tile_columns, tile_span = column_taps.reach(TILE_COLUMNS)
         self.map_hw = len(rows), len(columns)
         self.tables = Tables(

@@ -16,13 +16,13 @@ import pytest
 
 from edge_ad.engine import BatchArray, Outputs
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.instruments.soak import faults as faults_module
-from edge_ad.runtime.instruments.soak import round as shift_module
+from edge_ad.runtime.instruments.soak import dice as dice_module
+from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
 from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
 from edge_ad.runtime.instruments.soak.options import SoakOptions
-from edge_ad.runtime.instruments.soak.report import closing_lines
-from edge_ad.runtime.instruments.soak.soak import Soak, SoakResult
+from edge_ad.runtime.instruments.soak.report import SoakResult, closing_lines
+from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line import line as line_module
 from edge_ad.runtime.line.events import LineEvents
 from edge_ad.runtime.line.scheduling import sink_queue
@@ -73,8 +73,8 @@ def test_a_line_without_faults_misses_nothing() -> None:
 
 def test_the_same_seed_draws_the_same_faults() -> None:
     def drawn(seed: int) -> list[str | None]:
-        plan = faults_module.Plan(tuple(FAULTS), seed=seed, rate=0.2)
-        dice = faults_module.Dice("camera 0", "source", plan)
+        plan = dice_module.Plan(FAULTS, seed=seed, rate=0.2)
+        dice = dice_module.Dice("camera 0", "source", plan)
         kinds = {fault.strike: kind for kind, fault in FAULTS.items()}
         return [None if (fault := dice.draw()) is None else kinds[fault.strike] for _ in range(300)]
 
@@ -101,7 +101,7 @@ def test_cameras_that_drop_out_or_hang_come_back(monkeypatch: Patch) -> None:
     assert broken(result) == set(), "\n".join(closing_lines(result))
     lost = sum(lane.disconnected for lane in result.totals.lanes)
     hung = sum(lane.hung for lane in result.totals.lanes)
-    assert lost > hung > 0 and result.shifts == 1
+    assert lost > hung > 0 and result.rounds == 1
     assert result.faults["drop"] + result.faults["hang"] - 4 <= lost  # a camera may be away when the line ends
 
 
@@ -117,7 +117,7 @@ def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
 
     result = Soak(options, more_sinks=more_sinks).run()
     assert broken(result) == set(), "\n".join(closing_lines(result))
-    assert (result.shifts, len(made)) == (1, 1)
+    assert (result.rounds, len(made)) == (1, 1)
     counts = result.totals.sinks[3]
     assert counts.taken == result.totals.captured
     assert (tmp_path / "0" / "verdicts.jsonl").read_bytes().count(b"\n") == counts.delivered
@@ -290,13 +290,13 @@ def test_control_a_sink_ends_the_line(monkeypatch: Patch) -> None:
 
 
 def test_control_a_line_does_not_stop_in_time(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(shift_module, "STOP_SLACK_S", -100.0)
+    monkeypatch.setattr(round_module, "STOP_SLACK_S", -100.0)
     assert "goes on" in broken(soak())
 
 
 @pytest.mark.parametrize("fair", [True, False])
 def test_control_one_camera_comes_first(monkeypatch: Patch, slow_engine: None, fair: bool) -> None:
-    monkeypatch.setattr(shift_module, "FEW", 10)
+    monkeypatch.setattr(round_module, "FEW", 10)
 
     def first(self: Schedule) -> int | None:
         return next((lane for lane, queue in enumerate(self._queues) if queue.waiting), None)

@@ -17,9 +17,10 @@ from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.line.scheduling import sink_queue
-from edge_ad.runtime.line.scheduling.counters import Counters, SinkCounts
+from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.line.scheduling.output import Outputs
 from edge_ad.runtime.line.scheduling.ticket import Ticket
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 PATIENCE_S = 10
 
