@@ -18,7 +18,7 @@ import pytest
 from edge_ad.openvino_core import openvino_core
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = ROOT / "runtime" / "doctor" / "probes.py"  # looks around in a process of its own
+PROBE = ROOT / "runtime" / "instruments" / "doctor" / "probes.py"  # looks around in a process of its own
 SHIFTS = """
 import _thread, ctypes, sys, threading, time
 import numpy as np
