@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,21 @@ ROOMS = {
 }
 UPPER = ("export", "calibration", "runtime", "cli")
 DEFINED = frozenset({"__version__", *UPPER, *(entry.stem for entry in (ROOT / "edge_ad").iterdir())})
+FLOORS = {
+    "edge_ad": (("disk",), ("bundle",), ("image",), ("record",), ("datasets", "metrics", "demo"), ("models",)),
+    "edge_ad.runtime": (
+        ("host",),
+        ("engines",),
+        ("judge", "sources"),
+        ("sinks",),
+        ("line",),
+        ("http", "instruments"),
+        ("station",),
+    ),
+    "edge_ad.calibration": (("evaluation",), ("agreement",), ("quantize",)),
+}
+"""Rooms of each folder from the ground up: a room imports those below it, never one above it or beside it."""
+MOST_LOOSE = 8
 TORCH = frozenset({"torch", "torchvision", "timm"})
 FORBIDDEN_IN_RUNTIME = TORCH | {"onnx"}
 
@@ -78,9 +93,31 @@ def fault_of(module: str, target: str) -> str | None:
     in_models = f"{module}.".startswith("edge_ad.models.")
     if own == "core" and not in_models and top in TORCH:
         return f"core outside edge_ad.models imports {target}"
+    if reason := floor_fault(module, target):
+        return reason
     if own == "runtime" and (top in FORBIDDEN_IN_RUNTIME or f"{target}.".startswith("edge_ad.models.")):
         return f"runtime imports {target}"
     return None
+
+
+def room_of(module: str) -> tuple[str, str] | None:
+    """Folder and room of an import name; None where it is in no room that has a floor."""
+    for folder in sorted(FLOORS, key=len, reverse=True):
+        if module.startswith(f"{folder}."):
+            room = module.removeprefix(f"{folder}.").split(".")[0]
+            return (folder, room) if any(room in floor for floor in FLOORS[folder]) else None
+    return None
+
+
+def floor_fault(module: str, target: str) -> str | None:
+    """Why a room may not import another one of its folder, or None."""
+    own, other = room_of(module), room_of(target)
+    if own is None or other is None or own == other or own[0] != other[0]:
+        return None
+    height = {room: number for number, floor in enumerate(FLOORS[own[0]]) for room in floor}
+    if height[other[1]] < height[own[1]]:
+        return None
+    return f"{own[1]} imports {target}, which is not below it"
 
 
 def faults(source: str, module: str) -> list[str]:
@@ -128,6 +165,18 @@ def test_every_import_respects_the_layers() -> None:
         ("edge_ad.runtime.scheduler", "from ..errors import EdgeAdError"),
         ("edge_ad.runtime.scheduler", "import runtime.engines"),
         ("edge_ad.cli.main", "from export import onnx"),
+        ("edge_ad.bundle.specs", "from edge_ad.image import frame"),
+        ("edge_ad.image.frame", "from edge_ad.record.verdict import Verdict"),
+        ("edge_ad.metrics.ranking", "from edge_ad.models import family"),
+        ("edge_ad.runtime.host.messages", "from edge_ad.runtime.line import line"),
+        ("edge_ad.runtime.engines.fake", "from edge_ad.runtime.judge.detector import Detector"),
+        ("edge_ad.runtime.judge.detector", "from edge_ad.runtime.sources import open_source"),
+        ("edge_ad.runtime.sources.video", "def f():\n    from edge_ad.runtime.sinks import Sink"),
+        ("edge_ad.runtime.sinks.spool", "from edge_ad.runtime.line.scheduling import counters"),
+        ("edge_ad.runtime.line.run_view", "if TYPE_CHECKING:\n    from edge_ad.runtime.station.reload import Reload"),
+        ("edge_ad.runtime.line.line", "from edge_ad.runtime.http import server"),
+        ("edge_ad.runtime.http.server", "from edge_ad.runtime.instruments.doctor import check"),
+        ("edge_ad.calibration.evaluation.report", "from edge_ad.calibration.quantize import gate"),
     ],
 )
 def test_a_planted_violation_is_found(module: str, source: str) -> None:
@@ -140,15 +189,134 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
         ("edge_ad.models.glass.network", "import torch"),
         ("edge_ad.export.onnx", "import torch, onnx\nfrom edge_ad.models import glass"),
         ("edge_ad.runtime.engines.onnxruntime", "import onnxruntime\nfrom edge_ad.errors import EngineError"),
-        ("edge_ad.runtime.engines.openvino", "from edge_ad.runtime import slot"),
+        ("edge_ad.runtime.engines.openvino", "from edge_ad.runtime.host import messages"),
         ("edge_ad.cli.run", "from edge_ad.runtime import slot\nfrom edge_ad.export import onnx"),
         ("edge_ad.__main__", "from edge_ad.cli.main import main"),
+        ("edge_ad.runtime.station.run", "from edge_ad.runtime.http.listen import listening"),
+        (
+            "edge_ad.runtime.sinks.webhook",
+            "from edge_ad.runtime.sources import address\nfrom edge_ad.bundle import specs",
+        ),
         ("edge_ad.__init__", "if TYPE_CHECKING:\n    from edge_ad.runtime import slot"),
         ("edge_ad.__init__", "def __getattr__(name):\n    return import_module('edge_ad.export')"),
     ],
 )
 def test_a_permitted_import_is_not_reported(module: str, source: str) -> None:
     assert faults(source, module) == []
+
+
+def imports_of(source: str, module: str, modules: Collection[str]) -> set[str]:
+    """The modules that `source` imports by name, anywhere in it; names in a registry do not count."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for target in imported_names(node):
+                name = target
+                while name and name not in modules:
+                    name = name.rpartition(".")[0]
+                found |= {name} - {"", module}
+    return found
+
+
+def circle(edges: Mapping[str, set[str]]) -> list[str]:
+    """One circle of a graph, from a node back to itself; empty where there is none."""
+    done: set[str] = set()
+    for start in edges:
+        way: list[str] = []
+        stack = [(start, iter(sorted(edges[start])))] if start not in done else []
+        while stack:
+            node, others = stack[-1]
+            if len(way) < len(stack):
+                way.append(node)
+            following = next((other for other in others if other not in done), None)
+            if following is None:
+                done.add(node)
+                stack.pop()
+                way.pop()
+            elif following in way:
+                return [*way[way.index(following) :], following]
+            else:
+                stack.append((following, iter(sorted(edges.get(following, set())))))
+    return []
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Who imports whom. Args: sources: by module; the facade, whose names are lazy, is left out."""
+    return {module: imports_of(text, module, sources) for module, text in sources.items()}
+
+
+def all_sources() -> dict[str, str]:
+    named = {module_name(path).removesuffix(".__init__"): path.read_text("utf-8") for path in package_sources()}
+    return {module: text for module, text in named.items() if module != "edge_ad"}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    sources = all_sources()
+    assert "edge_ad.runtime.line.line" in sources
+    assert circle(import_graph(sources)) == []
+
+
+def test_a_planted_circle_is_found() -> None:
+    sources = all_sources()
+    sources["edge_ad.runtime.sinks.counts"] += (
+        "\nif TYPE_CHECKING:\n    from edge_ad.runtime.sinks.spool import Spool\n"
+    )
+    found = circle(import_graph(sources))
+    assert found[0] == found[-1] and {"edge_ad.runtime.sinks.counts", "edge_ad.runtime.sinks.spool"} <= {*found}
+
+
+def test_a_registry_of_names_is_no_circle() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set(), "d": {"a", "c"}}) == []
+    assert imports_of('KINDS = {"b": "edge_ad.b:B"}', "edge_ad.a", {"edge_ad.a", "edge_ad.b"}) == set()
+
+
+def loose(folder: Path) -> list[str]:
+    """Python files at the root of one of the four folders."""
+    return sorted(path.name for path in folder.glob("*.py"))
+
+
+def named_after_a_room(folder: Path) -> list[str]:
+    """Files whose names begin with that of a room beside them, in all folders below `folder`."""
+    found: list[str] = []
+    for parent in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        rooms = [path.name for path in parent.iterdir() if (path / "__init__.py").exists()]
+        found += [
+            path.relative_to(folder).as_posix()
+            for path in parent.glob("*.py")
+            if any(path.stem == room or path.stem.startswith(f"{room}_") for room in rooms)
+        ]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("folder", [name for name in ROOMS if name != "export"])
+def test_few_files_are_loose(folder: str) -> None:
+    assert len(loose(ROOT / folder)) <= MOST_LOOSE, f"{folder}/ has to have rooms: {loose(ROOT / folder)}"
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_no_file_is_named_after_the_room_beside_it(folder: str) -> None:
+    assert named_after_a_room(ROOT / folder) == []
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_every_room_of_the_order_exists(folder: str) -> None:
+    root = ROOT / next(name for name, package in ROOMS.items() if package == folder)
+    assert [room for floor in FLOORS[folder] for room in floor if not (root / room / "__init__.py").exists()] == []
+
+
+def test_every_room_says_what_lives_there() -> None:
+    rooms = [path for path in package_sources() if path.name == "__init__.py"]
+    assert [path for path in rooms if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+
+
+def test_a_planted_ninth_file_and_a_prefix_are_found(tmp_path: Path) -> None:
+    (tmp_path / "line").mkdir()
+    (tmp_path / "line" / "__init__.py").touch()
+    for number in range(MOST_LOOSE):
+        (tmp_path / f"file{number}.py").touch()
+    assert len(loose(tmp_path)) == MOST_LOOSE and named_after_a_room(tmp_path) == []
+    (tmp_path / "line_check.py").touch()
+    assert len(loose(tmp_path)) > MOST_LOOSE and named_after_a_room(tmp_path) == ["line_check.py"]
 
 
 def test_setup_cfg_lists_every_package_folder() -> None:

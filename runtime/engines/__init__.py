@@ -1,4 +1,4 @@
-"""Inference engines. A new one is a module here and one line in ENGINES."""
+"""What computes a graph: one module or room for each engine. A new one is that, and one line in ENGINES."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One frame, one verdict."""
+"""One frame, one verdict: `loader` opens a bundle with an engine, `detector` judges, `postprocess` finds regions."""

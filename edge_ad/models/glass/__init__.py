@@ -1,0 +1,1 @@
+"""GLASS: frozen features, one small discriminator (Chen et al., arXiv 2407.09359)."""

@@ -1,1 +1,4 @@
-"""TensorRT on NVIDIA GPUs: what its builder and its runner have in common."""
+"""TensorRT on NVIDIA GPUs. `build` compiles plans, `kernels` are our own CUDA code, `runner` computes with both.
+
+The files here are what builder and runner have in common: which flavour of TensorRT, which GPU, which plan fits.
+"""
