@@ -13,9 +13,9 @@ from edge_ad.cli.option import text_option
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_ad.runtime.engines.tensorrt.build.build import Job
-    from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions
-    from edge_ad.runtime.engines.tensorrt.build.progress import Progress
+    from edge_ad.runtime.engines.tensorrt.builder.build import Job
+    from edge_ad.runtime.engines.tensorrt.builder.options import BuildOptions
+    from edge_ad.runtime.engines.tensorrt.builder.progress import Progress
 
 
 @click.command(name="build", short_help="Build a TensorRT engine from a bundle.")
@@ -42,7 +42,7 @@ def command(**given: Any) -> None:
 
     Beside the engine lies what it was built for; 'edge-ad run --engine tensorrt' never loads one that does not fit.
     """
-    from edge_ad.runtime.engines.tensorrt.build.options import build_options
+    from edge_ad.runtime.engines.tensorrt.builder.options import build_options
 
     path = build(build_options(given, "build options"))
     if path is not None:
@@ -52,8 +52,8 @@ def command(**given: Any) -> None:
 def build(options: BuildOptions) -> Path | None:
     """Build the engine and say what came of it. Returns: its path; None after a dry run. Raises: EdgeAdError."""
     from edge_ad.bundle.bundle import Bundle
-    from edge_ad.runtime.engines.tensorrt.build.build import build_job, graph_of, plan_job
-    from edge_ad.runtime.engines.tensorrt.build.payload import describe_payload
+    from edge_ad.runtime.engines.tensorrt.builder.build import build_job, graph_of, plan_job
+    from edge_ad.runtime.engines.tensorrt.builder.payload import describe_payload
 
     job = plan_job(graph_of(Bundle.read(options.bundle), options.precision), options)
     if options.dry_run:
@@ -69,7 +69,7 @@ def build(options: BuildOptions) -> Path | None:
 
 
 def _foresee(job: Job) -> None:
-    from edge_ad.runtime.engines.tensorrt.build.build import foresee_job
+    from edge_ad.runtime.engines.tensorrt.builder.build import foresee_job
 
     outlook = foresee_job(job)
     click.echo(f"{outlook.builder} reads the {job.request.precision} graph: {outlook.layers} layers")

@@ -16,7 +16,7 @@ from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
     from edge_ad.calibration.quantize.options import QuantizeOptions
-    from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions
+    from edge_ad.runtime.engines.tensorrt.builder.options import BuildOptions
 
 Options = TypeVar("Options")
 
@@ -66,7 +66,7 @@ def command(config: str | None, **given: Any) -> None:
     except ImportError as exc:
         raise MissingExtraError("edge-ad export", exc.name or "torch", "export") from exc
     from edge_ad.calibration.quantize.options import OF_EXPORT as OF_QUANTIZATION
-    from edge_ad.runtime.engines.tensorrt.build.options import OF_EXPORT as OF_ENGINE
+    from edge_ad.runtime.engines.tensorrt.builder.options import OF_EXPORT as OF_ENGINE
 
     lower, values, given = _apart(OF_QUANTIZATION, values, given)
     target, values, given = _apart(OF_ENGINE, values, given)
@@ -85,7 +85,7 @@ def command(config: str | None, **given: Any) -> None:
     if quantization is not None:
         _check_quantization(quantization)
     if engine is not None:
-        from edge_ad.runtime.engines.tensorrt.build.build import check_machine
+        from edge_ad.runtime.engines.tensorrt.builder.build import check_machine
 
         check_machine(engine)
     export_bundle(options, say=lambda line: click.echo(line, err=True))
@@ -132,7 +132,7 @@ def _quantization(lower: dict[str, Any], where: str, output: Any) -> QuantizeOpt
 
 def _engine(target: dict[str, Any], where: str) -> BuildOptions | None:
     """Options of the engine that is built from the bundle; None for another format."""
-    from edge_ad.runtime.engines.tensorrt.build.options import build_options
+    from edge_ad.runtime.engines.tensorrt.builder.options import build_options
 
     if "bundle" in target:
         return build_options(target, where)

@@ -12,7 +12,7 @@ import pytest
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 from edge_ad.errors import EngineError
-from edge_ad.runtime.engines.tensorrt.build.payload import plan_payload
+from edge_ad.runtime.engines.tensorrt.builder.payload import plan_payload
 
 CONFIG, BUNDLE, ENGINE, OUTPUT = 3, 5, 9, 11
 SECONDS = 120

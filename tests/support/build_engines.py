@@ -13,8 +13,8 @@ from typing import Any
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import EdgeAdError
-from edge_ad.runtime.engines.tensorrt.build.build import build_job, graph_of, plan_job
-from edge_ad.runtime.engines.tensorrt.build.options import build_options
+from edge_ad.runtime.engines.tensorrt.builder.build import build_job, graph_of, plan_job
+from edge_ad.runtime.engines.tensorrt.builder.options import build_options
 
 
 class Watched:

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorrt_rtx as trt
 
-from edge_ad.runtime.engines.tensorrt.build.payload import plan_payload
+from edge_ad.runtime.engines.tensorrt.builder.payload import plan_payload
 
 
 class Log(trt.ILogger):  # type: ignore[misc]  # the bindings have no types

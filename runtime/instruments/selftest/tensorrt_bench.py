@@ -13,8 +13,8 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.runtime.engines.tensorrt.build.build import build_job, graph_of, plan_job
-from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions
+from edge_ad.runtime.engines.tensorrt.builder.build import build_job, graph_of, plan_job
+from edge_ad.runtime.engines.tensorrt.builder.options import BuildOptions
 from edge_ad.runtime.engines.tensorrt.choices import Choices
 from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, Tail, batches
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, FlavourName, installed_flavours

@@ -48,7 +48,7 @@ def float_bytes(graph: bytes) -> int:
 def test_the_plan_holds_int8_weights(
     network: str, padded: float, quantized: Bytes, build_plans: Plans, request: pytest.FixtureRequest
 ) -> None:
-    """The published network is built from a bundle, in tests/runtime/engines/tensorrt/build."""
+    """The published network is built from a bundle, in tests/runtime/engines/tensorrt/builder."""
     plain: bytes = request.getfixturevalue(f"{network}_float")
     graph = quantized(plain, SIZE_HW)
     weights = int8_bytes(graph)

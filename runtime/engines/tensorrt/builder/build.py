@@ -11,16 +11,16 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.errors import ConfigError, EngineError, OutputError
-from edge_ad.runtime.engines.tensorrt.build.builder import Outlook, build_plan, foresee
+from edge_ad.runtime.engines.tensorrt.builder.builder import Outlook, build_plan, foresee
+from edge_ad.runtime.engines.tensorrt.builder.lock import locked
+from edge_ad.runtime.engines.tensorrt.builder.options import BuildOptions
+from edge_ad.runtime.engines.tensorrt.builder.payload import plan_payload
+from edge_ad.runtime.engines.tensorrt.builder.progress import Progress
+from edge_ad.runtime.engines.tensorrt.builder.request import BatchRange, EngineRequest
 from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, this_platform
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, RTX_SM
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
-from edge_ad.runtime.engines.tensorrt.build.lock import locked
-from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions
-from edge_ad.runtime.engines.tensorrt.build.payload import plan_payload
 from edge_ad.runtime.engines.tensorrt.plans import SUFFIX, PlanFile
-from edge_ad.runtime.engines.tensorrt.build.progress import Progress
-from edge_ad.runtime.engines.tensorrt.build.request import BatchRange, EngineRequest
 
 Say = Callable[[str], None]
 

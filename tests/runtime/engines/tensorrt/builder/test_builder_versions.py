@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from edge_ad.errors import EngineError, OutputError
-from edge_ad.runtime.engines.tensorrt.build.builder import build_plan, foresee
+from edge_ad.runtime.engines.tensorrt.builder.builder import build_plan, foresee
+from edge_ad.runtime.engines.tensorrt.builder.request import BatchRange, EngineRequest
 from edge_ad.runtime.engines.tensorrt.messages import MAX_CHARACTERS, plain
-from edge_ad.runtime.engines.tensorrt.build.request import BatchRange, EngineRequest
 
 pytestmark = pytest.mark.rung(4)
 

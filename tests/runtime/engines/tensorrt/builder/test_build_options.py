@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from edge_ad.errors import ConfigError, EngineError, OutputError
-from edge_ad.runtime.engines.tensorrt.build import build
-from edge_ad.runtime.engines.tensorrt.build.build import SourceGraph, build_job, plan_job
-from edge_ad.runtime.engines.tensorrt.build.builder import Plan
-from edge_ad.runtime.engines.tensorrt.build.options import BuildOptions, build_options
-from edge_ad.runtime.engines.tensorrt.build.request import BatchRange
+from edge_ad.runtime.engines.tensorrt.builder import build
+from edge_ad.runtime.engines.tensorrt.builder.build import SourceGraph, build_job, plan_job
+from edge_ad.runtime.engines.tensorrt.builder.builder import Plan
+from edge_ad.runtime.engines.tensorrt.builder.options import BuildOptions, build_options
+from edge_ad.runtime.engines.tensorrt.builder.request import BatchRange
 
 GRAPH = SourceGraph("int8", None, "0" * 64, lambda: b"onnx")
 SOUND = {"bundle": "a.edgead", "flavour": "rtx", "sm": "86"}

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from edge_ad.bundle.bundle import Bundle, write_changed
-from edge_ad.runtime.engines.tensorrt.build.payload import describe_payload, plan_payload
+from edge_ad.runtime.engines.tensorrt.builder.payload import describe_payload, plan_payload
 
 pytestmark = pytest.mark.rung(3)
 

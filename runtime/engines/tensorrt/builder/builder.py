@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import EngineError, OutputError, os_reason
+from edge_ad.runtime.engines.tensorrt.builder.network import ParsedNetwork, is_strongly_typed, parsed_network
+from edge_ad.runtime.engines.tensorrt.builder.progress import NoProgress, Progress, progress_monitor
+from edge_ad.runtime.engines.tensorrt.builder.request import EngineRequest
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, optional
 from edge_ad.runtime.engines.tensorrt.gpu import current_gpu
 from edge_ad.runtime.engines.tensorrt.messages import Messages
-from edge_ad.runtime.engines.tensorrt.build.network import ParsedNetwork, is_strongly_typed, parsed_network
-from edge_ad.runtime.engines.tensorrt.build.progress import NoProgress, Progress, progress_monitor
-from edge_ad.runtime.engines.tensorrt.build.request import EngineRequest
 
 Result = TypeVar("Result")
 MEBIBYTE = 1 << 20

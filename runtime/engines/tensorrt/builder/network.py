@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_ad.errors import EngineError
+from edge_ad.runtime.engines.tensorrt.builder.request import EngineRequest
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, optional
 from edge_ad.runtime.engines.tensorrt.messages import Messages, plain
-from edge_ad.runtime.engines.tensorrt.build.request import EngineRequest
 
 MAX_REFUSALS = 3
 PATCH_MAP = "patch_map"  # output of every graph that comes before maps and scores

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.runtime.engines.tensorrt.build.lock import locked
+from edge_ad.runtime.engines.tensorrt.builder.lock import locked
 from edge_ad.runtime.engines.tensorrt.plans import PlanFile
 
 pytestmark = [pytest.mark.rung(3), pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")]
@@ -26,7 +26,7 @@ def building(bundle: Path, cache: Path, slow: bool = False) -> Iterator[subproce
     start = "import sys; from edge_ad.cli.main import main; "
     if slow:
         start += (
-            "import time; from edge_ad.runtime.engines.tensorrt.build import builder; keep = builder._keep_timing_cache; "
+            "import time; from edge_ad.runtime.engines.tensorrt.builder import builder; keep = builder._keep_timing_cache; "
             "builder._keep_timing_cache = lambda session: (print('built', file=sys.stderr, flush=True),"
             " time.sleep(60), keep(session)); "
         )
@@ -83,7 +83,7 @@ def test_interrupted_it_ends_with_one_line(tensorrt_rtx: None, three_precisions:
     """Ctrl-C reaches the process while TensorRT's builder works in another thread."""
     slow = (
         "import sys, time, threading, os, signal; from edge_ad.cli.main import main; "
-        "from edge_ad.runtime.engines.tensorrt.build import build; from edge_ad.runtime.engines.tensorrt.build.progress import NoProgress; "
+        "from edge_ad.runtime.engines.tensorrt.builder import build; from edge_ad.runtime.engines.tensorrt.builder.progress import NoProgress; "
         "steps = []; P = type('P', (NoProgress,), {'step': lambda self, *_: (steps.append(1), os.kill(os.getpid(),"
         " signal.SIGINT) if len(steps) == 3 else None, time.sleep(0.1))}); plan = build.build_plan; "
         "build.build_plan = lambda model, request, progress: plan(model, request, P()); code = main(sys.argv[1:]); "
@@ -106,7 +106,7 @@ def test_the_lock_is_handed_on(tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
     program = (
-        "import sys; from pathlib import Path; from edge_ad.runtime.engines.tensorrt.build.lock import locked\n"
+        "import sys; from pathlib import Path; from edge_ad.runtime.engines.tensorrt.builder.lock import locked\n"
         "path = Path(sys.argv[1])\n"
         "for _ in range(25):\n"
         "    with locked(path, lambda: None):\n"
@@ -119,7 +119,7 @@ def test_the_lock_is_handed_on(tmp_path: Path) -> None:
 
 
 def test_without_locks_the_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_ad.runtime.engines.tensorrt.build import lock
+    from edge_ad.runtime.engines.tensorrt.builder import lock
 
     ran = []
     monkeypatch.setattr(lock, "fcntl", None)

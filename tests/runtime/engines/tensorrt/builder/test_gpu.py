@@ -15,9 +15,9 @@ import pytest
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.tensorrt import gpu
-from edge_ad.runtime.engines.tensorrt.build.build import graph_of, plan_job
+from edge_ad.runtime.engines.tensorrt.builder.build import graph_of, plan_job
+from edge_ad.runtime.engines.tensorrt.builder.options import build_options
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, current_gpu, find_gpu, find_gpus
-from edge_ad.runtime.engines.tensorrt.build.options import build_options
 
 SUPPORT = Path(__file__).resolve().parents[4] / "support"
 ORIN, RTX_3060 = Gpu(0, "Orin", 87), Gpu(1, "NVIDIA GeForce RTX 3060", 86)
