@@ -26,7 +26,8 @@ def building(bundle: Path, cache: Path, slow: bool = False) -> Iterator[subproce
     start = "import sys; from edge_ad.cli.main import main; "
     if slow:
         start += (
-            "import time; from edge_ad.runtime.engines.tensorrt.builder import builder; keep = builder._keep_timing_cache; "
+            "import time; from edge_ad.runtime.engines.tensorrt.builder import builder;"
+            " keep = builder._keep_timing_cache; "
             "builder._keep_timing_cache = lambda session: (print('built', file=sys.stderr, flush=True),"
             " time.sleep(60), keep(session)); "
         )
@@ -83,7 +84,8 @@ def test_interrupted_it_ends_with_one_line(tensorrt_rtx: None, three_precisions:
     """Ctrl-C reaches the process while TensorRT's builder works in another thread."""
     slow = (
         "import sys, time, threading, os, signal; from edge_ad.cli.main import main; "
-        "from edge_ad.runtime.engines.tensorrt.builder import build; from edge_ad.runtime.engines.tensorrt.builder.progress import NoProgress; "
+        "from edge_ad.runtime.engines.tensorrt.builder import build; "
+        "from edge_ad.runtime.engines.tensorrt.builder.progress import NoProgress; "
         "steps = []; P = type('P', (NoProgress,), {'step': lambda self, *_: (steps.append(1), os.kill(os.getpid(),"
         " signal.SIGINT) if len(steps) == 3 else None, time.sleep(0.1))}); plan = build.build_plan; "
         "build.build_plan = lambda model, request, progress: plan(model, request, P()); code = main(sys.argv[1:]); "
