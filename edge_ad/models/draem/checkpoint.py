@@ -1,0 +1,171 @@
+"""Checkpoints of DRAEM: the authors' pair of files, our own single file, anomalib's.
+
+The authors write two bare state dicts, `<stem>.pckl` (reconstruction) and `<stem>_seg.pckl` (segmentation). Ours is
+`{"reconstruction": state, "segmentation": state}`. anomalib holds the same tensors under two prefixes, but its
+segmentation network is fed the picture first and in R, G, B: its first layer is turned round on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_ad.errors import CheckpointError
+from edge_ad.models.draem.fold import ColorOrder
+from edge_ad.models.draem.network import Draem, DraemConfig
+from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
+from edge_ad.models.weights import read_tensors, sha256_of
+
+RECONSTRUCTION, SEGMENTATION = "reconstruction", "segmentation"  # the parts, and the keys of our own file
+FIRST = {RECONSTRUCTION: "encoder.block1.0.weight", SEGMENTATION: "encoder_segment.block1.0.weight"}
+"""Weight by which each part is known, and whose first dimension is its width."""
+ANOMALIB = {
+    RECONSTRUCTION: "model.reconstructive_subnetwork.",
+    SEGMENTATION: "model.discriminative_subnetwork.",
+}
+ANOMALIB_STATE = "state_dict"
+SEGMENTATION_SUFFIX = "_seg"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """State dicts of the two networks as the authors' code would hold them.
+
+    Attributes:
+        color_order: that they were trained with; None where the file does not tell.
+        notes: what had to be undone, one line each.
+        files: where they came from.
+    """
+
+    reconstruction: Mapping[str, Tensor]
+    segmentation: Mapping[str, Tensor]
+    color_order: ColorOrder | None
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class LoadedDraem:
+    """A network in eval mode, and what is to be known of it.
+
+    Attributes:
+        config: plain values for the manifest.
+        checkpoint_sha256: of the file, or of the two hashes of a pair.
+    """
+
+    network: Draem
+    color_order: ColorOrder
+    config: dict[str, Any]
+    checkpoint_sha256: str
+    notes: tuple[str, ...]
+
+
+def load_draem(
+    checkpoint: Path, segmentation_checkpoint: Path | None = None, color_order: ColorOrder | None = None
+) -> LoadedDraem:
+    """Read a network in eval mode.
+
+    Args:
+        checkpoint: the reconstruction of a pair, or a file that holds both networks.
+        segmentation_checkpoint: the other file of a pair; None looks for `<stem>_seg` beside the first.
+        color_order: that the network was trained with; None takes what the file tells, or B, G, R, and notes it.
+
+    Raises: CheckpointError naming the tensor, what was found and what was expected.
+    """
+    parts = read_parts(checkpoint, segmentation_checkpoint)
+    notes = list(parts.notes)
+    order = color_order or parts.color_order
+    if order is None:
+        notes.append("the order of colours is not in a checkpoint; assumed bgr (the authors'), else give --color-order")
+        order = "bgr"
+    config = DraemConfig(
+        _width(parts.reconstruction, RECONSTRUCTION, checkpoint), _width(parts.segmentation, SEGMENTATION, checkpoint)
+    )
+    network = Draem(config)
+    where = " and ".join(path.name for path in parts.files)
+    _load(network.reconstruction, parts.reconstruction, where, RECONSTRUCTION)
+    _load(network.segmentation, parts.segmentation, where, SEGMENTATION)
+    network.eval().requires_grad_(False)
+    plain = {**asdict(config), "color_order": order}
+    return LoadedDraem(network, order, plain, _hash(parts.files), tuple(notes))
+
+
+def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) -> Parts:
+    """The two state dicts of a checkpoint of any of the three kinds. Raises: CheckpointError."""
+    data = read_tensors(checkpoint, "checkpoint")
+    where = f"checkpoint {checkpoint}"
+    if {RECONSTRUCTION, SEGMENTATION} <= data.keys():
+        order = data.get("color_order")
+        return Parts(
+            state_of(data[RECONSTRUCTION], f"{where}: {RECONSTRUCTION}").tensors,
+            state_of(data[SEGMENTATION], f"{where}: {SEGMENTATION}").tensors,
+            order if order in ("rgb", "bgr") else None,
+            (),
+            (checkpoint,),
+        )
+    nested = data.get(ANOMALIB_STATE)
+    if isinstance(nested, Mapping) and any(str(key).startswith(ANOMALIB[RECONSTRUCTION]) for key in nested):
+        return _from_anomalib(nested, checkpoint)
+    found = state_of(data, where)
+    if FIRST[RECONSTRUCTION] not in found.tensors:
+        keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
+        raise CheckpointError(
+            f"{where}: no DRAEM checkpoint, tensor {FIRST[RECONSTRUCTION]!r} is missing; it holds {keys}"
+        )
+    if FIRST[SEGMENTATION] in found.tensors:
+        inside = {key: value for key, value in found.tensors.items() if key.split(".")[0].endswith("_segment")}
+        outside = {key: value for key, value in found.tensors.items() if key not in inside}
+        return Parts(outside, inside, None, found.notes, (checkpoint,))
+    other = segmentation_checkpoint or checkpoint.with_name(f"{checkpoint.stem}{SEGMENTATION_SUFFIX}{checkpoint.suffix}")
+    if not other.is_file():
+        raise CheckpointError(
+            f"{where}: holds the reconstruction alone, and its other half {other} is missing;"
+            " put it there, or give --segmentation-checkpoint FILE"
+        )
+    second = state_of(read_tensors(other, "segmentation checkpoint"), f"segmentation checkpoint {other}")
+    return Parts(found.tensors, second.tensors, None, (*found.notes, *second.notes), (checkpoint, other))
+
+
+def _from_anomalib(state: Mapping[Any, Any], checkpoint: Path) -> Parts:
+    parts = {}
+    for part, prefix in ANOMALIB.items():
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}
+        parts[part] = dict(state_of(inside, f"checkpoint {checkpoint}: {prefix.rstrip('.')}").tensors)
+    first = parts[SEGMENTATION].get(FIRST[SEGMENTATION])
+    if first is not None and first.ndim == 4 and first.shape[1] == 6:
+        parts[SEGMENTATION][FIRST[SEGMENTATION]] = torch.cat([first[:, 3:], first[:, :3]], dim=1)
+    note = "a checkpoint of anomalib: trained on R, G, B with the picture before its reconstruction; taken so"
+    return Parts(parts[RECONSTRUCTION], parts[SEGMENTATION], "rgb", (note,), (checkpoint,))
+
+
+def _width(state: Mapping[str, Tensor], part: str, checkpoint: Path) -> int:
+    first = state.get(FIRST[part])
+    channels = 3 if part == RECONSTRUCTION else 6
+    if first is None or tuple(first.shape[1:]) != (channels, 3, 3):
+        found = "is missing" if first is None else f"has shape {tuple(first.shape)}, wanted (width, {channels}, 3, 3)"
+        raise CheckpointError(f"checkpoint {checkpoint}: no DRAEM checkpoint, tensor {FIRST[part]!r} {found}")
+    return int(first.shape[0])
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor], where: str, part: str) -> None:
+    wanted = module.state_dict()
+    missing = missing_tensors(wanted, state)
+    surplus = [key for key in state if key not in wanted]
+    if missing or surplus:
+        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
+        raise CheckpointError(f"checkpoint {where}: tensor {key!r} of the {part} {what}; this is another architecture")
+    check_shapes(state, wanted, f"checkpoint {where}", f"a {part} of this width")
+    load_tensors(module, state)
+
+
+def _hash(files: tuple[Path, ...]) -> str:
+    """Of the file; of a pair that of both hashes, as `sha256sum` would hash them written one after the other."""
+    import hashlib
+
+    hashes = [sha256_of(path) for path in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
