@@ -23,8 +23,9 @@ from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.models.family import LoadedNetwork
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.family import FAMILY
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
 
 PUBLISHED = "published graph, ONNX Runtime fp32"

@@ -78,8 +78,9 @@ def wide_resnet(folder: Path, rounds: int) -> None:
     from edge_ad.export.onnx_graph import graph_from_module
     from edge_ad.export.parity import probe_images
     from edge_ad.models.family import LoadedNetwork
+    from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.family import FAMILY
-    from edge_ad.models.glass.network import Glass, GlassConfig
+    from edge_ad.models.glass.network import Glass
 
     torch.manual_seed(0)
     network = Glass(GlassConfig()).eval().requires_grad_(False)

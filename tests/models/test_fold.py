@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edge_ad.models.backbone import Backbone
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.fold import (
     FoldedGlass,
     TapHead,
@@ -27,7 +28,7 @@ from edge_ad.models.glass.fold import (
     head_convolutions,
     pooling_groups,
 )
-from edge_ad.models.glass.network import LEAKY_SLOPE, Adaptor, Discriminator, Glass, GlassConfig
+from edge_ad.models.glass.network import LEAKY_SLOPE, Adaptor, Discriminator, Glass
 
 FLOAT32_RTOL = 3e-5
 FLOAT64_RTOL = 1e-10

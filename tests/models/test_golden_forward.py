@@ -22,8 +22,9 @@ import torch
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ScoreKind
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.contract import ContractModule
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.fold import FoldedGlass
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.network import Glass
 
 FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[1] / "golden")
 TOLERANCE = 2e-5

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.fold import FoldedGlass
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.network import Glass
 
 TOLERANCE = 2e-5
 

@@ -16,7 +16,8 @@ from edge_ad.models import weights as weights_module
 from edge_ad.models.backbone import network_state
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.weights import PACKAGED, backbone_state, read_tensors
 
 State = dict[str, Any]

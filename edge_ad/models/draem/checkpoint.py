@@ -121,7 +121,9 @@ def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) ->
         inside = {key: value for key, value in found.tensors.items() if key.split(".")[0].endswith("_segment")}
         outside = {key: value for key, value in found.tensors.items() if key not in inside}
         return Parts(outside, inside, None, found.notes, (checkpoint,))
-    other = segmentation_checkpoint or checkpoint.with_name(f"{checkpoint.stem}{SEGMENTATION_SUFFIX}{checkpoint.suffix}")
+    other = segmentation_checkpoint or checkpoint.with_name(
+        f"{checkpoint.stem}{SEGMENTATION_SUFFIX}{checkpoint.suffix}"
+    )
     if not other.is_file():
         raise CheckpointError(
             f"{where}: holds the reconstruction alone, and its other half {other} is missing;"

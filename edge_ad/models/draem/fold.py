@@ -20,8 +20,8 @@ ColorOrder = Literal["rgb", "bgr"]
 class FoldedDraem(nn.Module):
     """Export form of a network in eval mode; equal to it up to float rounding.
 
-    `forward`: (N, 3, H, W) float32 **RGB** in [0, 1] → (N, H, W) float32 logits: the anomalous one minus the normal one,
-    whose sigmoid is the softmax of the two.
+    `forward`: (N, 3, H, W) float32 **RGB** in [0, 1] → (N, H, W) float32 logits: the anomalous one minus the normal
+    one, whose sigmoid is the softmax of the two.
 
     Args:
         color_order: the order that the network was trained with.

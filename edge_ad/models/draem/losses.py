@@ -1,4 +1,4 @@
-"""What DRAEM minimises (the paper's section 3.3): squared error, structural similarity, focal loss; all weights are 1."""
+"""What DRAEM minimises (the paper's section 3.3): squared error, structural similarity, focal loss, in equal parts."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ for speed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,7 @@ class SegmentationEncoder(nn.Module):
         super().__init__()
         self.pool = nn.MaxPool2d(2)
         widths = (6, channels, 2 * channels, 4 * channels, 8 * channels, 8 * channels, 8 * channels)
-        for number, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for number, (n_in, n_out) in enumerate(pairwise(widths), start=1):
             self.add_module(f"block{number}", block(n_in, n_out))
 
     def forward(self, pair: Tensor) -> list[Tensor]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 

@@ -13,8 +13,9 @@ from edge_ad.models.backbone import backbone_faults
 from edge_ad.models.contract import ContractModule
 from edge_ad.models.family import LoadedNetwork, NetworkOptions, Progress
 from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.fold import FoldedGlass
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.training_run import RunRecord
 
 
@@ -33,10 +34,10 @@ class GlassFamily:
     def train(
         self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
     ) -> RunRecord:
-        from edge_ad.models.glass.training.options import train_options
-        from edge_ad.models.glass.training.train import train
+        from edge_ad.models.glass.training.train import GlassRecipe, train_options
+        from edge_ad.models.training.session import train
 
-        return train(train_options(dict(values), where), progress, resume=resume, force=force)
+        return train(GlassRecipe(), train_options(values, where), progress, resume=resume, force=force)
 
     def reference_module(
         self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec

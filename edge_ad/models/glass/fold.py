@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.glass.network import LEAKY_SLOPE, PATCH_SIZE, Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import LEAKY_SLOPE, PATCH_SIZE, Glass
 
 KERNEL_AREA = PATCH_SIZE * PATCH_SIZE
 

@@ -12,19 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.datasets import Sample, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.models.glass.training.batches import Batch, Batches
 from edge_ad.models.glass.training.hypothesis import DENSE, choose_hypothesis, spectrum_density
-from edge_ad.models.glass.training.labelled import LabelledPictures, Standing
 from edge_ad.models.glass.training.noise import draw_noise
-from edge_ad.models.glass.training.options import TrainOptions
-from edge_ad.models.glass.training.pictures import GoodPictures
+from edge_ad.models.glass.training.options import GlassTrainOptions as TrainOptions
 from edge_ad.models.synthesis.textures import ProceduralTextures
+from edge_ad.models.training.labelled import LabelledPictures, Standing
+from edge_ad.models.training.pictures import GoodPictures
 
 SPEC = PreprocessSpec(64, 64, resize=64)
-OPTIONS = TrainOptions(Path("run"), batch=3, imgsz=(64, 64))
+OPTIONS = TrainOptions(output=Path("run"), batch=3, imgsz=(64, 64))
 PATCHES = (16, 16)
 PLENTY = 1 << 30
 
@@ -333,15 +333,15 @@ def test_padding_is_no_object_that_was_found(tmp_path: Path) -> None:
 
 def test_labelled_pictures_that_choose_nothing(parts: Path) -> None:
     test = open_dataset(parts).test
-    assert LabelledPictures(test, SPEC, "map_max").usable
-    assert not LabelledPictures([s for s in test if s.anomalous], SPEC, "map_max").usable
-    assert not LabelledPictures([s for s in test if not s.anomalous], SPEC, "map_max").usable
-    assert not LabelledPictures([], SPEC, "map_max").usable
+    assert LabelledPictures(test, SPEC, PostprocessSpec()).usable
+    assert not LabelledPictures([s for s in test if s.anomalous], SPEC, PostprocessSpec()).usable
+    assert not LabelledPictures([s for s in test if not s.anomalous], SPEC, PostprocessSpec()).usable
+    assert not LabelledPictures([], SPEC, PostprocessSpec()).usable
 
 
 def test_labelled_pictures_that_cannot_be_read(own_parts: Path) -> None:
     (own_parts / "test" / "blot" / "1.png").write_bytes(b"")
-    labelled = LabelledPictures(open_dataset(own_parts).test, SPEC, "map_max")
+    labelled = LabelledPictures(open_dataset(own_parts).test, SPEC, PostprocessSpec())
     assert len(labelled) == 5
     assert len(labelled.unreadable) == 1 and "1.png" in labelled.unreadable[0]
 
@@ -349,11 +349,11 @@ def test_labelled_pictures_that_cannot_be_read(own_parts: Path) -> None:
 def test_a_mask_of_another_size(own_parts: Path) -> None:
     Image.fromarray(np.zeros((32, 64), np.uint8)).save(own_parts / "ground_truth" / "blot" / "1_mask.png")
     with pytest.raises(ImageError, match=r"1_mask\.png is 64×32, its picture .* is 64×64 pixels"):
-        LabelledPictures(open_dataset(own_parts).test, SPEC, "map_max")
+        LabelledPictures(open_dataset(own_parts).test, SPEC, PostprocessSpec())
 
 
 def ranked(maps: Any, samples: list[Sample], kind: Any = "map_max") -> Standing:
-    return LabelledPictures(samples, SPEC, kind)._ranked(maps)
+    return LabelledPictures(samples, SPEC, PostprocessSpec(score=kind)).ranked(maps)
 
 
 def test_figures_of_known_maps(parts: Path) -> None:

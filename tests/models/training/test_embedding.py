@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.glass.network import Adaptor, Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import Adaptor, Glass
 from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.features import FrozenTaps, TapCache, chunks
 from edge_ad.models.glass.training.whitening import whiten

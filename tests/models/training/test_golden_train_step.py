@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig, Objective
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.embedding import PooledEmbedding
-from edge_ad.models.glass.training.objective import Objective, StepLosses
+from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step

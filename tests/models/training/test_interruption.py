@@ -21,7 +21,7 @@ from edge_ad.errors import CheckpointError, ConfigError, OutputError
 from edge_ad.export.options import export_options
 from edge_ad.models.family import NetworkOptions, Progress
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.training import run_folder
+from edge_ad.models.training import run_folder
 from edge_ad.training_run import RunRecord, is_run, read_run
 
 Train = Callable[..., RunRecord]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Adaptor, Discriminator, Glass
 from edge_ad.models.glass.training.objective import (
-    Objective,
     StepLosses,
     anomalous_loss,
     focal_loss,

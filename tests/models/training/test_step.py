@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edge_ad.models.glass.network import Adaptor, Discriminator, Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig, Objective
+from edge_ad.models.glass.network import Adaptor, Discriminator, Glass
 from edge_ad.models.glass.training import ascent
-from edge_ad.models.glass.training.objective import Objective, StepLosses
+from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step

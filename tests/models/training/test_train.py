@@ -19,11 +19,12 @@ from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.family import NetworkOptions, Progress
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.network import Glass, GlassConfig
+from edge_ad.models.glass.config import GlassConfig
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training import trainer as trainer_module
-from edge_ad.models.glass.training.labelled import LabelledPictures, Standing
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]
@@ -188,7 +189,7 @@ class Scripted:
             return order(batches, epoch)
 
         monkeypatch.setattr(trainer_module, "fast_step", step)
-        monkeypatch.setattr(LabelledPictures, "standing", look)
+        monkeypatch.setattr(LabelledPictures, "ranked", look)
         monkeypatch.setattr(trainer_module.Batches, "__call__", count)
 
 
@@ -272,17 +273,19 @@ def test_the_size_of_the_caches_changes_nothing(
 ) -> None:
     """Pictures and features that do not fit into memory are computed again; the rest of rounding is a batch's."""
     from edge_ad.models.glass.training import train as train_module
+    from edge_ad.models.training import session
 
     class SmallCache(train_module.TapCache):
         def __init__(self, taps: Any, pictures: Any, batch: int, cache_bytes: int) -> None:
             super().__init__(taps, pictures, batch, 0)
 
-    class FewPictures(train_module.GoodPictures):
+    class FewPictures(session.GoodPictures):
         def __init__(self, samples: Any, spec: Any, foreground: Any, cache_bytes: int, progress: Any) -> None:
             super().__init__(samples, spec, foreground, 0, progress)
 
     monkeypatch.setattr(train_module, "TapCache", SmallCache)
-    monkeypatch.setattr(train_module, "GoodPictures", FewPictures)
+    monkeypatch.setattr(trainer_module, "TapCache", SmallCache)
+    monkeypatch.setattr(session, "GoodPictures", FewPictures)
     train(tmp_path / "small")
     for small, large in zip(rows(tmp_path / "small"), rows(run), strict=True):
         assert float(small["loss"]) == pytest.approx(float(large["loss"]), abs=1e-4)

@@ -10,9 +10,9 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
-from edge_ad.models.glass.network import GlassConfig
-from edge_ad.models.glass.training.objective import Objective
-from edge_ad.models.glass.training.options import PRESETS, TrainOptions, train_options
+from edge_ad.models.glass.config import GlassConfig, Objective
+from edge_ad.models.glass.training.options import GlassTrainOptions as TrainOptions
+from edge_ad.models.glass.training.train import train_options
 from edge_ad.validation import build, plain
 
 GIVEN = {"output": "run", "data": "parts"}
@@ -38,6 +38,9 @@ def test_defaults_are_the_published_values() -> None:
     assert options.network == GlassConfig()
     assert options.objective("hypersphere") == Objective("hypersphere")
     assert options.preprocess == PreprocessSpec(288, 288, resize=288)
+
+
+PRESETS = TrainOptions.presets
 
 
 @pytest.mark.parametrize("name", PRESETS)

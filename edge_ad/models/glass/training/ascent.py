@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import LEAKY_SLOPE, Discriminator
-from edge_ad.models.glass.training.objective import TINY, Objective, anomalous_loss, radial_projection
+from edge_ad.models.glass.training.objective import TINY, anomalous_loss, radial_projection
 
 CHUNK_BYTES = 1 << 20  # rows that are worked on at once stay in a core's second-level cache (measured)
 

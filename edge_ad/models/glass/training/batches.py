@@ -1,25 +1,22 @@
 """The pictures of an epoch, step by step, with textures overlaid; drawn ahead in a thread of its own.
 
-Everything that is drawn for a picture comes from a generator seeded by (seed, epoch, place in the epoch), so an epoch
-is the same whether training was interrupted before it or not.
+What is drawn for a picture comes from a generator seeded by (seed, epoch, place in the epoch).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.models.glass.training.features import chunks
-from edge_ad.models.glass.training.options import TrainOptions
-from edge_ad.models.glass.training.pictures import GoodPictures
+from edge_ad.image.frame import ImageArray
+from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.synthesis.sample import SyntheticAnomaly, synthesise
 from edge_ad.models.synthesis.textures import TexturePool
-
-ORDER, ANOMALY, NOISE = range(3)  # what a generator is for; part of its seed
+from edge_ad.models.training.drawing import ANOMALY, ORDER, chunks, generator, made_ahead
+from edge_ad.models.training.pictures import GoodPictures
 
 
 @dataclass(frozen=True)
@@ -65,9 +62,13 @@ class Batches:
     """
 
     def __init__(
-        self, pictures: GoodPictures, textures: TexturePool, options: TrainOptions, patch_hw: tuple[int, int]
+        self, pictures: GoodPictures, textures: TexturePool, options: GlassTrainOptions, patch_hw: tuple[int, int]
     ) -> None:
         self._pictures, self._textures, self._options, self.patch_hw = pictures, textures, options, patch_hw
+
+    def picture(self, index: int) -> ImageArray:
+        """A good picture, (H, W, 3) uint8."""
+        return self._pictures[index].image_hwc
 
     def order(self, epoch: int) -> list[int]:
         """Which pictures epoch `epoch` looks at, in what order."""
@@ -82,13 +83,7 @@ class Batches:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Batches of an epoch; the next one is made while one is in use."""
         parts = list(enumerate(chunks(self.order(epoch), self._options.batch)))
-        with ThreadPoolExecutor(1, thread_name_prefix="edge-ad-synthesis") as worker:
-            ahead = worker.submit(self._batch, epoch, *parts[0])
-            for following in [*parts[1:], None]:
-                ready = ahead.result()
-                if following is not None:
-                    ahead = worker.submit(self._batch, epoch, *following)
-                yield ready
+        return made_ahead(lambda part: self._batch(epoch, *part), parts)
 
     def _batch(self, epoch: int, step: int, indices: Sequence[int]) -> Batch:
         options = self._options
@@ -111,8 +106,3 @@ class Batches:
             beta_std=self._options.beta_std,
             augmentations=self._options.augmentations,
         )
-
-
-def generator(*seed: int) -> np.random.Generator:
-    """A generator that is the same for the same numbers."""
-    return np.random.default_rng(seed)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.fold import pooling_convolution, tap_pools
-from edge_ad.models.glass.network import GlassConfig
 
 
 class PooledEmbedding(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.image.frame import ImageArray
 from edge_ad.models.backbone import Backbone
+from edge_ad.models.training.drawing import chunks
 
 
 class Pictures(Protocol):
@@ -98,8 +99,3 @@ class TapCache:
                 yield [tap[indices[0] : indices[-1] + 1] for tap in self._kept]
             else:
                 yield self._taps([self._pictures[index] for index in indices])
-
-
-def chunks(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Consecutive parts of `size`, the last one shorter."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]

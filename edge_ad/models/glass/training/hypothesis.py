@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.image.frame import ImageArray
-from edge_ad.models.glass.training.objective import Hypothesis
+from edge_ad.models.glass.config import Hypothesis
 
 BLUR_PIXELS = 39  # side of the Gaussian window over the spectrum (the paper's appendix)
 MAGNITUDE = 170.0  # 20·ln|F| from which on a frequency counts (the paper's appendix)

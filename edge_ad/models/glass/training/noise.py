@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edge_ad.models.glass.training.batches import NOISE, generator
-from edge_ad.models.glass.training.options import TrainOptions
+from edge_ad.models.glass.training.options import GlassTrainOptions
+from edge_ad.models.training.drawing import NOISE, generator
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Noise:
     jitter: Tensor | None
 
 
-def draw_noise(options: TrainOptions, epoch: int, step: int, shape: tuple[int, int], device: torch.device) -> Noise:
+def draw_noise(
+    options: GlassTrainOptions, epoch: int, step: int, shape: tuple[int, int], device: torch.device
+) -> Noise:
     """Noise for P × D = `shape`, the same whenever it is drawn again.
 
     With `noise_spread` s > 0, each patch has a standard deviation of its own, `noise_std` · 2^U(-s, s): the network

@@ -1,45 +1,36 @@
-"""Everything that training can be told, the same from the command line, from YAML and from a run's own record."""
+"""Everything that training GLASS can be told, the same from the command line, from YAML and from a run's own record."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edge_ad.bundle.specs import PreprocessSpec, ResizeMode, ScoreKind
-from edge_ad.datasets import Dataset, open_dataset, plain_dataset
-from edge_ad.errors import ConfigError
-from edge_ad.models.backbone import backbone_faults
-from edge_ad.models.family import NetworkOptions
-from edge_ad.models.glass.network import GlassConfig
-from edge_ad.models.glass.training.objective import Hypothesis, Objective
-from edge_ad.models.option_types import Name, Names, Positive, Size
-from edge_ad.models.weights import PACKAGED
-from edge_ad.validation import build_rest, strict
+from edge_ad.bundle.specs import ResizeMode
+from edge_ad.models.glass.config import GlassConfig, Hypothesis, Objective
+from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.option_types import Name, Names, NotNegative, Positive, PositiveFloat, Share, Size, option
+from edge_ad.models.packaged import PACKAGED
+from edge_ad.models.training.options import TrainOptions
+from edge_ad.validation import strict
 
-Preset = Literal["paper", "fast"]
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 Ridge = Annotated[NotNegative | None, BeforeValidator(lambda value: None if value == "none" else value)]
 """A number, or `none`, which a user can say against a preset."""
 
 
+def _pair(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
 @strict
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of `edge-ad train`; the defaults are the published values.
+@dataclass(frozen=True, kw_only=True)
+class GlassTrainOptions(TrainOptions, GlassOptions):
+    """Options of `edge-ad train --family glass`; the defaults are the published values.
 
     Attributes:
-        output: folder of the run.
-        data: folder in the layout of MVTec AD or VisA, or of good pictures alone.
-        good, bad, masks: folders of good pictures, defective ones and their ground truth, in place of `data`.
-        textures: folder of pictures that local anomalies are made of; drawn patterns when None.
-        preset: where the defaults come from, see PRESETS.
         backbone, backbone_weights, layers: as for export; `packaged` weights are those of an installed package.
-        imgsz, resize, resize_mode: as for export.
         pretrain_embed_dim, embed_dim, hidden_dim, discriminator_layers: see GlassConfig.
         whiten: start the adaptor as the whitening of the normal features, their covariance's eigenvalues raised by
             this share of their mean; None starts it at random.
@@ -59,77 +50,83 @@ class TrainOptions:
             data set's foreground pictures say (`files`).
         learning_rate: the adaptor's; the discriminator's is twice that.
         schedule: `constant`, or `cosine` from the full rate to none over all epochs.
-        batch: pictures in a step.
         epochs, epoch_images: meta-epochs, and how many pictures one has at most.
         repeat: how often one epoch goes through a small data set.
-        select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
-            is none), or the `last`.
-        eval_every: epochs between two looks at the labelled test pictures; 0 never looks.
-        patience: epochs without a better result after which training stops; 0 never stops early.
-        score: which score labelled pictures are ranked by, and the bundle's.
-        seed: of everything that is drawn.
-        device: `auto` takes a CUDA device where there is one.
         amp: half precision for the backbone on CUDA.
-        cache_mb: memory for decoded pictures and features, each.
     """
 
-    output: Path
-    data: Path | None = None
-    good: Path | None = None
-    bad: Path | None = None
-    masks: Path | None = None
-    textures: Path | None = None
-    preset: Preset = "paper"
-    backbone: Name = GlassConfig.backbone
-    backbone_weights: Path | None = None
-    layers: Names = GlassConfig.layers
-    imgsz: Size = (288, 288)
-    resize: Positive | None = None
-    resize_mode: ResizeMode = "shorter_side_crop"
-    pretrain_embed_dim: Positive = GlassConfig.pretrain_embed_dim
-    embed_dim: Positive = GlassConfig.embed_dim
-    hidden_dim: Positive = GlassConfig.hidden_dim
-    discriminator_layers: Annotated[int, Field(ge=2, le=8)] = GlassConfig.discriminator_layers
-    whiten: Ridge = None
-    freeze_adaptor: bool = False
-    hypothesis: Literal["manifold", "hypersphere", "auto"] = "auto"
-    noise_std: PositiveFloat = 0.015
-    noise_spread: Annotated[float, Field(ge=0, le=8)] = 0.0
-    jitter_std: NotNegative = 0.0
-    ascent_steps: Annotated[int, Field(ge=0)] = 20
-    ascent_step_size: PositiveFloat = 0.001
-    project_every: Positive = 5
-    manifold_radii: tuple[NotNegative, PositiveFloat] = (0.5, 1.0)
-    radius_quantile: Share = 0.75
-    hard_quantile: Share = 0.5
-    focal_gamma: NotNegative = 2.0
-    overlay_share: Share = 1.0
-    beta_mean: Share = 0.5
-    beta_std: NotNegative = 0.1
-    augmentations: Annotated[int, Field(ge=0, le=9)] = 3
-    foreground: Literal["none", "auto", "files"] = "none"
-    learning_rate: PositiveFloat = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
-    batch: Annotated[int, Field(gt=0, le=1024)] = 8
-    epochs: Positive = 640
-    epoch_images: Positive = 392
-    repeat: Positive = 1
-    select: Literal["best", "last"] = "best"
-    eval_every: Annotated[int, Field(ge=0)] = 1
-    patience: Annotated[int, Field(ge=0)] = 0
-    score: ScoreKind = "map_max"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    amp: bool = True
-    cache_mb: Positive = 2048
+    backbone: Name = option(
+        GlassConfig.backbone, "torchvision network, or timm:<name> (paper: wide_resnet50_2).", "NAME"
+    )
+    layers: Names = option(GlassConfig.layers, "Layers that give the features (paper: layer2,layer3).", "A,B")
+    imgsz: Size = option((288, 288), "Model input in pixels (paper: 288).", "N|HxW")
+    resize_mode: ResizeMode = option("shorter_side_crop", "shorter_side_crop (default), stretch or letterbox.", "MODE")
+    pretrain_embed_dim: Positive = option(GlassConfig.pretrain_embed_dim, "Pooled vector of one layer (paper: 1536).")
+    embed_dim: Positive = option(GlassConfig.embed_dim, "Patch embedding (paper: 1536).")
+    hidden_dim: Positive = option(GlassConfig.hidden_dim, "Discriminator's hidden layer (paper: 1024).")
+    discriminator_layers: Annotated[int, Field(ge=2, le=8)] = option(
+        GlassConfig.discriminator_layers, "Layers of the discriminator (paper: 2)."
+    )
+    whiten: Ridge = option(None, "Start the adaptor as a whitening of normal features (paper: none, random).", "RIDGE")
+    freeze_adaptor: bool = option(False, "Leave it so (paper: it is trained).", off="train-adaptor")
+    hypothesis: Literal["manifold", "hypersphere", "auto"] = option(
+        "auto", "manifold, hypersphere or auto (default).", "NAME"
+    )
+    noise_std: PositiveFloat = option(0.015, "Gaussian noise on normal features (paper: 0.015).", "X")
+    noise_spread: Annotated[float, Field(ge=0, le=8)] = option(
+        0.0, "Vary it from patch to patch (paper: 0).", "OCTAVES"
+    )
+    jitter_std: NotNegative = option(0.0, "Noise on what counts as normal (paper: 0).", "X")
+    ascent_steps: Annotated[int, Field(ge=0)] = option(20, "Steps of gradient ascent; 0 for none (paper: 20).")
+    ascent_step_size: PositiveFloat = option(0.001, "Length of one (paper: 0.001).", "X")
+    project_every: Positive = option(5, "Ascent steps between projections (paper: 5).")
+    manifold_radii: Annotated[tuple[NotNegative, PositiveFloat], BeforeValidator(_pair)] = option(
+        (0.5, 1.0), "Bounds of the manifold projection (paper: 0.5,1).", "A,B"
+    )
+    radius_quantile: Share = option(0.75, "Quantile that makes the hypersphere's radius (paper: 0.75).", "Q")
+    hard_quantile: Share = option(0.5, "Patches easier than this share are left out (paper: 0.5).", "Q")
+    focal_gamma: NotNegative = option(2.0, "Exponent of the focal loss (paper: 2).", "X")
+    overlay_share: Share = option(1.0, "Share of the pictures that get a texture (paper: 1).", "X")
+    beta_mean: Share = option(0.5, "Share of the good picture under a texture (paper: 0.5).", "X")
+    beta_std: NotNegative = option(0.1, "Its standard deviation (paper: 0.1).", "X")
+    augmentations: Annotated[int, Field(ge=0, le=9)] = option(3, "Changes of a texture, of nine (paper: 3).")
+    foreground: Literal["none", "auto", "files"] = option(
+        "none", "Where textures lie: none (everywhere, default), auto or files.", "RULE"
+    )
+    learning_rate: PositiveFloat = option(1e-4, "Adaptor's; the discriminator's is twice that (paper: 1e-4).", "X")
+    schedule: Literal["constant", "cosine"] = option("constant", "constant (paper) or cosine.", "NAME")
+    epochs: Positive = option(640, "Meta-epochs (paper: 640).")
+    epoch_images: Positive = option(392, "Pictures in a meta-epoch at most (paper: 392).")
+    repeat: Positive = option(1, "Times that an epoch goes through the pictures (default: 1).")
+    amp: bool = option(True, "Half precision for the backbone on CUDA (default: yes).", off="no-amp")
 
-    @property
-    def preprocess(self) -> PreprocessSpec:
-        """How pictures become the model's input."""
-        height, width = self.imgsz
-        crop = self.resize_mode == "shorter_side_crop"
-        resize = (self.resize or min(self.imgsz)) if crop else None
-        return PreprocessSpec(height=height, width=width, resize_mode=self.resize_mode, resize=resize)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "fast": {
+            "backbone": "mobilenet_v2",
+            "backbone_weights": PACKAGED,
+            "layers": ("features.11", "features.15"),
+            "imgsz": 256,
+            "pretrain_embed_dim": 160,
+            "embed_dim": 320,
+            "hidden_dim": 256,
+            "whiten": 10.0,
+            "freeze_adaptor": True,
+            "hypothesis": "manifold",
+            "noise_std": 0.6,
+            "jitter_std": 0.3,
+            "ascent_steps": 0,
+            "overlay_share": 0.0,
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "epochs": 100,
+            "epoch_images": 32,
+            "repeat": 32,
+            "select": "last",
+            "eval_every": 0,
+        },
+    }
+    """`fast` was chosen on one set of photographs, see docs/training.md."""
 
     @property
     def network(self) -> GlassConfig:
@@ -145,90 +142,27 @@ class TrainOptions:
 
     @property
     def export(self) -> dict[str, Any]:
-        """What `edge-ad export` has to know of the finished run, by option name."""
-        names = [field.name for field in fields(NetworkOptions) if hasattr(self, field.name)]
-        network = {name: getattr(self, name) for name in names if name != "backbone_weights"}
-        placed = {"imgsz": list(self.imgsz), "resize": self.resize, "resize_mode": self.resize_mode}
-        return {**network, "layers": list(self.layers), **placed, "score": self.score}
+        names = [field.name for field in fields(GlassOptions) if field.name != "backbone_weights"]
+        network = {name: getattr(self, name) for name in names}
+        return {**network, "layers": list(self.layers), **super().export}
 
     def objective(self, hypothesis: Hypothesis) -> Objective:
         """Constants of the losses under the hypothesis that was chosen."""
         names = {field.name for field in fields(Objective)} - {"hypothesis"}
         return Objective(hypothesis=hypothesis, **{name: getattr(self, name) for name in names})
 
-    def dataset(self) -> Dataset:
-        """The pictures. Raises: SourceError when there is no good one, or a folder cannot be read."""
-        if self.data is not None:
-            return open_dataset(self.data)
-        assert self.good is not None
-        return plain_dataset(self.good, self.bad, self.masks)
+    def contradictions(self) -> Iterator[str]:
+        yield from super().contradictions()
+        if self.freeze_adaptor and self.whiten is None:
+            yield "freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts"
+        if self.manifold_radii[0] > self.manifold_radii[1]:
+            yield f"manifold_radii: wanted the nearer first, got {list(self.manifold_radii)}"
+        if len(set(self.layers)) != len(self.layers):
+            yield f"layers: {', '.join(self.layers)} names a layer twice"
 
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "fast": {
-        "backbone": "mobilenet_v2",
-        "backbone_weights": PACKAGED,
-        "layers": ("features.11", "features.15"),
-        "imgsz": 256,
-        "pretrain_embed_dim": 160,
-        "embed_dim": 320,
-        "hidden_dim": 256,
-        "whiten": 10.0,
-        "freeze_adaptor": True,
-        "hypothesis": "manifold",
-        "noise_std": 0.6,
-        "jitter_std": 0.3,
-        "ascent_steps": 0,
-        "overlay_share": 0.0,
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "epochs": 100,
-        "epoch_images": 32,
-        "repeat": 32,
-        "select": "last",
-        "eval_every": 0,
-    },
-}
-"""Defaults by the name of a preset. `fast` was chosen on one set of photographs, see docs/training.md."""
-
-
-def train_options(values: dict[str, Any], where: str) -> TrainOptions:
-    """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
-    given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
-    preset = PRESETS.get(str(given.get("preset", "paper")), {})
-    if given.get("backbone", preset.get("backbone")) != preset.get("backbone"):
-        preset = {key: value for key, value in preset.items() if key != "backbone_weights"}  # those of another network
-    options, wrong = build_rest(TrainOptions, {**preset, **given}, {"output": Path()})
-    faults = [fault.line for fault in wrong]
-    faults += _contradictions(options)
-    if not {fault.key for fault in wrong} & {"backbone", "layers"}:
-        faults += backbone_faults(options.backbone, options.layers)
-    if faults:
-        raise ConfigError(where, faults)
-    return options
-
-
-def _contradictions(options: TrainOptions) -> list[str]:
-    faults = []
-    if (options.data is None) == (options.good is None):
-        faults.append("data: give either a data set or --good DIR" + (", not both" if options.data else ""))
-    alone = [name for name in ("bad", "masks") if getattr(options, name) is not None and options.good is None]
-    faults += [f"{name}: belongs to --good DIR; a data set has its own" for name in alone]
-    if options.masks is not None and options.bad is None:
-        faults.append("masks: are those of --bad DIR, which is not given")
-    if options.resize is not None and options.resize_mode != "shorter_side_crop":
-        faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
-    if options.select == "best" and 0 < options.patience < options.eval_every:
-        faults.append(
-            f"patience: {options.patience} epochs would pass without a look at the labels; wanted eval_every or more"
-        )
-    if options.select == "last" and options.patience:
-        faults.append("patience: with select last nothing is better or worse; give --select best, or leave it out")
-    if options.freeze_adaptor and options.whiten is None:
-        faults.append("freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts")
-    if options.manifold_radii[0] > options.manifold_radii[1]:
-        faults.append(f"manifold_radii: wanted the nearer first, got {list(options.manifold_radii)}")
-    if len(set(options.layers)) != len(options.layers):
-        faults.append(f"layers: {', '.join(options.layers)} names a layer twice")
-    return faults
+    @classmethod
+    def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = super().preset_values(given)
+        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
+            values.pop("backbone_weights", None)  # those of another network
+        return values

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.ascent import ascend
 from edge_ad.models.glass.training.objective import (
-    Objective,
     StepLosses,
     anomalous_loss,
     local_loss,

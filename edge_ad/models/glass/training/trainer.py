@@ -1,70 +1,39 @@
-"""The training loop: epochs of steps, a look at labelled pictures, the best weights kept, all of it resumable."""
+"""Epochs of GLASS: steps on frozen features, and a look at labelled pictures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad.errors import TrainingError
+from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.batches import Batch, Batches
 from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.features import FrozenTaps, TapCache
-from edge_ad.models.glass.training.labelled import LabelledPictures, Standing
 from edge_ad.models.glass.training.noise import draw_noise
-from edge_ad.models.glass.training.objective import Objective, StepLosses
+from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
-from edge_ad.models.glass.training.options import TrainOptions
+from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.training.epochs import EpochFigures, is_due
+from edge_ad.models.training.labelled import LabelledPictures, Standing
+from edge_ad.models.training.session import SamplePair
 
+LOSSES = ("normal", "gas", "las")
 AFTER_DIVERGENCE = "no weights of this epoch are kept; try a lower --learning-rate, or less --noise-std"
 
 
-@dataclass(frozen=True)
-class EpochFigures:
-    """Means over the steps of one epoch, and what labelled pictures say after it.
-
-    Attributes:
-        epoch: counted from 0.
-        standing: None where nobody looked.
-    """
-
-    epoch: int
-    normal: float
-    gas: float
-    las: float
-    normal_right: float
-    anomalous_right: float
-    standing: Standing | None = None
-
-    @property
-    def loss(self) -> float:
-        return self.normal + self.gas + self.las
-
-    @property
-    def row(self) -> dict[str, float | None]:
-        """By the names of the CSV's columns."""
-        standing = self.standing
-        return {
-            "epoch": self.epoch,
-            "loss": self.loss,
-            "loss_normal": self.normal,
-            "loss_gas": self.gas,
-            "loss_las": self.las,
-            "normal_right": self.normal_right,
-            "anomalous_right": self.anomalous_right,
-            "image_auroc": None if standing is None else standing.image_auroc,
-            "pixel_auroc": None if standing is None else standing.pixel_auroc,
-        }
-
-
-class Trainer:
-    """A network, its optimisers and what they learn from; `epoch` trains once through the pictures."""
+class GlassTrainer:
+    """A network, its optimisers and what they learn from; see `edge_ad.models.training.session.Trainer`."""
 
     def __init__(
         self,
@@ -75,25 +44,50 @@ class Trainer:
         batches: Batches,
         labelled: LabelledPictures | None,
         objective: Objective,
-        options: TrainOptions,
+        options: GlassTrainOptions,
     ) -> None:
         self.network, self.optimizers = network, Optimizers.of(network, options.learning_rate)
         self._embedding, self._taps, self._cache, self._batches = embedding, taps, cache, batches
         self._labelled, self._objective, self._options = labelled, objective, options
         self._mean_embedding = embedding(cache.mean)
+        self._labelled_taps: TapCache | None = None
 
-    def epochs(self, first: int, after_step: Callable[[int, StepLosses], None]) -> Iterator[EpochFigures]:
+    def epochs(self, first: int, after_step: Callable[[str], None]) -> Iterator[EpochFigures]:
         """Train from epoch `first` to the last.
 
         Args:
-            after_step: is told the number of the step in its epoch and the losses.
+            after_step: is told, in words, how the losses stand.
 
         Raises: TrainingError when a loss or a weight is not finite; the network is then of no use.
         """
         for epoch in range(first, self._options.epochs):
             yield self._epoch(epoch, after_step)
 
-    def state(self) -> dict[str, object]:
+    @property
+    def state_keys(self) -> tuple[str, ...]:
+        return ("adaptor", "discriminator", "optimizers")
+
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return self._batches.steps()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The weights as the authors keep them; a network without an adaptor has none to keep."""
+        parts = {DISCRIMINATOR_KEY: self.network.discriminator.state_dict()}
+        if len(self.network.adaptor.layers):
+            parts[ADAPTOR_KEY] = self.network.adaptor.state_dict()
+        return parts
+
+    def samples(self) -> Iterator[SamplePair]:
+        """What the first epoch synthesises: good, overlaid, mask."""
+        if self._options.overlay_share == 0:
+            return
+        for batch in self._batches(0):
+            for each in batch.overlaid:
+                good = self._batches.picture(batch.indices[each.place])
+                yield good, each.anomaly.image_hwc, each.anomaly.mask.pixel
+
+    def state(self) -> dict[str, Any]:
         """All that changes while training."""
         return {
             "adaptor": self.network.adaptor.state_dict(),
@@ -101,13 +95,13 @@ class Trainer:
             "optimizers": self.optimizers.state_dict(),
         }
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.network.adaptor.load_state_dict(state["adaptor"])  # type: ignore[arg-type]
-        self.network.discriminator.load_state_dict(state["discriminator"])  # type: ignore[arg-type]
-        self.optimizers.load_state_dict(state["optimizers"])  # type: ignore[arg-type]
+        self.network.adaptor.load_state_dict(state["adaptor"])
+        self.network.discriminator.load_state_dict(state["discriminator"])
+        self.optimizers.load_state_dict(state["optimizers"])
 
-    def _epoch(self, epoch: int, after_step: Callable[[int, StepLosses], None]) -> EpochFigures:
+    def _epoch(self, epoch: int, after_step: Callable[[str], None]) -> EpochFigures:
         with torch.no_grad():  # the adaptor is linear, so the mean may be taken before it
             center = self.network.adaptor(self._mean_embedding)
         losses = []
@@ -122,12 +116,14 @@ class Trainer:
                     f" {step.gas:.4g}, las {step.las:.4g}); {AFTER_DIVERGENCE}"
                 )
             losses.append(step)
-            after_step(batch.step, step)
+            after_step(f"loss {step.total:.3f} (normal {step.normal:.3f}, gas {step.gas:.3f}, las {step.las:.3f})")
         self._check_weights(epoch)
         means = {
             field.name: float(np.mean([getattr(step, field.name) for step in losses])) for field in fields(StepLosses)
         }
-        return EpochFigures(epoch, **means, standing=self._look(epoch))
+        losses_of = {name: means[name] for name in LOSSES}
+        shares = {name: means[name] for name in means if name not in LOSSES}
+        return EpochFigures(epoch, losses_of, shares, self._look(epoch))
 
     def _check_weights(self, epoch: int) -> None:
         """A finite loss may still leave weights that are of no use: they must not become a checkpoint."""
@@ -159,14 +155,23 @@ class Trainer:
         )
 
     def _look(self, epoch: int) -> Standing | None:
-        options = self._options
-        last = epoch + 1 == options.epochs
-        due = options.eval_every and (last or (epoch + 1) % options.eval_every == 0)
-        if self._labelled is None or not due:
+        if self._labelled is None or not is_due(self._options, epoch):
             return None
-        return self._labelled.standing(
-            self.network, self._embedding, self._taps, options.batch, options.cache_mb * 1_000_000
-        )
+        return self._labelled.ranked(self._patch_maps(self._labelled))
+
+    def _patch_maps(self, labelled: LabelledPictures) -> list[NDArray[np.float32]]:
+        """Of all labelled pictures, by the network as it is; it is left in eval mode."""
+        options = self._options
+        if self._labelled_taps is None:
+            self._labelled_taps = TapCache(self._taps, labelled.images, options.batch, options.cache_mb * 1_000_000)
+        self.network.adaptor.eval()
+        self.network.discriminator.eval()
+        maps: list[NDArray[np.float32]] = []
+        with torch.no_grad():
+            for part in self._labelled_taps.batches(options.batch):
+                logit = self.network.discriminator(self.network.adaptor(self._embedding(part)))
+                maps += list(torch.sigmoid(logit).view(-1, *part[0].shape[2:]).cpu().numpy())
+        return maps
 
 
 def _replaced(taps: Sequence[Tensor], places: Sequence[int], others: Sequence[Tensor]) -> list[Tensor]:

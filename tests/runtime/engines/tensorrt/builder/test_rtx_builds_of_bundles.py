@@ -62,7 +62,8 @@ def bundle(
     from edge_ad.export.options import export_options
     from edge_ad.export.parity import probe_images
     from edge_ad.export.to_bundle import export_bundle
-    from edge_ad.models.glass.network import Glass, GlassConfig
+    from edge_ad.models.glass.config import GlassConfig
+    from edge_ad.models.glass.network import Glass
 
     name, shape = request.param, NETWORKS[request.param]
     folder = tmp_path_factory.mktemp(name)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edge_ad.bundle.specs import PreprocessSpec, ScoreKind
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.datasets import Sample, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
@@ -17,9 +16,6 @@ from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
-from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.training.embedding import PooledEmbedding
-from edge_ad.models.glass.training.features import FrozenTaps, TapCache
 
 
 @dataclass(frozen=True)
@@ -36,19 +32,18 @@ class Standing:
 
 
 class LabelledPictures:
-    """Good and defective pictures with their frozen features.
+    """Good and defective pictures at model size.
 
     Attributes:
         unreadable: what is wrong with pictures that were left out.
     """
 
-    def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, score: ScoreKind) -> None:
-        self._spec, self._score = spec, score
+    def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, postprocess: PostprocessSpec) -> None:
+        self._spec, self._postprocess = spec, postprocess
         self._images: list[ImageArray] = []
         self._masks: list[NDArray[np.bool_] | None] = []
         self._boxes: list[Box] = []
         self._truth: list[bool] = []
-        self._cache: TapCache | None = None
         self.unreadable: list[str] = []
         preprocess = Preprocessor(spec)
         for sample in samples:
@@ -73,27 +68,19 @@ class LabelledPictures:
         """Whether there are good and defective ones."""
         return any(self._truth) and not all(self._truth)
 
-    def standing(
-        self, network: Glass, embedding: PooledEmbedding, taps: FrozenTaps, batch: int, cache_bytes: int
-    ) -> Standing:
-        """Rank all pictures with the network as it is; it is left in eval mode."""
-        if self._cache is None:
-            self._cache = TapCache(taps, self._images, batch, cache_bytes)
-        network.adaptor.eval()
-        network.discriminator.eval()
-        maps = []
-        with torch.no_grad():
-            for part in self._cache.batches(batch):
-                logit = network.discriminator(network.adaptor(embedding(part)))
-                maps += list(torch.sigmoid(logit).view(-1, *part[0].shape[2:]).cpu().numpy())
-        return self._ranked(maps)
+    @property
+    def images(self) -> Sequence[ImageArray]:
+        """(H, W, 3) uint8 RGB at model size, in order."""
+        return self._images
 
-    def _ranked(self, patch_maps: list[NDArray[np.float32]]) -> Standing:
-        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw)
+    def ranked(self, patch_maps: Sequence[NDArray[np.float32]]) -> Standing:
+        """How well the patch maps (h, w) of all pictures tell defective from good."""
+        spec = self._postprocess
+        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec.sigma, spec.truncate)
         pixels, scores = PixelGroup(), []
         for patch_map, mask, (x_min, y_min, x_max, y_max) in zip(patch_maps, self._masks, self._boxes, strict=True):
             inside = smooth(patch_map)[y_min:y_max, x_min:x_max]  # padding shows nothing
-            scores.append(float(inside.max() if self._score == "map_max" else patch_map.max()))
+            scores.append(float(inside.max() if spec.score == "map_max" else patch_map.max()))
             if mask is not None:
                 pixels.add(inside, mask[y_min:y_max, x_min:x_max])
         image_auroc = auroc(scores, self._truth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,7 @@ import torch
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_reason
 from edge_ad.image.frame import ImageArray
-from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
-from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.training.trainer import EpochFigures
+from edge_ad.models.training.epochs import EpochFigures
 from edge_ad.models.weights import read_tensors
 from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, BestEpoch, RunRecord, write_run
 
@@ -41,23 +39,29 @@ class RunFolder:
         self._rows: list[dict[str, Any]] = []
         self._board: Any = None
 
-    def begin(self, network: Glass) -> None:
-        """Start a new run in place of an earlier one: the record first, which makes the folder a run, then weights."""
+    def begin(self, frozen: Mapping[str, Any]) -> None:
+        """Start a new run in place of an earlier one: the record first, which makes the folder a run, then weights.
+
+        Args:
+            frozen: weights that training does not change, by file name.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise OutputError(f"run {self.path}: cannot be made: {os_reason(exc)}") from exc
         self._update(checkpoint=None, best=None, epochs_done=0)
         _remove_results(self.path)
-        self._write(BACKBONE_FILE, _saved(network.backbone.trunk.state_dict()))
+        for name, state in frozen.items():
+            self._write(name, _saved(state))
 
-    def keep(self, network: Glass, best: BestEpoch) -> None:
-        """Make the network's weights the run's checkpoint; the earlier one goes when the record names this one."""
+    def keep(self, parts: Mapping[str, Any], best: BestEpoch) -> None:
+        """Make weights the run's checkpoint; the earlier one goes when the record names this one.
+
+        Args:
+            parts: content of the checkpoint, in the official format of the family.
+        """
         name = f"ckpt_best_{best.epoch}.pth"
-        parts = {DISCRIMINATOR_KEY: network.discriminator.state_dict()}
-        if len(network.adaptor.layers):
-            parts[ADAPTOR_KEY] = network.adaptor.state_dict()
-        self._write(name, _saved(parts))
+        self._write(name, _saved(dict(parts)))
         self._update(checkpoint=name, best=best)
         for earlier in self.path.glob(CHECKPOINTS):  # a killed run may have left more than one
             if earlier.name != name:
@@ -71,12 +75,18 @@ class RunFolder:
         self._update(epochs_done=figures.epoch + 1)
         self._log(figures)
 
-    def load_state(self) -> dict[str, Any]:
-        """State of an interrupted run; empty when its first epoch was not done. Raises: CheckpointError."""
+    def load_state(self, keys: Collection[str]) -> dict[str, Any]:
+        """State of an interrupted run; empty when its first epoch was not done.
+
+        Args:
+            keys: what the trainer keeps in it.
+
+        Raises: CheckpointError.
+        """
         if not (self.path / STATE_FILE).exists():
             return {}
         state = read_tensors(self.path / STATE_FILE, "training state")
-        if not {"adaptor", "discriminator", "optimizers", "epochs_done", "rows"} <= set(state):
+        if not {*keys, "epochs_done", "rows"} <= set(state):
             raise CheckpointError(f"training state {self.path / STATE_FILE}: incomplete; train anew in another folder")
         self._rows = list(state["rows"])
         self.record = replace(self.record, epochs_done=state["epochs_done"])  # the state is written first

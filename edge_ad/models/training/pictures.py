@@ -16,6 +16,9 @@ from edge_ad.image.frame import ImageArray
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
 
+Foreground = Literal["none", "auto", "files"]
+"""Where something may be laid over a picture: everywhere, where an object is found, where foreground pictures say."""
+
 NAMED = 3  # unreadable files that a message names
 
 
@@ -36,7 +39,7 @@ class GoodPictures:
     """The readable ones of some samples, in memory as far as `cache_bytes` go and read again beyond.
 
     Args:
-        foreground: where textures may lie, see TrainOptions.
+        foreground: where textures may lie.
         progress: called after each picture.
 
     Attributes:
@@ -51,7 +54,7 @@ class GoodPictures:
         self,
         samples: Sequence[Sample],
         spec: PreprocessSpec,
-        foreground: Literal["none", "auto", "files"],
+        foreground: Foreground,
         cache_bytes: int,
         progress: Callable[[], None] = lambda: None,
     ) -> None:

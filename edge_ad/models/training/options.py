@@ -1,0 +1,138 @@
+"""What the training of every family can be told, the same from the command line, from YAML and from a run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.datasets import Dataset, open_dataset, plain_dataset
+from edge_ad.errors import ConfigError
+from edge_ad.models.option_types import Positive, Size, option
+from edge_ad.validation import build_rest, strict
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of `edge-ad train` that all families have. A family derives from it, with defaults of its own.
+
+    Attributes:
+        output: folder of the run.
+        data: folder in the layout of a known data set, or of good pictures alone.
+        good, bad, masks: folders of good pictures, defective ones and their ground truth, in place of `data`.
+        textures: folder of pictures that anomalies are made of; drawn patterns when None.
+        preset: where the defaults come from.
+        imgsz, resize, resize_mode: as for export.
+        batch: pictures in a step.
+        epochs: how often the pictures are gone through, or as the family counts.
+        select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
+            is none), or the `last`.
+        eval_every: epochs between two looks at the labelled test pictures; 0 never looks.
+        patience: epochs without a better result after which training stops; 0 never stops early.
+        score: which score labelled pictures are ranked by, and the bundle's.
+        seed: of everything that is drawn.
+        device: `auto` takes a CUDA device where there is one.
+        cache_mb: memory for decoded pictures and features, each.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    """Values by the name of a preset; the defaults are those of `paper`."""
+
+    output: Path
+    data: Path | None = None
+    good: Path | None = option(None, "Good pictures, in place of DATA.", "DIR")
+    bad: Path | None = option(None, "Defective pictures, to choose the best epoch by (with --good).", "DIR")
+    masks: Path | None = option(None, "Ground truth of --bad, under the same names.", "DIR")
+    textures: Path | None = option(None, "Pictures to make anomalies of, such as DTD (default: drawn patterns).", "DIR")
+    preset: Literal["paper", "fast"] = option(
+        "paper", "paper (default, the published values) or fast (minutes on a CPU).", "NAME"
+    )
+    imgsz: Size = option((256, 256), "Model input in pixels (paper: 256).", "N|HxW")
+    resize: Positive | None = option(None, "Shorter side before the centre crop (default: imgsz).")
+    resize_mode: ResizeMode = option("stretch", "stretch (default), shorter_side_crop or letterbox.", "MODE")
+    batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures in a step (paper: 8).")
+    epochs: Positive = option(1, "Epochs.")
+    select: Literal["best", "last"] = option("best", "Keep the best epoch (paper) or the last.", "RULE")
+    eval_every: Annotated[int, Field(ge=0)] = option(
+        1, "Epochs between looks at labelled pictures; 0: never (paper: 1)."
+    )
+    patience: Annotated[int, Field(ge=0)] = option(
+        0, "Stop after so many epochs without a better one (default: never)."
+    )
+    score: ScoreKind = option("map_max", "map_max (default) or patch_max.", "KIND")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = option(0, "Seed of everything that is drawn (default: 0).")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto (default), cpu or cuda.", "NAME")
+    cache_mb: Positive = option(2048, "Memory for pictures and for features, each (default: 2048).")
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How pictures become the model's input."""
+        height, width = self.imgsz
+        crop = self.resize_mode == "shorter_side_crop"
+        resize = (self.resize or min(self.imgsz)) if crop else None
+        return PreprocessSpec(height=height, width=width, resize_mode=self.resize_mode, resize=resize)
+
+    @property
+    def postprocess(self) -> PostprocessSpec:
+        """How labelled pictures are scored."""
+        return PostprocessSpec(score=self.score)
+
+    @property
+    def export(self) -> dict[str, Any]:
+        """What `edge-ad export` has to know of the finished run, by option name."""
+        placed = {"imgsz": list(self.imgsz), "resize": self.resize, "resize_mode": self.resize_mode}
+        return {**placed, "score": self.score}
+
+    def dataset(self) -> Dataset:
+        """The pictures. Raises: SourceError when there is no good one, or a folder cannot be read."""
+        if self.data is not None:
+            return open_dataset(self.data)
+        assert self.good is not None
+        return plain_dataset(self.good, self.bad, self.masks)
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong between the options, one line each that begins with a key; a family adds its own."""
+        if (self.data is None) == (self.good is None):
+            yield "data: give either a data set or --good DIR" + (", not both" if self.data else "")
+        for name in ("bad", "masks"):
+            if getattr(self, name) is not None and self.good is None:
+                yield f"{name}: belongs to --good DIR; a data set has its own"
+        if self.masks is not None and self.bad is None:
+            yield "masks: are those of --bad DIR, which is not given"
+        if self.resize is not None and self.resize_mode != "shorter_side_crop":
+            yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
+        if self.select == "best" and 0 < self.patience < self.eval_every:
+            yield (
+                f"patience: {self.patience} epochs would pass without a look at the labels; wanted eval_every or more"
+            )
+        if self.select == "last" and self.patience:
+            yield "patience: with select last nothing is better or worse; give --select best, or leave it out"
+
+    @classmethod
+    def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of the preset that `given` asks for, as far as they hold beside what else is given."""
+        return dict(cls.presets.get(str(given.get("preset", "paper")), {}))
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], where: str, *, faults_of: Any = None) -> Any:
+        """Options by name; None is the same as not given.
+
+        Args:
+            faults_of: options, names of faulty ones → further faults, as the family has them.
+
+        Raises: ConfigError with every fault.
+        """
+        given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
+        options, wrong = build_rest(cls, {**cls.preset_values(given), **given}, {"output": Path()})
+        faults = [fault.line for fault in wrong]
+        faults += options.contradictions()
+        if faults_of is not None:
+            faults += faults_of(options, {fault.key for fault in wrong})
+        if faults:
+            raise ConfigError(where, faults)
+        return options
