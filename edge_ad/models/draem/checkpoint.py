@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
-from edge_ad.models.draem.fold import ColorOrder
-from edge_ad.models.draem.network import Draem, DraemConfig
+from edge_ad.models.draem.config import DraemConfig
+from edge_ad.models.draem.network import Draem
+from edge_ad.models.draem.options import ColorOrder
 from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
 from edge_ad.models.weights import read_tensors, sha256_of
 

@@ -6,15 +6,13 @@ Products are formed in float64. What is left is a chain of plain 3×3 convolutio
 from __future__ import annotations
 
 import copy
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from edge_ad.models.draem.network import Draem
-
-ColorOrder = Literal["rgb", "bgr"]
-"""In which order a network was trained to see the channels; the authors' see B, G, R."""
+from edge_ad.models.draem.options import ColorOrder
 
 
 class FoldedDraem(nn.Module):

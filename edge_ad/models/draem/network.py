@@ -7,27 +7,12 @@ for speed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-MULTIPLE = 32
-"""Sides of a picture have to be multiples of it: the discriminator halves them five times."""
-
-
-@dataclass(frozen=True)
-class DraemConfig:
-    """Widths of the two networks; the defaults are the published ones (198 GMAC at 256²).
-
-    Attributes:
-        base_width: channels of the reconstruction's first block; the others are 2, 4 and 8 times as wide.
-        base_channels: the same of the discriminator.
-    """
-
-    base_width: int = 128
-    base_channels: int = 64
+from edge_ad.models.draem.config import DraemConfig
 
 
 def block(n_in: int, n_out: int, middle: int | None = None) -> nn.Sequential:

@@ -7,7 +7,7 @@ own strength.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,23 +92,29 @@ AUGMENTATIONS: tuple[Augmentation, ...] = (
 )
 
 
-def augment_texture(texture_hwc: ImageArray, rng: np.random.Generator, count: int = 3) -> ImageArray:
+def augment_texture(
+    texture_hwc: ImageArray,
+    rng: np.random.Generator,
+    count: int = 3,
+    augmentations: Sequence[Augmentation] = AUGMENTATIONS,
+) -> ImageArray:
     """Apply `count` different augmentations in the order drawn.
 
     Args:
         texture_hwc: (H, W, 3) uint8 RGB; it is not changed.
-        count: 0 to 9.
+        count: 0 to as many as there are.
+        augmentations: to draw from.
 
     Returns: (H, W, 3) uint8 RGB; what a rotation leaves uncovered is black.
     Raises: ConfigError for another count.
     """
     from PIL import Image
 
-    if not 0 <= count <= len(AUGMENTATIONS):
-        raise ConfigError("texture augmentations", [f"wanted 0 to {len(AUGMENTATIONS)}, got {count}"])
+    if not 0 <= count <= len(augmentations):
+        raise ConfigError("texture augmentations", [f"wanted 0 to {len(augmentations)}, got {count}"])
     picture = Image.fromarray(texture_hwc)
-    for index in rng.permutation(len(AUGMENTATIONS))[:count]:
-        picture = AUGMENTATIONS[index](picture, rng)
+    for index in rng.permutation(len(augmentations))[:count]:
+        picture = augmentations[index](picture, rng)
     return np.asarray(picture)
 
 

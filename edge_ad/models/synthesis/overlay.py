@@ -1,4 +1,4 @@
-"""How strongly a texture covers the image (Eq. for x⁺ in Sec. 3.4 of GLASS)."""
+"""How strongly a texture covers the image (Eq. for x⁺ in Sec. 3.4 of GLASS, after DRAEM)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ BETA_RANGE = (0.2, 0.8)
 def draw_beta(rng: np.random.Generator, mean: float = BETA_MEAN, std: float = BETA_STD) -> float:
     """Share of the image that shines through: N(mean, std²), clipped to [0.2, 0.8]."""
     return float(np.clip(rng.normal(mean, std), *BETA_RANGE))
+
+
+def draw_even_beta(rng: np.random.Generator, lowest: float, highest: float) -> float:
+    """Share of the image that shines through, drawn evenly (DRAEM)."""
+    return float(rng.uniform(lowest, highest))
 
 
 def overlay(image_hwc: ImageArray, texture_hwc: ImageArray, mask: NDArray[np.bool_], beta: float) -> ImageArray:

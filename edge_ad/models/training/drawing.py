@@ -23,9 +23,9 @@ def generator(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def chunks(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+def chunks(things: Sequence[Part], size: int) -> list[Sequence[Part]]:
     """Consecutive parts of `size`, the last one shorter."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+    return [things[start : start + size] for start in range(0, len(things), size)]
 
 
 def made_ahead(make: Callable[[Part], Made], parts: Sequence[Part]) -> Iterator[Made]:

@@ -1,0 +1,1 @@
+"""Training DRAEM: good pictures in, the two networks out."""
