@@ -25,6 +25,7 @@ from torch import nn
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
+from edge_ad.models.contract import fast_module, published_module
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.family import FAMILY
@@ -78,8 +79,8 @@ def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     network = Glass(GlassConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
     loaded = LoadedNetwork(network, {}, "")
     preprocess, postprocess = PreprocessSpec(imgsz, imgsz, resize=imgsz), PostprocessSpec()
-    plain = plain_graph(FAMILY.reference_module(loaded, preprocess, postprocess), imgsz)
-    folded = graph_from_module(FAMILY.export_module(loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
+    plain = plain_graph(published_module(FAMILY, loaded, preprocess, postprocess), imgsz)
+    folded = graph_from_module(fast_module(FAMILY, loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
     image = np.random.default_rng(0).integers(0, 256, (1, imgsz, imgsz, 3), dtype=np.uint8)
     sessions = {name: onnxruntime.InferenceSession(data) for name, data in (("plain", plain), ("folded", folded.data))}
     square = np.random.default_rng(0).standard_normal((GEMM_SIDE, GEMM_SIDE)).astype(np.float32)

@@ -22,6 +22,7 @@ from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.parity import probe_images
+from edge_ad.models.contract import fast_module, published_module
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.family import FAMILY
@@ -56,8 +57,8 @@ def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     network = Glass(GlassConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
     loaded = LoadedNetwork(network, {}, "")
     preprocess, postprocess = PreprocessSpec(imgsz, imgsz, resize=imgsz), PostprocessSpec()
-    published = plain_graph(FAMILY.reference_module(loaded, preprocess, postprocess), imgsz)
-    graph = graph_from_module(FAMILY.export_module(loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
+    published = plain_graph(published_module(FAMILY, loaded, preprocess, postprocess), imgsz)
+    graph = graph_from_module(fast_module(FAMILY, loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
     quantized = int8_graph(graph)
     image = probe_images((imgsz, imgsz), count=2)[1:]
     published_session = onnxruntime.InferenceSession(published, providers=["CPUExecutionProvider"])

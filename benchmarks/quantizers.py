@@ -77,6 +77,7 @@ def wide_resnet(folder: Path, rounds: int) -> None:
     from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
     from edge_ad.export.onnx_graph import graph_from_module
     from edge_ad.export.parity import probe_images
+    from edge_ad.models.contract import fast_module
     from edge_ad.models.family import LoadedNetwork
     from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.family import FAMILY
@@ -84,9 +85,8 @@ def wide_resnet(folder: Path, rounds: int) -> None:
 
     torch.manual_seed(0)
     network = Glass(GlassConfig()).eval().requires_grad_(False)
-    module = FAMILY.export_module(
-        LoadedNetwork(network, {}, ""), PreprocessSpec(288, 288, resize=288), PostprocessSpec()
-    )
+    loaded = LoadedNetwork(network, {}, "")
+    module = fast_module(FAMILY, loaded, PreprocessSpec(288, 288, resize=288), PostprocessSpec())
     path = folder / "wide_resnet.onnx"
     path.write_bytes(graph_from_module(module, (288, 288), batch=None, opset=17).data)
     # The first probe is white noise, which no camera delivers.

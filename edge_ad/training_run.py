@@ -5,7 +5,7 @@
     RUN/
         run.yaml                 what `RunRecord` describes
         ckpt_best_<epoch>.pth    the chosen weights, in the official format of the family
-        backbone.pth             weights of the frozen backbone that they belong to
+        backbone.pth             weights of the frozen backbone that they belong to, where there is one
         state.pt                 everything needed to go on after an interruption
         metrics.csv              one line for each epoch
         tensorboard/             the same for TensorBoard
@@ -118,5 +118,7 @@ def export_values(path: Path) -> dict[str, Any]:
     name = PurePosixPath(record.checkpoint)
     if len(name.parts) != 1 or name.name in ("", "..") or "\\" in record.checkpoint:
         raise CheckpointError(f"run {path}: checkpoint {record.checkpoint!r} points outside of the run")
-    files = {"checkpoint": path / record.checkpoint, "backbone_weights": path / BACKBONE_FILE}
+    files = {"checkpoint": path / record.checkpoint}
+    if (path / BACKBONE_FILE).is_file():
+        files["backbone_weights"] = path / BACKBONE_FILE
     return {**record.export, "family": record.family, **files}

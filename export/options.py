@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,9 +10,9 @@ from pydantic import Field
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.errors import ConfigError
-from edge_ad.models import model_family
-from edge_ad.models.family import NetworkOptions
-from edge_ad.models.option_types import Name, Names, Positive, Size
+from edge_ad.models import DEFAULT_FAMILY, FAMILIES, model_family
+from edge_ad.models.family import ModelFamily, option_names
+from edge_ad.models.option_types import Name, Positive, Size
 from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 
@@ -32,65 +32,60 @@ class ExportOptions:
             says the rest.
         output: directory of the bundle to write.
         family: model family.
-        backbone, backbone_weights, layers: network that gives the features, its weights, its taps.
-        imgsz: model input, (height, width) in pixels; written `288` or `256x320`.
+        imgsz: model input, (height, width) in pixels; written `288` or `256x320`; None for the family's.
         resize: shorter side before the centre crop; `min(imgsz)` when None.
-        resize_mode: see PreprocessSpec.
-        embed_dim, pretrain_embed_dim, hidden_dim: sizes of the head; read from the checkpoint where they can be.
-        score: see PostprocessSpec.
+        resize_mode: see PreprocessSpec; None for the family's.
+        score: see PostprocessSpec; None for the family's.
         threshold: raw score from which on a frame is anomalous, written into the bundle.
         format: `onnx` alone, or with `openvino` IR beside it; `engine` writes what `onnx` does, and the command then
             builds an engine from it.
         batch: fixed batch size of the graph; None leaves it open.
         opset: ONNX operator set, 13 to 17.
         force: replace an existing bundle.
+        network: what the family's own options say, see `ModelFamily.network_options`.
+        assumed: what had to be assumed about the options, one line each.
     """
 
     checkpoint: Path
     output: Path
-    family: Name = "glass"
-    backbone: Name | None = None
-    backbone_weights: Path | None = None
-    layers: Names | None = None
-    imgsz: Size = (288, 288)
+    family: Name = DEFAULT_FAMILY
+    imgsz: Size | None = None
     resize: Positive | None = None
-    resize_mode: ResizeMode = "shorter_side_crop"
-    embed_dim: Positive | None = None
-    pretrain_embed_dim: Positive | None = None
-    hidden_dim: Positive | None = None
-    score: ScoreKind = "map_max"
+    resize_mode: ResizeMode | None = None
+    score: ScoreKind | None = None
     threshold: float | None = None
     format: ExportFormat = "onnx"
     batch: Annotated[int, Field(gt=0, le=MAX_BATCH)] | None = None
     opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = MAX_OPSET
     force: bool = False
-
-    @property
-    def network(self) -> NetworkOptions:
-        names = [field.name for field in fields(NetworkOptions)]
-        return NetworkOptions(**{name: getattr(self, name) for name in names})
+    network: Any = field(default=None, kw_only=True)
+    assumed: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        height, width = self.imgsz
-        resize = None
-        if self.resize_mode == "shorter_side_crop":
-            resize = self.resize if self.resize is not None else min(self.imgsz)
-        return PreprocessSpec(height=height, width=width, resize_mode=self.resize_mode, resize=resize)
+        of_family = model_family(self.family).preprocess
+        height, width = self.imgsz or of_family.size_hw
+        mode = self.resize_mode or of_family.resize_mode
+        resize = (self.resize or min(height, width)) if mode == "shorter_side_crop" else None
+        return replace(of_family, height=height, width=width, resize_mode=mode, resize=resize)
 
     @property
     def postprocess(self) -> PostprocessSpec:
-        return PostprocessSpec(score=self.score)
+        of_family = model_family(self.family).postprocess
+        return of_family if self.score is None else replace(of_family, score=self.score)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is allowed and yet hardly meant, one line each."""
+        """What was assumed, and what is allowed and yet hardly meant, one line each."""
         if self.threshold is None or 0 <= self.threshold <= 1:
-            return ()
-        return (f"scores lie between 0 and 1; threshold {self.threshold:g} gives one verdict to all frames",)
+            return self.assumed
+        hardly = f"scores lie between 0 and 1; threshold {self.threshold:g} gives one verdict to all frames"
+        return (*self.assumed, hardly)
 
 
-NAMES = frozenset(field.name for field in fields(ExportOptions))
+OWN = frozenset(entry.name for entry in fields(ExportOptions)) - {"network", "assumed"}
+NAMES = OWN | {name for family in FAMILIES for name in option_names(model_family(family).network_options)}
+"""Every option of the command, whatever the family."""
 
 
 def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> ExportOptions:
@@ -109,38 +104,62 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     given = {key: value for key, value in named.items() if value is not None or key not in NAMES}
     if isinstance(given.get("checkpoint"), (str, Path)) and is_run(Path(given["checkpoint"])):
         given = export_values(Path(given["checkpoint"])) | {k: v for k, v in given.items() if k != "checkpoint"}
-    options, wrong = build_rest(ExportOptions, given, {"checkpoint": Path(), "output": Path()})
-    faulty = {fault.key for fault in wrong}
-    faults += [fault.line for fault in wrong]
-    faults += [*_contradictions(options), *_network_faults(options, faulty)]
+    assumed: tuple[str, ...] = ()
+    if given.get("family") is None:
+        given["family"], assumed = _recognised(given.get("checkpoint"))
+    try:
+        family = model_family(given["family"])
+    except (ConfigError, TypeError):
+        faults.append(f"family: {given['family']!r} is unknown, wanted one of {', '.join(FAMILIES)}")
+        family = model_family(DEFAULT_FAMILY)
+        given["family"] = family.name
+    of_network = set(option_names(family.network_options))
+    told = {key: value for key, value in given.items() if key in of_network}
+    rest = {key: value for key, value in given.items() if key not in of_network}
+    faults += [_foreign(key, family) for key in rest if key in NAMES - OWN]
+    rest = {key: value for key, value in rest.items() if key not in NAMES - OWN}
+    options, wrong = build_rest(ExportOptions, rest, {"checkpoint": Path(), "output": Path()})
+    network, wrong_network = build_rest(family.network_options, told, {})
+    faulty = {fault.key for fault in (*wrong, *wrong_network)}
+    faults += [fault.line for fault in (*wrong, *wrong_network)]
+    options = replace(options, network=network, assumed=assumed)
+    faults += _contradictions(options)
+    faults += family.faults(network, faulty)
+    if "imgsz" not in faulty:
+        faults += family.size_faults(options.preprocess.size_hw)
     if faults:
         raise ConfigError(where, [*faults, *_missing_files(options, faulty)])
     return options
 
 
+def _recognised(checkpoint: object) -> tuple[str, tuple[str, ...]]:
+    """The family of a checkpoint that nobody has named one for, and what is to be said of that."""
+    from edge_ad.models.recognise import families_of
+
+    found = families_of(Path(checkpoint)) if isinstance(checkpoint, (str, Path)) else {}
+    if len(found) != 1 or DEFAULT_FAMILY in found:
+        return DEFAULT_FAMILY, ()
+    ((name, tensor),) = found.items()
+    return name, (f"with {tensor!r} in it taken for a checkpoint of {name}, else give --family",)
+
+
+def _foreign(key: str, family: ModelFamily) -> str:
+    owners = [name for name in FAMILIES if key in option_names(model_family(name).network_options)]
+    return f"{key}: family {family.name!r} has no such option; {', '.join(owners)} has it"
+
+
 def _contradictions(options: ExportOptions) -> list[str]:
-    faults = []
-    if options.resize is not None and options.resize_mode != "shorter_side_crop":
-        faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {options.resize_mode}; leave it out")
-    if options.layers is not None and len(set(options.layers)) != len(options.layers):
-        faults.append(f"layers: {', '.join(options.layers)} names a layer twice")
-    return faults
-
-
-def _network_faults(options: ExportOptions, faulty: set[str]) -> list[str]:
-    """What the family says of the network, as far as the options that it depends on are not `faulty` themselves."""
-    try:
-        family = model_family(options.family)
-    except ConfigError as exc:
-        return [f"{exc.where}: {fault}" for fault in exc.faults]
-    if faulty & {"family", "backbone"}:
-        return []
-    return family.faults(replace(options.network, layers=()) if "layers" in faulty else options.network)
+    mode = options.preprocess.resize_mode
+    if options.resize is not None and mode != "shorter_side_crop":
+        return [f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out"]
+    return []
 
 
 def _missing_files(options: ExportOptions, faulty: set[str]) -> list[str]:
     from edge_ad.models.weights import file_fault
 
-    files = {"checkpoint": options.checkpoint, "backbone_weights": options.backbone_weights}
-    found = {key: (path, file_fault(path)) for key, path in files.items() if path is not None and key not in faulty}
+    named: dict[str, Any] = {"checkpoint": options.checkpoint}
+    named |= {name: getattr(options.network, name) for name in option_names(type(options.network))}
+    files = {key: path for key, path in named.items() if key not in faulty}
+    found = {key: (path, file_fault(path)) for key, path in files.items() if isinstance(path, Path)}
     return [f"{key}: {path}: {fault}" for key, (path, fault) in found.items() if fault]

@@ -13,6 +13,8 @@ from edge_ad.export.onnx_graph import graph_from_module
 from edge_ad.export.options import ExportOptions
 from edge_ad.export.parity import check_parity, describe
 from edge_ad.models import model_family
+from edge_ad.models.contract import fast_module, published_module
+from edge_ad.models.recognise import loaded_as
 
 MODEL_FILE = "model.onnx"
 
@@ -28,14 +30,15 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     """
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
-    loaded = family.load(options.checkpoint, options.network)
+    loaded = loaded_as(family, options.checkpoint, options.network)
     for note in (*options.notes, *loaded.notes):
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
-    module = family.export_module(loaded, options.preprocess, options.postprocess)
-    graph = graph_from_module(module, options.preprocess.size_hw, batch=options.batch, opset=options.opset)
+    preprocess, postprocess = options.preprocess, options.postprocess
+    module = fast_module(family, loaded, preprocess, postprocess)
+    graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
-    reference = family.reference_module(loaded, options.preprocess, options.postprocess)
+    reference = published_module(family, loaded, preprocess, postprocess)
     parity = check_parity(graph, reference)
     say(describe(parity))
     files = {MODEL_FILE: graph.data}
@@ -53,8 +56,8 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
         options.output,
         {
             "model": ModelInfo(family.name, loaded.config, loaded.checkpoint_sha256),
-            "preprocess": options.preprocess,
-            "postprocess": options.postprocess,
+            "preprocess": preprocess,
+            "postprocess": postprocess,
             "input": graph.image,
             "outputs": graph.outputs,
             "opset": graph.opset,

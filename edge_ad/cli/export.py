@@ -10,6 +10,7 @@ import click
 
 from edge_ad.cli.build import build
 from edge_ad.cli.calibrate import check_tools, quantize, quantize_flags
+from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
 from edge_ad.errors import ConfigError, EngineError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
@@ -21,23 +22,18 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-@click.command(name="export", short_help="Turn a trained checkpoint into a bundle.")
+@click.command(
+    name="export",
+    short_help="Turn a trained checkpoint into a bundle.",
+    cls=FamilyCommand,
+    kind=lambda family: family.network_options,
+)
 @click.argument("checkpoint", required=False)
 @text_option("-o", "--output", metavar="BUNDLE", help="Directory to write, such as bottle.edgead.")
-@text_option("--family", metavar="NAME", help="Model family (default: glass).")
-@text_option("--backbone", metavar="NAME", help="torchvision network, or timm:<name> (default: wide_resnet50_2).")
-@text_option(
-    "--backbone-weights",
-    metavar="FILE",
-    help="State dict of the backbone, whole or trunk alone, or packaged (default: torchvision's).",
-)
-@text_option("--layers", metavar="A,B", help="Layers that give the features (default: layer2,layer3).")
-@text_option("--imgsz", metavar="N|HxW", help="Model input in pixels (default: 288).")
+@text_option("--family", metavar="NAME", help="Model family (default: by the checkpoint, else glass).")
+@text_option("--imgsz", metavar="N|HxW", help="Model input in pixels (default: the family's).")
 @text_option("--resize", metavar="N", help="Shorter side before the centre crop (default: imgsz).")
-@text_option("--resize-mode", metavar="MODE", help="shorter_side_crop (default), stretch or letterbox.")
-@text_option("--embed-dim", metavar="N", help="Patch embedding (default: read from the checkpoint).")
-@text_option("--pretrain-embed-dim", metavar="N", help="Pooled vector of one layer (default: embed-dim).")
-@text_option("--hidden-dim", metavar="N", help="Discriminator's hidden layer (default: read from the checkpoint).")
+@text_option("--resize-mode", metavar="MODE", help="shorter_side_crop, stretch or letterbox (default: the family's).")
 @text_option("--score", metavar="KIND", help="map_max (the paper, default) or patch_max (the authors' code).")
 @text_option("--threshold", metavar="SCORE", help="Raw score from which on a frame is anomalous.")
 @text_option("--format", metavar="FORMAT", help="onnx (default), openvino (IR beside it) or engine (TensorRT).")

@@ -10,8 +10,13 @@ from edge_ad.errors import ConfigError
 if TYPE_CHECKING:
     from edge_ad.models.family import ModelFamily
 
-FAMILIES = {"glass": "edge_ad.models.glass.family"}
-"""Module of each family; it holds the object FAMILY."""
+FAMILIES = {
+    "glass": "edge_ad.models.glass.family",
+    "draem": "edge_ad.models.draem.family",
+}
+"""Module of each family; it holds the object FAMILY, and imports no PyTorch."""
+
+DEFAULT_FAMILY = "glass"
 
 
 def model_family(name: str) -> ModelFamily:

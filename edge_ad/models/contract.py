@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.models.family import LoadedNetwork, ModelFamily
 
 
 class ContractModule(nn.Module):
@@ -48,3 +49,24 @@ class ContractModule(nn.Module):
         anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
         scored = anomaly_map if self.score == "map_max" else patch_map
         return patch_map, anomaly_map, scored.amax((1, 2))
+
+
+def published_module(
+    family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+) -> ContractModule:
+    """The network as published inside of the contract, the oracle of the export check."""
+    return _around(family.published(loaded, preprocess.size_hw), preprocess, postprocess)
+
+
+def fast_module(
+    family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+) -> ContractModule:
+    """The network in the form that is exported, inside of the contract."""
+    return _around(family.fast(loaded, preprocess.size_hw), preprocess, postprocess)
+
+
+def _around(head: nn.Module, preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> ContractModule:
+    head.eval()
+    with torch.no_grad():
+        shape = head(torch.zeros(1, 3, *preprocess.size_hw)).shape
+    return ContractModule(head, (int(shape[1]), int(shape[2])), preprocess, postprocess).eval()

@@ -1,30 +1,54 @@
-"""What a model family offers to the rest: training, reading its checkpoints, giving a module for export."""
+"""What a model family offers to the rest: training, reading its checkpoints, giving a module for export.
+
+What is declared here and in a family's own `family.py` is read without PyTorch; its network and its trainer are
+imported when they are needed.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.training_run import RunRecord
+from edge_ad.validation import strict
 
-NetworkT = TypeVar("NetworkT", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edge_ad.models.training.options import TrainOptions
+
+NetworkT = TypeVar("NetworkT")
+
+
+@strict
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Of a family whose checkpoints say all."""
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """What a user says about a network; None is read from the checkpoint or left to the family's default."""
+class About:
+    """What a user wants to know before choosing a family; one line each.
 
-    backbone: str | None = None
-    backbone_weights: Path | None = None
-    layers: tuple[str, ...] | None = None
-    embed_dim: int | None = None
-    pretrain_embed_dim: int | None = None
-    hidden_dim: int | None = None
+    Attributes:
+        paper: who published it, and where.
+        good_at: what it is good at, and what not.
+        cost: of one picture at the default size.
+        training: how long it takes.
+        checkpoints: which files it reads.
+        licence: of the original code.
+    """
+
+    paper: str
+    good_at: str
+    cost: str
+    training: str
+    checkpoints: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -59,22 +83,49 @@ class Progress:
     step: Callable[[str], None] = lambda _: None
 
 
-class ModelFamily(Protocol):
-    """One kind of detector. Both modules take (N, H, W, 3) uint8 RGB and return the three outputs of the contract."""
+class ModelFamily(ABC):
+    """One kind of detector.
 
-    name: str
+    Attributes:
+        name: as users write it.
+        about: for those who choose.
+        network_options: dataclass of what a user may say of a trained network, see `option_types.option`.
+        train_options: dataclass of what training can be told.
+        preprocess, postprocess: defaults of an export; the size, the resize and the score may be told otherwise.
+        known_by: ends of names of tensors that only its checkpoints hold.
+        multiple: sides of the model input have to be multiples of it.
+        operators: those of ONNX that its exports are written in; an engine is given no others.
+    """
 
-    def faults(self, options: NetworkOptions) -> list[str]:
-        """What can be said against the options before any file is read, each with its key path.
+    name: ClassVar[str]
+    about: ClassVar[About]
+    network_options: ClassVar[type[Any]] = NoOptions
+    train_options: ClassVar[type[TrainOptions]]
+    preprocess: ClassVar[PreprocessSpec]
+    postprocess: ClassVar[PostprocessSpec] = PostprocessSpec()
+    known_by: ClassVar[tuple[str, ...]] = ()
+    multiple: ClassVar[int] = 1
 
-        An empty `layers` asks about the rest alone.
+    def size_faults(self, size_hw: tuple[int, int]) -> list[str]:
+        """What is wrong with a model input of (height, width) pixels, before any file is read."""
+        if any(side % self.multiple for side in size_hw):
+            return [f"imgsz: family {self.name!r} wants multiples of {self.multiple}, got {size_hw[0]}x{size_hw[1]}"]
+        return []
+
+    def faults(self, options: Any, faulty: set[str]) -> list[str]:
+        """What can be said against network options before any file is read, each with its key.
+
+        Args:
+            options: of `network_options`.
+            faulty: keys that have been complained of; what depends on them is not looked at.
         """
-        ...
+        return []
 
-    def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Any]:
-        """Read a trained network. Raises: CheckpointError, ConfigError."""
-        ...
+    @abstractmethod
+    def load(self, checkpoint: Path, options: Any) -> LoadedNetwork[Any]:
+        """Read a trained network. Args: options: of `network_options`. Raises: CheckpointError, ConfigError."""
 
+    @abstractmethod
     def train(
         self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
     ) -> RunRecord:
@@ -88,16 +139,20 @@ class ModelFamily(Protocol):
 
         Raises: EdgeAdError; what was written before is still there.
         """
-        ...
 
-    def reference_module(
-        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
-    ) -> nn.Module:
-        """The network as published, the oracle of the export check."""
-        ...
+    @abstractmethod
+    def published(self, loaded: LoadedNetwork[Any], size_hw: tuple[int, int]) -> nn.Module:
+        """The network as published, the oracle of the export check.
 
-    def export_module(
-        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
-    ) -> nn.Module:
-        """The network in the form that runs fastest; standard operators only."""
-        ...
+        It takes (N, 3, H, W) float32, normalised, and gives what the activation of the post-process makes a patch map
+        of: (N, h, w) float32.
+        """
+
+    @abstractmethod
+    def fast(self, loaded: LoadedNetwork[Any], size_hw: tuple[int, int]) -> nn.Module:
+        """The same in the form that runs fastest; standard operators only."""
+
+
+def option_names(kind: type[Any]) -> tuple[str, ...]:
+    """Names of the fields of an options dataclass."""
+    return tuple(field.name for field in fields(kind))

@@ -18,7 +18,8 @@ from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import OnnxGraph, check_contract, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.models import model_family
-from edge_ad.models.family import NetworkOptions
+from edge_ad.models.contract import fast_module
+from edge_ad.models.glass.options import GlassOptions
 
 pytestmark = pytest.mark.rung(1)
 
@@ -31,10 +32,9 @@ BATCH_TOLERANCE = 2e-6
 @pytest.fixture(scope="module")
 def module(tiny_checkpoint: tuple[Path, Path]) -> nn.Module:
     family = model_family("glass")
-    options = NetworkOptions("resnet18", tiny_checkpoint[1], ("layer1", "layer2"))
-    return family.export_module(
-        family.load(tiny_checkpoint[0], options), PreprocessSpec(*SIZE_HW, resize=64), PostprocessSpec()
-    )
+    options = GlassOptions(backbone="resnet18", backbone_weights=tiny_checkpoint[1], layers=("layer1", "layer2"))
+    loaded = family.load(tiny_checkpoint[0], options)
+    return fast_module(family, loaded, PreprocessSpec(*SIZE_HW, resize=64), PostprocessSpec())
 
 
 @pytest.fixture(scope="module")

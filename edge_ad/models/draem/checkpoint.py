@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from edge_ad.errors import CheckpointError
 from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
-from edge_ad.models.draem.options import ColorOrder
+from edge_ad.models.draem.options import ColorOrder, DraemOptions
+from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
 from edge_ad.models.weights import read_tensors, sha256_of
 
@@ -50,37 +51,14 @@ class Parts:
     files: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class LoadedDraem:
-    """A network in eval mode, and what is to be known of it.
-
-    Attributes:
-        config: plain values for the manifest.
-        checkpoint_sha256: of the file, or of the two hashes of a pair.
-    """
-
-    network: Draem
-    color_order: ColorOrder
-    config: dict[str, Any]
-    checkpoint_sha256: str
-    notes: tuple[str, ...]
-
-
-def load_draem(
-    checkpoint: Path, segmentation_checkpoint: Path | None = None, color_order: ColorOrder | None = None
-) -> LoadedDraem:
-    """Read a network in eval mode.
-
-    Args:
-        checkpoint: the reconstruction of a pair, or a file that holds both networks.
-        segmentation_checkpoint: the other file of a pair; None looks for `<stem>_seg` beside the first.
-        color_order: that the network was trained with; None takes what the file tells, or B, G, R, and notes it.
+def load_draem(checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
+    """Read a network in eval mode; its configuration tells the order of colours.
 
     Raises: CheckpointError naming the tensor, what was found and what was expected.
     """
-    parts = read_parts(checkpoint, segmentation_checkpoint)
+    parts = read_parts(checkpoint, options.segmentation_checkpoint)
     notes = list(parts.notes)
-    order = color_order or parts.color_order
+    order = options.color_order or parts.color_order
     if order is None:
         notes.append("the order of colours is not in a checkpoint; assumed bgr (the authors'), else give --color-order")
         order = "bgr"
@@ -93,7 +71,7 @@ def load_draem(
     _load(network.segmentation, parts.segmentation, where, SEGMENTATION)
     network.eval().requires_grad_(False)
     plain = {**asdict(config), "color_order": order}
-    return LoadedDraem(network, order, plain, _hash(parts.files), tuple(notes))
+    return LoadedNetwork(network, plain, _hash(parts.files), tuple(notes))
 
 
 def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) -> Parts:

@@ -53,6 +53,19 @@ class FoldedDraem(nn.Module):
         pair.weight.data = torch.cat([pair.weight.data[:, :3].flip(1), pair.weight.data[:, 3:].flip(1)], dim=1)
 
 
+class PublishedDraem(nn.Module):
+    """The network as published, in terms of `FoldedDraem`: RGB in, one logit out."""
+
+    def __init__(self, network: Draem, color_order: ColorOrder) -> None:
+        super().__init__()
+        self.network = network
+        self._turned = color_order == "bgr"
+
+    def forward(self, image: Tensor) -> Tensor:
+        _, logits = self.network.both(image.flip(1) if self._turned else image)
+        return logits[:, 1] - logits[:, 0]
+
+
 def _one_logit(last: nn.Conv2d) -> None:
     """The convolution that gives two logits → one that gives their difference."""
     assert last.bias is not None

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
-from edge_ad.models.family import LoadedNetwork, NetworkOptions
+from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 
@@ -22,7 +23,7 @@ _ADAPTOR_WEIGHT = re.compile(r"layers\.(\d+)fc\.weight")
 _BLOCK_WEIGHT = re.compile(r"body\.block(\d+)\.0\.weight")
 
 
-def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass]:
+def load_glass(checkpoint: Path, options: GlassOptions) -> LoadedNetwork[Glass]:
     """Read an official checkpoint and its backbone into a network in eval mode.
 
     Sizes that the user does not give are read from the tensors. `pretrain_embed_dim` leaves no trace in a checkpoint;
@@ -52,7 +53,7 @@ def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass
 
 
 def _config_of(
-    checkpoint: Path, discriminator: dict[str, Tensor], adaptor: dict[str, Tensor], options: NetworkOptions
+    checkpoint: Path, discriminator: dict[str, Tensor], adaptor: dict[str, Tensor], options: GlassOptions
 ) -> tuple[GlassConfig, list[str]]:
     first = discriminator.get(FIRST_LINEAR)
     if first is None or first.ndim != 2:

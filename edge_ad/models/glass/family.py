@@ -4,31 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.models.backbone import backbone_faults
-from edge_ad.models.contract import ContractModule
-from edge_ad.models.family import LoadedNetwork, NetworkOptions, Progress
-from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.fold import FoldedGlass
-from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.training_run import RunRecord
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class GlassFamily:
+    from edge_ad.models.glass.network import Glass
+
+
+class GlassFamily(ModelFamily):
     """Chen et al., ECCV 2024."""
 
     name = "glass"
+    about = About(
+        paper="Chen et al., ECCV 2024, arXiv 2407.09359",
+        good_at="parts and textures; small defects; constant cost, whatever it was trained on",
+        cost="16.5 GMAC (WideResNet50-2, 288²), 0.4 (MobileNetV2, 256²)",
+        training="fast: a minute on two cores; paper: hours on a GPU",
+        checkpoints="the authors' (discriminator, pre_projection), and the backbone's weights",
+        licence="MIT",
+    )
+    network_options = GlassOptions
+    train_options = GlassTrainOptions
+    preprocess = PreprocessSpec(288, 288, resize=288)
+    known_by = ("discriminator.tail.0.weight",)
 
-    def faults(self, options: NetworkOptions) -> list[str]:
-        layers = GlassConfig.layers if options.layers is None else options.layers
-        return backbone_faults(options.backbone or GlassConfig.backbone, layers)
+    def faults(self, options: GlassOptions, faulty: set[str]) -> list[str]:
+        from edge_ad.models.backbone import backbone_faults
 
-    def load(self, checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass]:
+        if "backbone" in faulty:
+            return []
+        layers = () if "layers" in faulty else options.layers or GlassConfig.layers
+        found = backbone_faults(options.backbone or GlassConfig.backbone, layers)
+        if len(set(layers)) != len(layers):
+            found.append(f"layers: {', '.join(layers)} names a layer twice")
+        return found
+
+    def load(self, checkpoint: Path, options: GlassOptions) -> LoadedNetwork[Glass]:
+        from edge_ad.models.glass.checkpoint import load_glass
+
         return load_glass(checkpoint, options)
 
     def train(
@@ -39,17 +60,13 @@ class GlassFamily:
 
         return train(GlassRecipe(), train_options(values, where), progress, resume=resume, force=force)
 
-    def reference_module(
-        self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec
-    ) -> nn.Module:
-        patch_hw = loaded.network.backbone.shapes(*preprocess.size_hw)[0][1:]
-        return ContractModule(loaded.network, patch_hw, preprocess, postprocess).eval()
+    def published(self, loaded: LoadedNetwork[Glass], size_hw: tuple[int, int]) -> nn.Module:
+        return loaded.network
 
-    def export_module(
-        self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec
-    ) -> nn.Module:
-        folded = FoldedGlass(loaded.network, preprocess.size_hw)
-        return ContractModule(folded, folded.patch_hw, preprocess, postprocess).eval()
+    def fast(self, loaded: LoadedNetwork[Glass], size_hw: tuple[int, int]) -> nn.Module:
+        from edge_ad.models.glass.fold import FoldedGlass
+
+        return FoldedGlass(loaded.network, size_hw)
 
 
 FAMILY = GlassFamily()

@@ -27,6 +27,7 @@ def glass_graph(deterministic_state: Callable[[Any], dict[str, Any]]) -> GraphMa
     from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
     from edge_ad.export.onnx_graph import graph_from_module
     from edge_ad.models import model_family
+    from edge_ad.models.contract import fast_module
     from edge_ad.models.family import LoadedNetwork
     from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.network import Glass
@@ -35,7 +36,7 @@ def glass_graph(deterministic_state: Callable[[Any], dict[str, Any]]) -> GraphMa
         network = Glass(config).eval().requires_grad_(False)
         network.load_state_dict(deterministic_state(network.state_dict()))
         loaded = LoadedNetwork(network, {}, "")
-        module = model_family("glass").export_module(loaded, PreprocessSpec(*size_hw, resize=64), PostprocessSpec())
+        module = fast_module(model_family("glass"), loaded, PreprocessSpec(*size_hw, resize=64), PostprocessSpec())
         return graph_from_module(module, size_hw, batch=None, opset=17).data
 
     return make

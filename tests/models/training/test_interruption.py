@@ -19,8 +19,9 @@ import torch
 from edge_ad import training_run
 from edge_ad.errors import CheckpointError, ConfigError, OutputError
 from edge_ad.export.options import export_options
-from edge_ad.models.family import NetworkOptions, Progress
+from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.training import run_folder
 from edge_ad.training_run import RunRecord, is_run, read_run
 
@@ -69,7 +70,9 @@ def assert_sound(run: Path) -> None:
         assert record.best is None
         return
     assert record.best is not None
-    options = NetworkOptions("resnet18", run / "backbone.pth", ("layer1", "layer2"), pretrain_embed_dim=48)
+    options = GlassOptions(
+        backbone="resnet18", backbone_weights=run / "backbone.pth", layers=("layer1", "layer2"), pretrain_embed_dim=48
+    )
     load_glass(run / record.checkpoint, options)
 
 

@@ -17,10 +17,11 @@ import edge_ad
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models.family import NetworkOptions, Progress
+from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.glass.training import trainer as trainer_module
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.step import fast_step
@@ -125,7 +126,12 @@ def test_the_checkpoint_is_in_the_official_format(run: Path) -> None:
     }
     loaded = load_glass(
         run / str(read_run(run).checkpoint),
-        NetworkOptions("resnet18", run / "backbone.pth", ("layer1", "layer2"), pretrain_embed_dim=48),
+        GlassOptions(
+            backbone="resnet18",
+            backbone_weights=run / "backbone.pth",
+            layers=("layer1", "layer2"),
+            pretrain_embed_dim=48,
+        ),
     )
     assert loaded.notes == ()
 
@@ -321,7 +327,12 @@ def test_the_step_gets_what_belongs_together(
     record = train(tmp_path / "run", hypothesis="hypersphere", epochs=1, eval_every=0, whiten=0.5, radius_quantile=0.6)
     network = load_glass(
         tmp_path / "run" / str(record.checkpoint),
-        NetworkOptions("resnet18", tmp_path / "run" / "backbone.pth", ("layer1", "layer2"), pretrain_embed_dim=48),
+        GlassOptions(
+            backbone="resnet18",
+            backbone_weights=tmp_path / "run" / "backbone.pth",
+            layers=("layer1", "layer2"),
+            pretrain_embed_dim=48,
+        ),
     ).network
     files = sorted((parts / "train" / "good").iterdir())
     pictures = np.stack([np.asarray(Image.open(file)) for file in files])

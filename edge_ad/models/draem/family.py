@@ -1,0 +1,65 @@
+"""DRAEM as a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.models.draem.config import MULTIPLE
+from edge_ad.models.draem.options import DraemOptions
+from edge_ad.models.draem.training.options import DraemTrainOptions
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
+from edge_ad.training_run import RunRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edge_ad.models.draem.network import Draem
+
+
+class DraemFamily(ModelFamily):
+    """Zavrtanik et al., ICCV 2021."""
+
+    name = "draem"
+    about = About(
+        paper="Zavrtanik et al., ICCV 2021, arXiv 2108.07610",
+        good_at="defects that a texture can imitate, sharp at the pixel; needs no pretrained weights",
+        cost="198 GMAC (256², published widths), 1.8 (128², fast)",
+        training="fast: ten minutes on two cores; paper: 700 epochs on a GPU",
+        checkpoints="the authors' pair, our own file, anomalib's (converted)",
+        licence="MIT",
+    )
+    network_options = DraemOptions
+    train_options = DraemTrainOptions
+    preprocess = PreprocessSpec(256, 256, resize_mode="stretch", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    known_by = ("encoder.block1.0.weight", "encoder_segment.block1.0.weight")
+    multiple = MULTIPLE
+
+    def load(self, checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
+        from edge_ad.models.draem.checkpoint import load_draem
+
+        return load_draem(checkpoint, options)
+
+    def train(
+        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
+    ) -> RunRecord:
+        from edge_ad.models.draem.training.train import DraemRecipe
+        from edge_ad.models.training.session import train
+
+        options: DraemTrainOptions = DraemTrainOptions.checked(values, where)
+        return train(DraemRecipe(), options, progress, resume=resume, force=force)
+
+    def published(self, loaded: LoadedNetwork[Draem], size_hw: tuple[int, int]) -> nn.Module:
+        from edge_ad.models.draem.fold import PublishedDraem
+
+        return PublishedDraem(loaded.network, loaded.config["color_order"])
+
+    def fast(self, loaded: LoadedNetwork[Draem], size_hw: tuple[int, int]) -> nn.Module:
+        from edge_ad.models.draem.fold import FoldedDraem
+
+        return FoldedDraem(loaded.network, loaded.config["color_order"])
+
+
+FAMILY = DraemFamily()

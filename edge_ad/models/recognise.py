@@ -1,0 +1,58 @@
+"""Which family a checkpoint is of, by the names of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_ad.errors import CheckpointError
+from edge_ad.models import FAMILIES, model_family
+from edge_ad.models.family import LoadedNetwork, ModelFamily
+from edge_ad.models.weights import read_tensors
+
+PREFIXES = ("module", "_orig_mod")  # parts of names that DataParallel and torch.compile put in
+DEEPEST = 4  # mappings in mappings that are looked into
+
+
+def families_of(checkpoint: Path) -> dict[str, str]:
+    """Families whose checkpoints hold a tensor of this file, and that tensor; empty where the file cannot be read."""
+    try:
+        names = list(_names(read_tensors(checkpoint, "checkpoint")))
+    except CheckpointError:
+        return {}  # loading it says why
+    found = {}
+    for family in map(model_family, FAMILIES):
+        known = next((name for name in names for end in family.known_by if _ends(name, end)), None)
+        if known is not None:
+            found[family.name] = known
+    return found
+
+
+def loaded_as(family: ModelFamily, checkpoint: Path, options: Any) -> LoadedNetwork[Any]:
+    """The checkpoint as a network of `family`.
+
+    Raises: CheckpointError, which names the family that the file seems to be of, where that is another one.
+    """
+    try:
+        return family.load(checkpoint, options)
+    except CheckpointError as exc:
+        others = families_of(checkpoint)
+        if family.name in others or not others:
+            raise
+        name, tensor = next(iter(others.items()))
+        raise CheckpointError(f"{exc}; with {tensor!r} it seems to be one of --family {name}") from exc
+
+
+def _names(value: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
+    for key, inner in value.items():
+        parts = [part for part in str(key).split(".") if part not in PREFIXES]
+        name = ".".join([*([prefix] if prefix else []), *parts])
+        if isinstance(inner, Mapping) and depth < DEEPEST:
+            yield from _names(inner, name, depth + 1)
+        else:
+            yield name
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
