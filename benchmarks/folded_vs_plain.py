@@ -27,9 +27,9 @@ from edge_ad.engine import EngineSpec
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.models.contract import fast_module, published_module
 from edge_ad.models.family import LoadedNetwork
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.family import FAMILY
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
 
 GEMM_SIDE = 2048
@@ -76,7 +76,7 @@ def giga_macs(graph: bytes) -> float:
 @click.option("--rounds", default=15)
 def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     torch.manual_seed(0)
-    network = Glass(GlassConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
+    network = Glass(HeadConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
     loaded = LoadedNetwork(network, {}, "")
     preprocess, postprocess = PreprocessSpec(imgsz, imgsz, resize=imgsz), PostprocessSpec()
     plain = plain_graph(published_module(FAMILY, loaded, preprocess, postprocess), imgsz)

@@ -24,9 +24,9 @@ from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.models.contract import fast_module, published_module
 from edge_ad.models.family import LoadedNetwork
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.family import FAMILY
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.runtime.engines.openvino import OpenVinoEngine
 
 PUBLISHED = "published graph, ONNX Runtime fp32"
@@ -54,7 +54,7 @@ def openvino_engine(graph: OnnxGraph, data: bytes, precision: Precision) -> Open
 def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     warnings.simplefilter("ignore")  # of the exporter and the quantizer
     torch.manual_seed(0)
-    network = Glass(GlassConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
+    network = Glass(HeadConfig(backbone, tuple(layers.split(",")))).eval().requires_grad_(False)
     loaded = LoadedNetwork(network, {}, "")
     preprocess, postprocess = PreprocessSpec(imgsz, imgsz, resize=imgsz), PostprocessSpec()
     published = plain_graph(published_module(FAMILY, loaded, preprocess, postprocess), imgsz)

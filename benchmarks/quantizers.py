@@ -79,12 +79,12 @@ def wide_resnet(folder: Path, rounds: int) -> None:
     from edge_ad.export.parity import probe_images
     from edge_ad.models.contract import fast_module
     from edge_ad.models.family import LoadedNetwork
-    from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.family import FAMILY
     from edge_ad.models.glass.network import Glass
+    from edge_ad.models.patch_head.config import HeadConfig
 
     torch.manual_seed(0)
-    network = Glass(GlassConfig()).eval().requires_grad_(False)
+    network = Glass(HeadConfig()).eval().requires_grad_(False)
     loaded = LoadedNetwork(network, {}, "")
     module = fast_module(FAMILY, loaded, PreprocessSpec(288, 288, resize=288), PostprocessSpec())
     path = folder / "wide_resnet.onnx"

@@ -16,16 +16,17 @@ import click
 import torch
 from interleaved import medians_ms, print_table
 
-from edge_ad.models.glass.config import GlassConfig, Hypothesis, Objective
+from edge_ad.models.glass.config import Hypothesis, Objective
 from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.embedding import PooledEmbedding
 
 SETTINGS = {
-    "mobilenet": (GlassConfig("mobilenet_v2", ("features.6", "features.13"), 512, 512, 256), 256),
-    "paper": (GlassConfig(), 288),
+    "mobilenet": (HeadConfig("mobilenet_v2", ("features.6", "features.13"), 512, 512, 256), 256),
+    "paper": (HeadConfig(), 288),
 }
 """Network and side in pixels: that of the cookies checkpoint, and the published one."""
 

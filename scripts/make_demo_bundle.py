@@ -27,12 +27,12 @@ from edge_ad.calibration.evaluation.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.runtime.sources import open_source
 
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"
-CONFIG = GlassConfig("mobilenet_v2", ("features.4", "features.7"), pretrain_embed_dim=96, embed_dim=96, hidden_dim=64)
+CONFIG = HeadConfig("mobilenet_v2", ("features.4", "features.7"), pretrain_embed_dim=96, embed_dim=96, hidden_dim=64)
 SIDE = 256
 TRAINING_SEEDS = range(100, 112)
 VALIDATION_SEEDS = range(200, 204)

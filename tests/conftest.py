@@ -83,11 +83,11 @@ def tiny_checkpoint(kept_on_disk: Any, request: pytest.FixtureRequest) -> tuple[
     def fill(folder: Path) -> None:
         import torch
 
-        from edge_ad.models.glass.config import GlassConfig
         from edge_ad.models.glass.network import Glass
+        from edge_ad.models.patch_head.config import HeadConfig
 
         draw = request.getfixturevalue("deterministic_state")
-        network = Glass(GlassConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
+        network = Glass(HeadConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
         parts = {"discriminator": network.discriminator, "pre_projection": network.adaptor}
         torch.save({key: draw(part.state_dict()) for key, part in parts.items()}, folder / "ckpt_best_1.pth")
         torch.save(draw(network.backbone.trunk.state_dict()), folder / "backbone.pth")

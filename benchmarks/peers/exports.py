@@ -19,7 +19,7 @@ from suite.networks import Network
 from torch import Tensor, nn
 
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.patch_head.options import HeadOptions
 
 HERE = Path(__file__).parent
 LONGEST_S = 1800
@@ -53,7 +53,7 @@ class PatchProbabilities(nn.Module):
 def published_graph(weights: Weights, path: Path) -> Path:
     """The network as published, traced as it is."""
     network = weights.network
-    options = GlassOptions(
+    options = HeadOptions(
         backbone=network.backbone,
         backbone_weights=weights.backbone,
         layers=network.layers,

@@ -14,8 +14,8 @@ from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ NETWORKS = {
 def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
     """Draw weights. Returns: checkpoint in the authors' format, and weights of the backbone."""
     torch.manual_seed(0)
-    config = GlassConfig(network.backbone, network.layers, network.embed_dim, network.embed_dim, network.hidden_dim)
+    config = HeadConfig(network.backbone, network.layers, network.embed_dim, network.embed_dim, network.hidden_dim)
     glass = Glass(config)
     checkpoint, weights = folder / "ckpt_best_0.pth", folder / "backbone.pth"
     torch.save(

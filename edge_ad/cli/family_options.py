@@ -1,7 +1,7 @@
 """Commands whose options are those of a model family: `--family draem --help` shows DRAEM's, and none of another's.
 
-Options that only other families have are taken all the same, unseen, so that the check of all options can say whose they
-are.
+Options that only other families have are taken all the same, unseen, so that the check of all options can say whose
+they are.
 """
 
 from __future__ import annotations

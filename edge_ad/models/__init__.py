@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "glass": "edge_ad.models.glass.family",
+    "simplenet": "edge_ad.models.simplenet.family",
     "draem": "edge_ad.models.draem.family",
 }
 """Module of each family; it holds the object FAMILY, and imports no PyTorch."""

@@ -19,7 +19,7 @@ from edge_ad.export.onnx_graph import OnnxGraph, check_contract, graph_from_modu
 from edge_ad.export.parity import probe_images
 from edge_ad.models import model_family
 from edge_ad.models.contract import fast_module
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.patch_head.options import HeadOptions
 
 pytestmark = pytest.mark.rung(1)
 
@@ -32,7 +32,7 @@ BATCH_TOLERANCE = 2e-6
 @pytest.fixture(scope="module")
 def module(tiny_checkpoint: tuple[Path, Path]) -> nn.Module:
     family = model_family("glass")
-    options = GlassOptions(backbone="resnet18", backbone_weights=tiny_checkpoint[1], layers=("layer1", "layer2"))
+    options = HeadOptions(backbone="resnet18", backbone_weights=tiny_checkpoint[1], layers=("layer1", "layer2"))
     loaded = family.load(tiny_checkpoint[0], options)
     return fast_module(family, loaded, PreprocessSpec(*SIZE_HW, resize=64), PostprocessSpec())
 

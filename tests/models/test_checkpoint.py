@@ -14,8 +14,8 @@ import torch
 from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.network import Adaptor, Discriminator
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.patch_head.network import Adaptor, Discriminator
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.state import state_of
 from edge_ad.models.weights import read_tensors
 
@@ -40,7 +40,7 @@ def save(tmp_path: Path) -> Save:
 
 def load(checkpoint: Path, tiny_checkpoint: tuple[Path, Path], **options: Any) -> LoadedNetwork[Any]:
     given = {"backbone": "resnet18", "layers": ("layer1", "layer2"), "backbone_weights": tiny_checkpoint[1]} | options
-    return load_glass(checkpoint, GlassOptions(**given))
+    return load_glass(checkpoint, HeadOptions(**given))
 
 
 def message(checkpoint: Path, tiny_checkpoint: tuple[Path, Path], **options: Any) -> str:

@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.fold import (
-    FoldedGlass,
+from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.fold import (
+    FoldedHead,
     TapHead,
     adaptive_pool_matrix,
     fold_head,
     head_convolutions,
     pooling_groups,
 )
-from edge_ad.models.glass.network import LEAKY_SLOPE, Adaptor, Discriminator, Glass
+from edge_ad.models.patch_head.network import LEAKY_SLOPE, Adaptor, Discriminator
 
 FLOAT32_RTOL = 3e-5
 FLOAT64_RTOL = 1e-10
@@ -66,7 +67,7 @@ class StubBackbone(Backbone):
 class StubGlass(Glass):
     """GLASS on a StubBackbone."""
 
-    def __init__(self, config: GlassConfig, channels: list[int], strides: list[int]) -> None:
+    def __init__(self, config: HeadConfig, channels: list[int], strides: list[int]) -> None:
         nn.Module.__init__(self)
         self.config = config
         self.backbone = StubBackbone(channels, strides)
@@ -118,7 +119,7 @@ def assert_same(model: Glass, size_hw: tuple[int, int], batch: int = 1) -> None:
     image = noise(size_hw, batch)
     with torch.no_grad():
         wanted = model(image)
-        folded = FoldedGlass(model, size_hw).eval()
+        folded = FoldedHead(model, size_hw).eval()
         assert float(wanted.std()) > 1e-6, "a constant map would compare nothing"
         assert relative_difference(folded(image), wanted) <= FLOAT32_RTOL
         assert relative_difference(*folded_in_float64(model, image)) <= FLOAT64_RTOL
@@ -139,7 +140,7 @@ def assert_same(model: Glass, size_hw: tuple[int, int], batch: int = 1) -> None:
     ],
 )
 def test_embedding_sizes(draw: Draw, pretrain: int, embed: int) -> None:
-    config = GlassConfig("stub", ("a", "b"), pretrain, embed, 24)
+    config = HeadConfig("stub", ("a", "b"), pretrain, embed, 24)
     assert_same(seasoned(StubGlass(config, [16, 36], [4, 8]), draw), (32, 40), batch=2)
 
 
@@ -156,7 +157,7 @@ def test_embedding_sizes(draw: Draw, pretrain: int, embed: int) -> None:
     ],
 )
 def test_taps_and_image_sizes(draw: Draw, layers: tuple[str, ...], size_hw: tuple[int, int]) -> None:
-    assert_same(seasoned(Glass(GlassConfig("resnet18", layers, 97, 75, 40)), draw), size_hw)
+    assert_same(seasoned(Glass(HeadConfig("resnet18", layers, 97, 75, 40)), draw), size_hw)
 
 
 @pytest.mark.parametrize(
@@ -172,15 +173,15 @@ def test_taps_and_image_sizes(draw: Draw, layers: tuple[str, ...], size_hw: tupl
 def test_backbones(draw: Draw, backbone: str, layers: tuple[str, ...]) -> None:
     if backbone.startswith("timm:"):
         pytest.importorskip("timm")
-    model = seasoned(Glass(GlassConfig(backbone, layers, 128, 128, 32)), draw)
+    model = seasoned(Glass(HeadConfig(backbone, layers, 128, 128, 32)), draw)
     image = noise((64, 64))
     with torch.no_grad():  # float64 depthwise convolutions take torch seconds, and add nothing to the other tests
-        assert relative_difference(FoldedGlass(model, (64, 64)).eval()(image), model(image)) <= FLOAT32_RTOL
+        assert relative_difference(FoldedHead(model, (64, 64)).eval()(image), model(image)) <= FLOAT32_RTOL
 
 
 @pytest.mark.parametrize(("adaptor_layers", "discriminator_layers"), [(0, 2), (2, 2), (1, 3), (0, 4), (3, 3)])
 def test_depth_of_the_head(draw: Draw, adaptor_layers: int, discriminator_layers: int) -> None:
-    config = GlassConfig("stub", ("a", "b"), 48, 40, 24, adaptor_layers, discriminator_layers)
+    config = HeadConfig("stub", ("a", "b"), 48, 40, 24, adaptor_layers, discriminator_layers)
     assert_same(seasoned(StubGlass(config, [16, 24], [4, 8]), draw), (36, 28), batch=2)
 
 
@@ -200,25 +201,25 @@ def test_any_head(
     hidden: int,
     size_hw: tuple[int, int],
 ) -> None:
-    config = GlassConfig("stub", tuple("abc"[: len(taps)]), pretrain, embed, hidden)
+    config = HeadConfig("stub", tuple("abc"[: len(taps)]), pretrain, embed, hidden)
     model = StubGlass(config, [channels for channels, _ in taps], [stride for _, stride in taps])
     seasoned(model, draw)
     image = noise(size_hw)
     with torch.no_grad():
-        wanted, got = model(image), FoldedGlass(model, size_hw).eval()(image)
+        wanted, got = model(image), FoldedHead(model, size_hw).eval()(image)
         # Against the size of the hidden layer's share too: a logit may be the small difference of large terms.
         assert float((got - wanted).abs().max()) <= FLOAT32_RTOL * max(1.0, float(wanted.abs().max()))
         assert relative_difference(*folded_in_float64(model, image)) <= 1e3 * FLOAT64_RTOL
 
 
 def test_a_changed_weight_is_noticed(draw: Draw) -> None:
-    config = GlassConfig("stub", ("a", "b"), 48, 40, 24)
+    config = HeadConfig("stub", ("a", "b"), 48, 40, 24)
     model = seasoned(StubGlass(config, [16, 24], [4, 8]), draw)
     image = noise((32, 32))
-    for name, _ in FoldedGlass(model, (32, 32)).named_parameters():
+    for name, _ in FoldedHead(model, (32, 32)).named_parameters():
         if name.startswith("backbone."):
             continue
-        folded = FoldedGlass(model, (32, 32)).eval()
+        folded = FoldedHead(model, (32, 32)).eval()
         parameter = dict(folded.named_parameters())[name]
         with torch.no_grad():
             parameter.view(-1)[0] += 0.1
@@ -226,10 +227,10 @@ def test_a_changed_weight_is_noticed(draw: Draw) -> None:
 
 
 def test_the_fold_leaves_the_network_as_it_was(draw: Draw) -> None:
-    config = GlassConfig("stub", ("a", "b"), 48, 40, 24)
+    config = HeadConfig("stub", ("a", "b"), 48, 40, 24)
     model = seasoned(StubGlass(config, [16, 24], [4, 8]), draw)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    FoldedGlass(model, (32, 32))
+    FoldedHead(model, (32, 32))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -298,7 +299,7 @@ def test_the_cheaper_of_the_two_forms_is_taken() -> None:
 def stub_heads(channels: list[int], pretrain: int, embed: int) -> list[TapHead]:
     taps = tuple(f"tap{index}" for index in range(len(channels)))
     model = SimpleNamespace(
-        config=GlassConfig("stub", taps, pretrain, embed, 4),
+        config=HeadConfig("stub", taps, pretrain, embed, 4),
         adaptor=Adaptor(embed, 0),
         discriminator=Discriminator(embed, 4, 2).eval().requires_grad_(False),
     )

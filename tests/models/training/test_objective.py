@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from edge_ad.models.glass.config import Objective
-from edge_ad.models.glass.network import Adaptor, Discriminator, Glass
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.objective import (
     StepLosses,
     anomalous_loss,
@@ -27,6 +27,7 @@ from edge_ad.models.glass.training.objective import (
     shares_right,
 )
 from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.patch_head.network import Adaptor, Discriminator
 
 ATOL = 1e-12
 logits = arrays(np.float64, st.integers(1, 30), elements=st.floats(-30, 30))

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edge_ad.models.glass.config import GlassConfig, Objective
-from edge_ad.models.glass.network import Adaptor, Discriminator, Glass
+from edge_ad.models.glass.config import Objective
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training import ascent
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.network import Adaptor, Discriminator
 
 TOLERANCE = 1e-11  # of losses and gradients
 WEIGHT_TOLERANCE = 1e-9  # Adam divides by the gradient's own size, which raises its relative error
@@ -34,7 +36,7 @@ N_STEPS = 2
 class EmbeddingAsImage(nn.Module):
     """A GLASS network whose pictures are embeddings already, (N, D, h, w), so that the head alone is compared."""
 
-    def __init__(self, config: GlassConfig) -> None:
+    def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = nn.Identity()
@@ -54,7 +56,7 @@ class Case:
     common: dict[str, Tensor]
 
     @classmethod
-    def draw(cls, config: GlassConfig, n: int, hw: tuple[int, int], share: float, seed: int = 0) -> Case:
+    def draw(cls, config: HeadConfig, n: int, hw: tuple[int, int], share: float, seed: int = 0) -> Case:
         source = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -127,7 +129,7 @@ def assert_equal_steps(case: Case, objective: Objective) -> None:
             assert int(after[name]) == int(value) == N_STEPS * (objective.ascent_steps + 2)
 
 
-CONFIG = GlassConfig("none", ("a",), 12, 12, 9)
+CONFIG = HeadConfig("none", ("a",), 12, 12, 9)
 HYPOTHESES = ("manifold", "hypersphere")
 
 

@@ -19,12 +19,12 @@ from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
-from edge_ad.models.glass.config import GlassConfig
 from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.options import GlassOptions
 from edge_ad.models.glass.training import trainer as trainer_module
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.training_run import RunRecord, read_run
 
@@ -126,7 +126,7 @@ def test_the_checkpoint_is_in_the_official_format(run: Path) -> None:
     }
     loaded = load_glass(
         run / str(read_run(run).checkpoint),
-        GlassOptions(
+        HeadOptions(
             backbone="resnet18",
             backbone_weights=run / "backbone.pth",
             layers=("layer1", "layer2"),
@@ -268,7 +268,7 @@ def test_training_changes_the_head_and_nothing_else(run: Path, tiny_checkpoint: 
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     torch.manual_seed(0)
-    fresh = Glass(GlassConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
+    fresh = Glass(HeadConfig("resnet18", ("layer1", "layer2"), 48, 48, 32))
     trained = torch.load(run / str(read_run(run).checkpoint), weights_only=True)
     for name, value in fresh.discriminator.named_parameters():
         assert not torch.equal(value, trained["discriminator"][name]), name
@@ -278,10 +278,10 @@ def test_the_size_of_the_caches_changes_nothing(
     train: Train, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures and features that do not fit into memory are computed again; the rest of rounding is a batch's."""
-    from edge_ad.models.glass.training import train as train_module
+    from edge_ad.models.patch_head import frozen
     from edge_ad.models.training import session
 
-    class SmallCache(train_module.TapCache):
+    class SmallCache(frozen.TapCache):
         def __init__(self, taps: Any, pictures: Any, batch: int, cache_bytes: int) -> None:
             super().__init__(taps, pictures, batch, 0)
 
@@ -289,7 +289,7 @@ def test_the_size_of_the_caches_changes_nothing(
         def __init__(self, samples: Any, spec: Any, foreground: Any, cache_bytes: int, progress: Any) -> None:
             super().__init__(samples, spec, foreground, 0, progress)
 
-    monkeypatch.setattr(train_module, "TapCache", SmallCache)
+    monkeypatch.setattr(frozen, "TapCache", SmallCache)
     monkeypatch.setattr(trainer_module, "TapCache", SmallCache)
     monkeypatch.setattr(session, "GoodPictures", FewPictures)
     train(tmp_path / "small")
@@ -327,7 +327,7 @@ def test_the_step_gets_what_belongs_together(
     record = train(tmp_path / "run", hypothesis="hypersphere", epochs=1, eval_every=0, whiten=0.5, radius_quantile=0.6)
     network = load_glass(
         tmp_path / "run" / str(record.checkpoint),
-        GlassOptions(
+        HeadOptions(
             backbone="resnet18",
             backbone_weights=tmp_path / "run" / "backbone.pth",
             layers=("layer1", "layer2"),

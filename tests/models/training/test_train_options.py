@@ -10,9 +10,10 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
-from edge_ad.models.glass.config import GlassConfig, Objective
+from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.training.options import GlassTrainOptions as TrainOptions
 from edge_ad.models.glass.training.train import train_options
+from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.validation import build, plain
 
 GIVEN = {"output": "run", "data": "parts"}
@@ -35,7 +36,7 @@ def test_defaults_are_the_published_values() -> None:
         **{"epochs": 640, "epoch_images": 392, "schedule": "constant", "select": "best", "hypothesis": "auto"},
     }
     assert {name: getattr(options, name) for name in published} == published
-    assert options.network == GlassConfig()
+    assert options.network == HeadConfig()
     assert options.objective("hypersphere") == Objective("hypersphere")
     assert options.preprocess == PreprocessSpec(288, 288, resize=288)
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_ad.models.glass.config import Objective
-from edge_ad.models.glass.network import LEAKY_SLOPE, Discriminator
 from edge_ad.models.glass.training.objective import TINY, anomalous_loss, radial_projection
+from edge_ad.models.patch_head.network import LEAKY_SLOPE, Discriminator
 
 CHUNK_BYTES = 1 << 20  # rows that are worked on at once stay in a core's second-level cache (measured)
 
@@ -104,7 +104,7 @@ class _OneBlock:
     def __init__(self, discriminator: Discriminator, normal_hidden: Tensor, gram: Tensor) -> None:
         block = cast(nn.Sequential, discriminator.body[0])
         self.norm, self.gram = cast(nn.BatchNorm1d, block[1]), gram
-        self.tail = cast(nn.Linear, discriminator.tail[0]).weight.detach().squeeze(0)
+        self.tail = discriminator.last.weight.detach().squeeze(0)
         self.normal_var, self.normal_mean = torch.var_mean(normal_hidden, dim=0, correction=0)
         self.chunk = len(normal_hidden)
         if not normal_hidden.is_cuda:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from edge_ad.bundle.specs import ResizeMode
-from edge_ad.models.glass.config import GlassConfig, Hypothesis, Objective
-from edge_ad.models.glass.options import GlassOptions
+from edge_ad.models.glass.config import Hypothesis, Objective
 from edge_ad.models.option_types import Name, Names, NotNegative, Positive, PositiveFloat, Share, Size, option
 from edge_ad.models.packaged import PACKAGED
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.validation import strict
 
@@ -26,12 +27,12 @@ def _pair(value: object) -> object:
 
 @strict
 @dataclass(frozen=True, kw_only=True)
-class GlassTrainOptions(TrainOptions, GlassOptions):
+class GlassTrainOptions(TrainOptions, HeadOptions):
     """Options of `edge-ad train --family glass`; the defaults are the published values.
 
     Attributes:
         backbone, backbone_weights, layers: as for export; `packaged` weights are those of an installed package.
-        pretrain_embed_dim, embed_dim, hidden_dim, discriminator_layers: see GlassConfig.
+        pretrain_embed_dim, embed_dim, hidden_dim, discriminator_layers: see HeadConfig.
         whiten: start the adaptor as the whitening of the normal features, their covariance's eigenvalues raised by
             this share of their mean; None starts it at random.
         freeze_adaptor: leave the adaptor as whitening made it; not in the paper.
@@ -56,16 +57,16 @@ class GlassTrainOptions(TrainOptions, GlassOptions):
     """
 
     backbone: Name = option(
-        GlassConfig.backbone, "torchvision network, or timm:<name> (paper: wide_resnet50_2).", "NAME"
+        HeadConfig.backbone, "torchvision network, or timm:<name> (paper: wide_resnet50_2).", "NAME"
     )
-    layers: Names = option(GlassConfig.layers, "Layers that give the features (paper: layer2,layer3).", "A,B")
+    layers: Names = option(HeadConfig.layers, "Layers that give the features (paper: layer2,layer3).", "A,B")
     imgsz: Size = option((288, 288), "Model input in pixels (paper: 288).", "N|HxW")
     resize_mode: ResizeMode = option("shorter_side_crop", "shorter_side_crop (default), stretch or letterbox.", "MODE")
-    pretrain_embed_dim: Positive = option(GlassConfig.pretrain_embed_dim, "Pooled vector of one layer (paper: 1536).")
-    embed_dim: Positive = option(GlassConfig.embed_dim, "Patch embedding (paper: 1536).")
-    hidden_dim: Positive = option(GlassConfig.hidden_dim, "Discriminator's hidden layer (paper: 1024).")
+    pretrain_embed_dim: Positive = option(HeadConfig.pretrain_embed_dim, "Pooled vector of one layer (paper: 1536).")
+    embed_dim: Positive = option(HeadConfig.embed_dim, "Patch embedding (paper: 1536).")
+    hidden_dim: Positive = option(HeadConfig.hidden_dim, "Discriminator's hidden layer (paper: 1024).")
     discriminator_layers: Annotated[int, Field(ge=2, le=8)] = option(
-        GlassConfig.discriminator_layers, "Layers of the discriminator (paper: 2)."
+        HeadConfig.discriminator_layers, "Layers of the discriminator (paper: 2)."
     )
     whiten: Ridge = option(None, "Start the adaptor as a whitening of normal features (paper: none, random).", "RIDGE")
     freeze_adaptor: bool = option(False, "Leave it so (paper: it is trained).", off="train-adaptor")
@@ -129,9 +130,9 @@ class GlassTrainOptions(TrainOptions, GlassOptions):
     """`fast` was chosen on one set of photographs, see docs/training.md."""
 
     @property
-    def network(self) -> GlassConfig:
+    def network(self) -> HeadConfig:
         """The network to train."""
-        return GlassConfig(
+        return HeadConfig(
             backbone=self.backbone,
             layers=self.layers,
             pretrain_embed_dim=self.pretrain_embed_dim,
@@ -142,7 +143,7 @@ class GlassTrainOptions(TrainOptions, GlassOptions):
 
     @property
     def export(self) -> dict[str, Any]:
-        names = [field.name for field in fields(GlassOptions) if field.name != "backbone_weights"]
+        names = [field.name for field in fields(HeadOptions) if field.name != "backbone_weights"]
         network = {name: getattr(self, name) for name in names}
         return {**network, "layers": list(self.layers), **super().export}
 

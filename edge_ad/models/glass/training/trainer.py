@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad.errors import TrainingError
-from edge_ad.models.glass.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
 from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.batches import Batch, Batches
-from edge_ad.models.glass.training.embedding import PooledEmbedding
-from edge_ad.models.glass.training.features import FrozenTaps, TapCache
 from edge_ad.models.glass.training.noise import draw_noise
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.optimizers import Optimizers
 from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.patch_head.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
+from edge_ad.models.patch_head.features import TapCache
+from edge_ad.models.patch_head.frozen import FrozenFeatures
 from edge_ad.models.training.epochs import EpochFigures, is_due
 from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.models.training.session import SamplePair
@@ -38,18 +38,17 @@ class GlassTrainer:
     def __init__(
         self,
         network: Glass,
-        embedding: PooledEmbedding,
-        taps: FrozenTaps,
-        cache: TapCache,
+        features: FrozenFeatures,
         batches: Batches,
         labelled: LabelledPictures | None,
         objective: Objective,
         options: GlassTrainOptions,
     ) -> None:
         self.network, self.optimizers = network, Optimizers.of(network, options.learning_rate)
-        self._embedding, self._taps, self._cache, self._batches = embedding, taps, cache, batches
+        self._embedding, self._taps, self._cache = features.embedding, features.taps, features.cache
+        self._batches = batches
         self._labelled, self._objective, self._options = labelled, objective, options
-        self._mean_embedding = embedding(cache.mean)
+        self._mean_embedding = features.embedding(features.cache.mean)
         self._labelled_taps: TapCache | None = None
 
     def epochs(self, first: int, after_step: Callable[[str], None]) -> Iterator[EpochFigures]:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edge_ad.models.glass.network import Adaptor
+from edge_ad.models.patch_head.network import Adaptor
 
 
 def whiten(adaptor: Adaptor, embeddings: Iterable[Tensor], ridge: float) -> None:

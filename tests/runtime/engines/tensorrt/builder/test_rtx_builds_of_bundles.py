@@ -62,12 +62,12 @@ def bundle(
     from edge_ad.export.options import export_options
     from edge_ad.export.parity import probe_images
     from edge_ad.export.to_bundle import export_bundle
-    from edge_ad.models.glass.config import GlassConfig
     from edge_ad.models.glass.network import Glass
+    from edge_ad.models.patch_head.config import HeadConfig
 
     name, shape = request.param, NETWORKS[request.param]
     folder = tmp_path_factory.mktemp(name)
-    network = Glass(GlassConfig(name, shape["layers"], *shape["dims"]))
+    network = Glass(HeadConfig(name, shape["layers"], *shape["dims"]))
     parts = {"discriminator": network.discriminator, "pre_projection": network.adaptor}
     torch.save({key: deterministic_state(part.state_dict()) for key, part in parts.items()}, folder / "ckpt.pth")
     torch.save(deterministic_state(network.backbone.trunk.state_dict()), folder / "backbone.pth")

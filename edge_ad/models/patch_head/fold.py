@@ -1,4 +1,4 @@
-"""The exact fold of GLASS's linear head.
+"""The exact fold of the linear part of a head.
 
 From the taps to the discriminator's first LeakyReLU everything is linear: 3×3 unfold, adaptive average pooling per tap,
 aggregation, adaptor, first linear layer, BatchNorm. Bilinear upsampling commutes with linear maps over channels, so
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.network import LEAKY_SLOPE, PATCH_SIZE, Glass
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.network import LEAKY_SLOPE, PATCH_SIZE, PatchHead
 
 KERNEL_AREA = PATCH_SIZE * PATCH_SIZE
 
@@ -51,7 +51,7 @@ class TapHead:
         return int(self.pool.shape[1]) // KERNEL_AREA
 
 
-def fold_head(model: Glass, channels: list[int]) -> tuple[list[TapHead], Tensor]:
+def fold_head(model: PatchHead, channels: list[int]) -> tuple[list[TapHead], Tensor]:
     """Fold pooling, adaptor, first linear layer and BatchNorm of `model`.
 
     Args:
@@ -71,7 +71,7 @@ def fold_head(model: Glass, channels: list[int]) -> tuple[list[TapHead], Tensor]
     return heads, bias
 
 
-def tap_pools(config: GlassConfig, channels: list[int]) -> list[Tensor]:
+def tap_pools(config: HeadConfig, channels: list[int]) -> list[Tensor]:
     """What the two poolings make of each tap: (embed_dim, channels · 9) float64, summed over taps the embedding."""
     aggregate = adaptive_pool_matrix(len(channels) * config.pretrain_embed_dim, config.embed_dim)
     shares = torch.split(aggregate, config.pretrain_embed_dim, dim=1)
@@ -129,13 +129,13 @@ def _convolution(weight: Tensor, groups: int) -> nn.Conv2d:
     return layer
 
 
-class FoldedGlass(nn.Module):
-    """Export form of a GLASS network in eval mode; equal to it up to float rounding.
+class FoldedHead(nn.Module):
+    """Export form of a network in eval mode; equal to it up to float rounding.
 
     `forward`: (N, 3, H, W) float32 normalised RGB → (N, h, w) float32 logits.
     """
 
-    def __init__(self, model: Glass, image_hw: tuple[int, int]) -> None:
+    def __init__(self, model: PatchHead, image_hw: tuple[int, int]) -> None:
         super().__init__()
         shapes = model.backbone.shapes(*image_hw)
         self.patch_hw = shapes[0][1:]
@@ -157,7 +157,7 @@ class FoldedGlass(nn.Module):
         return logit.squeeze(1)
 
 
-def _pointwise_tail(model: Glass) -> nn.Sequential:
+def _pointwise_tail(model: PatchHead) -> nn.Sequential:
     """The discriminator behind its first LeakyReLU as 1×1 convolutions, BatchNorm multiplied in."""
     layers: list[nn.Module] = []
     for block in list(model.discriminator.body)[1:]:
@@ -165,7 +165,6 @@ def _pointwise_tail(model: Glass) -> nn.Sequential:
         layer = _convolution(weight[:, :, None, None], groups=1)
         layer.bias = nn.Parameter(bias.float(), requires_grad=False)
         layers += [layer, nn.LeakyReLU(LEAKY_SLOPE)]
-    layers.append(
-        _convolution(cast(nn.Linear, model.discriminator.tail[0]).weight.double()[:, :, None, None], groups=1)
-    )
+    last = model.sign * model.discriminator.last.weight.double()
+    layers.append(_convolution(last[:, :, None, None], groups=1))
     return nn.Sequential(*layers)

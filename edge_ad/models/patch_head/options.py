@@ -1,4 +1,4 @@
-"""What a user says about a GLASS network that was trained."""
+"""What a user says about a trained network of this kind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edge_ad.validation import strict
 
 @strict
 @dataclass(frozen=True, kw_only=True)
-class GlassOptions:
-    """Options of `edge-ad export` for GLASS; None is read from the checkpoint or left to the default.
+class HeadOptions:
+    """Options of `edge-ad export`; None is read from the checkpoint or left to the default.
 
     Attributes:
         backbone, backbone_weights, layers: network that gives the features, its weights, its taps.

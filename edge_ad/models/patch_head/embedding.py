@@ -1,8 +1,8 @@
 """Patch embeddings of a frozen backbone, without unfolding: each tap is pooled at its own resolution.
 
 Unfolding, both adaptive poolings and the bilinear upsampling are linear and fixed, so pooling comes first, as one
-grouped convolution per tap (see `glass.fold`), and what is upsampled has as many channels as the tap has a share in
-the embedding.
+grouped convolution per tap (see `patch_head.fold`), and what is upsampled has as many channels as the tap has a share
+in the embedding.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.glass.config import GlassConfig
-from edge_ad.models.glass.fold import pooling_convolution, tap_pools
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.fold import pooling_convolution, tap_pools
 
 
 class PooledEmbedding(nn.Module):
-    """Taps, one (N, C_i, h_i, w_i) each → patch embeddings (N·h·w, embed_dim) as those of `Glass.embed`, row-major."""
+    """Taps, one (N, C_i, h_i, w_i) each → patch embeddings (N·h·w, embed_dim) of `PatchHead.embed`, row-major."""
 
-    def __init__(self, config: GlassConfig, channels: Sequence[int]) -> None:
+    def __init__(self, config: HeadConfig, channels: Sequence[int]) -> None:
         super().__init__()
         self.embed_dim = config.embed_dim
         self.pools = nn.ModuleList()

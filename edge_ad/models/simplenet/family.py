@@ -1,0 +1,67 @@
+"""SimpleNet as a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
+from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
+from edge_ad.training_run import RunRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edge_ad.models.simplenet.network import SimpleNet
+
+
+class SimpleNetFamily(ModelFamily):
+    """Liu et al., CVPR 2023."""
+
+    name = "simplenet"
+    about = About(
+        paper="Liu et al., CVPR 2023, arXiv 2303.15140",
+        good_at="parts and textures; scores without bounds; GLASS is its successor",
+        cost="16.5 GMAC (WideResNet50-2, 288²), 0.4 (MobileNetV2, 256²)",
+        training="fast: a minute on two cores; paper: an hour on a GPU",
+        checkpoints="the authors' (discriminator, pre_projection), and the backbone's weights",
+        licence="MIT",
+    )
+    network_options = HeadOptions
+    train_options = SimpleNetTrainOptions
+    preprocess = PreprocessSpec(288, 288, resize=329)
+    postprocess = PostprocessSpec(score="patch_max")
+    known_by = ("discriminator.tail.weight",)
+
+    def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:
+        from edge_ad.models.patch_head.checkpoint import option_faults
+
+        return option_faults(options, faulty)
+
+    def load(self, checkpoint: Path, options: HeadOptions) -> LoadedNetwork[SimpleNet]:
+        from edge_ad.models.patch_head.checkpoint import load_head
+        from edge_ad.models.simplenet.network import SimpleNet
+
+        return load_head(checkpoint, options, SimpleNet)
+
+    def train(
+        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
+    ) -> RunRecord:
+        from edge_ad.models.simplenet.training.train import SimpleNetRecipe, train_options
+        from edge_ad.models.training.session import train
+
+        return train(SimpleNetRecipe(), train_options(values, where), progress, resume=resume, force=force)
+
+    def published(self, loaded: LoadedNetwork[SimpleNet], size_hw: tuple[int, int]) -> nn.Module:
+        return loaded.network
+
+    def fast(self, loaded: LoadedNetwork[SimpleNet], size_hw: tuple[int, int]) -> nn.Module:
+        from edge_ad.models.patch_head.fold import FoldedHead
+
+        return FoldedHead(loaded.network, size_hw)
+
+
+FAMILY = SimpleNetFamily()

@@ -1,0 +1,1 @@
+"""Training SimpleNet: normal pictures in, a checkpoint of the official format out."""

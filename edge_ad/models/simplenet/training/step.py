@@ -1,0 +1,82 @@
+"""One training step of SimpleNet (section 3.3): the adapted features against the same with noise on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edge_ad.models.simplenet.network import SimpleNet
+
+ADAPTOR_WEIGHT_DECAY = 1e-2  # torch's default for AdamW, which the authors leave as it is
+DISCRIMINATOR_WEIGHT_DECAY = 1e-5  # the authors'
+DISCRIMINATOR_RATE = 2.0  # the authors' discriminator learns at twice the adaptor's rate
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One step in figures.
+
+    Attributes:
+        normal, noisy: hinge losses before the step; their sum was minimised.
+        normal_right, noisy_right: share of the features that answer on their side of the margin.
+    """
+
+    normal: float
+    noisy: float
+    normal_right: float
+    noisy_right: float
+
+
+class Optimizers:
+    """AdamW of the adaptor, where there is one, and Adam of the discriminator."""
+
+    def __init__(self, network: SimpleNet, learning_rate: float) -> None:
+        discriminator = torch.optim.Adam(
+            network.discriminator.parameters(),
+            lr=DISCRIMINATOR_RATE * learning_rate,
+            weight_decay=DISCRIMINATOR_WEIGHT_DECAY,
+        )
+        self.parts: list[torch.optim.Optimizer] = [discriminator]
+        if weights := list(network.adaptor.parameters()):
+            self.parts.append(torch.optim.AdamW(weights, lr=learning_rate, weight_decay=ADAPTOR_WEIGHT_DECAY))
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def step(network: SimpleNet, optimizers: Optimizers, *, embedding: Tensor, noise: Tensor, margin: float) -> Losses:
+    """Train on one batch.
+
+    Args:
+        embedding: (P, D) of `PatchHead.embed`, of normal pictures.
+        noise: (P, D), already scaled.
+        margin: answers beyond it cost nothing.
+    """
+    network.adaptor.train()
+    network.discriminator.train()
+    optimizers.zero_grad()
+    normal = network.adaptor(embedding)
+    # Both in one batch: the normalisation sees features of both kinds, as in the authors' code.
+    answers = network.discriminator(torch.cat([normal, normal + noise]))
+    good, noisy = answers[: len(normal)], answers[len(normal) :]
+    normal_loss = torch.clip(margin - good, min=0).mean()
+    noisy_loss = torch.clip(margin + noisy, min=0).mean()
+    (normal_loss + noisy_loss).backward()  # type: ignore[no-untyped-call]
+    optimizers.step()
+    right = (good >= margin).float().mean(), (noisy <= -margin).float().mean()
+    return Losses(normal_loss.item(), noisy_loss.item(), right[0].item(), right[1].item())
