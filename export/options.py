@@ -83,7 +83,8 @@ class ExportOptions:
         return (*self.assumed, hardly)
 
 
-OWN = frozenset(entry.name for entry in fields(ExportOptions)) - {"network", "assumed"}
+NOT_GIVEN = frozenset({"network", "assumed"})  # what is found out
+OWN = frozenset(entry.name for entry in fields(ExportOptions)) - NOT_GIVEN
 NAMES = OWN | {name for family in FAMILIES for name in option_names(model_family(family).network_options)}
 """Every option of the command, whatever the family."""
 
@@ -107,25 +108,25 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     assumed: tuple[str, ...] = ()
     if given.get("family") is None:
         given["family"], assumed = _recognised(given.get("checkpoint"))
-    try:
-        family = model_family(given["family"])
-    except (ConfigError, TypeError):
+    known = given["family"] in tuple(FAMILIES)
+    if not known:
         faults.append(f"family: {given['family']!r} is unknown, wanted one of {', '.join(FAMILIES)}")
-        family = model_family(DEFAULT_FAMILY)
-        given["family"] = family.name
+        given = {key: value for key, value in given.items() if key not in NAMES - OWN} | {"family": DEFAULT_FAMILY}
+    family = model_family(given["family"])
     of_network = set(option_names(family.network_options))
     told = {key: value for key, value in given.items() if key in of_network}
     rest = {key: value for key, value in given.items() if key not in of_network}
     faults += [_foreign(key, family) for key in rest if key in NAMES - OWN]
-    rest = {key: value for key, value in rest.items() if key not in NAMES - OWN}
+    faults += [f"{key}: unknown key" for key in rest if key in NOT_GIVEN]
+    rest = {key: value for key, value in rest.items() if key not in (NAMES - OWN) | NOT_GIVEN}
     options, wrong = build_rest(ExportOptions, rest, {"checkpoint": Path(), "output": Path()})
     network, wrong_network = build_rest(family.network_options, told, {})
     faulty = {fault.key for fault in (*wrong, *wrong_network)}
     faults += [fault.line for fault in (*wrong, *wrong_network)]
     options = replace(options, network=network, assumed=assumed)
     faults += _contradictions(options)
-    faults += family.faults(network, faulty)
-    if "imgsz" not in faulty:
+    faults += family.faults(network, faulty) if known else []
+    if "imgsz" not in faulty and known:
         faults += family.size_faults(options.preprocess.size_hw)
     if faults:
         raise ConfigError(where, [*faults, *_missing_files(options, faulty)])

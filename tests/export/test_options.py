@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
+from edge_ad.export.options import NAMES as OPTIONS
 from edge_ad.export.options import ExportOptions, export_options
 
 NEEDED = {"checkpoint": __file__, "output": "b.edgead"}  # a file that is there; nothing here reads it
@@ -29,7 +29,7 @@ def faults(**values: Any) -> tuple[str, ...]:
 
 def test_defaults_are_those_of_the_paper() -> None:
     given = options()
-    assert given.imgsz == (288, 288)
+    assert given.imgsz is None
     assert given.preprocess == PreprocessSpec(288, 288, "shorter_side_crop", 288)
     assert (given.postprocess.score, given.postprocess.sigma) == ("map_max", 4.0)
     assert (given.opset, given.batch, given.format) == (17, None, "onnx")
@@ -94,8 +94,8 @@ def test_values_out_of_range(option: str, value: object) -> None:
 
 def test_layers_as_text_and_as_list() -> None:
     given = options(layers="features.6, features.13", backbone="mobilenet_v2")
-    assert given.layers == ("features.6", "features.13")
-    assert options(layers=["layer2", "layer3"]).layers == ("layer2", "layer3")
+    assert given.network.layers == ("features.6", "features.13")
+    assert options(layers=["layer2", "layer3"]).network.layers == ("layer2", "layer3")
 
 
 @pytest.mark.parametrize("mode", ["stretch", "letterbox"])
@@ -151,7 +151,7 @@ def test_faults_of_every_kind_come_together() -> None:
 
 def test_files_that_lack_are_left_to_the_reader_when_all_else_is_right() -> None:
     given = options(checkpoint="nowhere.pth", backbone_weights="nowhere.bin")
-    assert (given.checkpoint, given.backbone_weights) == (Path("nowhere.pth"), Path("nowhere.bin"))
+    assert (given.checkpoint, given.network.backbone_weights) == (Path("nowhere.pth"), Path("nowhere.bin"))
 
 
 def test_a_file_that_is_there_is_no_fault() -> None:
@@ -183,7 +183,7 @@ def test_faults_of_the_network(values: dict[str, Any], wanted: list[str]) -> Non
 @pytest.mark.parametrize("backbone", ["regnet_y_400mf", "googlenet", "vit_b_32"])
 def test_networks_that_are_hard_to_build_have_layers(backbone: str) -> None:
     layer = {"regnet_y_400mf": "trunk_output.block2", "googlenet": "inception3a", "vit_b_32": "encoder"}[backbone]
-    assert options(backbone=backbone, layers=layer).layers == (layer,)
+    assert options(backbone=backbone, layers=layer).network.layers == (layer,)
 
 
 def test_faults_of_a_timm_network() -> None:
@@ -194,7 +194,7 @@ def test_faults_of_a_timm_network() -> None:
 
 def test_without_timm_its_networks_are_left_to_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert options(backbone="timm:never_seen", layers="x").backbone == "timm:never_seen"
+    assert options(backbone="timm:never_seen", layers="x").network.backbone == "timm:never_seen"
 
 
 # Values as YAML gives them
@@ -213,7 +213,7 @@ def test_a_bool_stays_one_where_it_belongs() -> None:
 
 
 def test_null_means_not_given() -> None:
-    optional = {field.name: None for field in fields(ExportOptions) if field.name not in NEEDED}
+    optional = {name: None for name in OPTIONS if name not in NEEDED}
     assert options(**optional) == options()
     assert export_options(NEEDED | {"imgsz": 64}, "x", {"imgsz": None}).imgsz == (64, 64)
     assert faults(checkpoint=None) == ("checkpoint: missing",)
@@ -230,9 +230,9 @@ def test_two_spellings_of_one_key() -> None:
 
 def test_either_spelling_alone_is_taken_and_overridden() -> None:
     """Control for the two spellings."""
-    assert options(**{"pretrain-embed-dim": 48}).pretrain_embed_dim == 48
+    assert options(**{"pretrain-embed-dim": 48}).network.pretrain_embed_dim == 48
     given = export_options(NEEDED | {"pretrain-embed-dim": 48}, "x", {"pretrain_embed_dim": "40"})
-    assert given.pretrain_embed_dim == 40
+    assert given.network.pretrain_embed_dim == 40
 
 
 @pytest.mark.parametrize(("threshold", "n_notes"), [(5, 1), (-0.1, 1), (1.0, 0), (0, 0), (None, 0)])

@@ -165,7 +165,7 @@ def test_export_needs_no_other_option(run: Path, parts: Path, tmp_path: Path, en
 def test_the_command_line_may_differ_from_the_run(run: Path, tmp_path: Path) -> None:
     options = export_options({"checkpoint": run, "output": tmp_path / "b"}, "test", {"score": "patch_max", "opset": 13})
     assert (options.score, options.opset, options.imgsz) == ("patch_max", 13, (64, 64))
-    assert options.backbone_weights == run / "backbone.pth"
+    assert options.network.backbone_weights == run / "backbone.pth"
 
 
 # Which epoch
