@@ -83,6 +83,6 @@ def _confusion(telemetry: Telemetry) -> str:
         "                      judged anomalous   judged normal",
         f"  truly defective     {hits:16d} {misses:15d}",
         f"  truly good          {false_alarms:16d} {passed:15d}",
-        f"  {hits + passed} of {sum(count.values())} right: {misses} defects missed, {false_alarms} false alarms",
+        f"  {hits + passed} of {sum(count.values())} right; defects missed: {misses}, false alarms: {false_alarms}",
     ]
     return "\n".join(lines)

@@ -192,8 +192,8 @@ def _chosen(options: ThresholdOptions, dataset: Dataset) -> tuple[list[Sample], 
     if good:
         return good, "test"
     click.echo(
-        "note: there are no good test images; these may be those of the training, which score too low, so expect more"
-        " false alarms than said here",
+        "note: if the training saw these good images, they score too low, and there will be more false alarms than said"
+        " here",
         err=True,
     )
     return list(dataset.train), "train"

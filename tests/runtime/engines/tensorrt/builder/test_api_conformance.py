@@ -26,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[5]
 SUPPORT = ROOT / "tests" / "support"
 WHEELS = Path(os.environ.get("EDGE_AD_TENSORRT_BINDINGS", ROOT / "build" / "tensorrt_bindings"))
 FETCH = f"python -m pip download --no-deps -r tests/support/tensorrt_bindings.txt -d {WHEELS}"
+TENSORRT = ROOT / "runtime" / "engines" / "tensorrt"
 SOURCES = [
-    *sorted((ROOT / "runtime" / "tensorrt").glob("*.py")),
-    *sorted((ROOT / "runtime" / "engines").glob("tensorrt*.py")),
+    *sorted(TENSORRT.glob("*.py")),
+    *sorted((TENSORRT / "builder").glob("*.py")),
+    *(TENSORRT / "runner" / name for name in ("engine.py", "execution.py")),  # the others speak to CUDA alone
 ]
 SECONDS = 60
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")

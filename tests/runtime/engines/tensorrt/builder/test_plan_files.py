@@ -213,7 +213,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_plan_files import BUILT
-from edge_ad.runtime.engines.tensorrt.builder import plans
+from edge_ad.runtime.engines.tensorrt import plans
 
 calls = []
 write = plans.write_atomically
