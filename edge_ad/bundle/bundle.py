@@ -28,12 +28,12 @@ from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
-from edge_ad.validation import build, dump_yaml, parse_yaml, plain
+from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
-MAX_MANIFEST_BYTES = 4 << 20
+MAX_MANIFEST_BYTES = MAX_YAML_BYTES
 LOWER_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 """Precisions that are preferred to fp32 once they are proven, the fastest first."""
 

@@ -269,7 +269,7 @@ def test_a_manifest_of_aliases_is_refused_and_not_spelled_out(bundle: Bundle) ->
     assert "parity: null" in text
     _forge_text(bundle.path, "\n".join([*levels, text.replace("parity: null", "parity: *x7")]))
     tracemalloc.start()
-    with pytest.raises(BundleError, match=r"parity: .*got") as caught:
+    with pytest.raises(BundleError, match="aliases written out") as caught:
         Bundle.read(bundle.path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
