@@ -178,7 +178,7 @@ def _scalar(event: Any, line: int, *, is_key: bool) -> Any:
             return text
         if is_key and text == "<<":
             return _MergeKey
-        kinds = ("null", "bool", "int", "float", "str")
+        kinds = tuple(_READERS)
     elif event.tag.startswith(_TAG) and event.tag.removeprefix(_TAG) in _READERS:
         kinds = (event.tag.removeprefix(_TAG),)
     else:
