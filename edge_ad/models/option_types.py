@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-MAX_SIDE = 8192  # pixels
+from edge_ad.bundle.consistency import MAX_SIDE
 
 
 def option(default: Any, help: str, metavar: str = "N", *, off: str | None = None) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.network import PatchHead
 from edge_ad.models.patch_head.options import HeadOptions
-from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
+from edge_ad.models.state import PREFIXES, check_shapes, first_names, load_tensors, missing_tensors, state_of, unwrapped
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 
 ADAPTOR_KEY = "pre_projection"
@@ -48,13 +49,7 @@ def load_head(checkpoint: Path, options: HeadOptions, kind: type[HeadT]) -> Load
     Raises: CheckpointError naming the tensor, what was found and what was expected; ConfigError.
     """
     require_files({"checkpoint": checkpoint, "backbone weights": options.backbone_weights})
-    data = read_tensors(checkpoint, "checkpoint")
-    if DISCRIMINATOR_KEY not in data:
-        keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
-        raise CheckpointError(
-            f"checkpoint {checkpoint}: no {kind.title} checkpoint, it holds {keys};"
-            f" wanted {DISCRIMINATOR_KEY!r} and {ADAPTOR_KEY!r}"
-        )
+    data, opened = _parts(read_tensors(checkpoint, "checkpoint"), checkpoint, kind.title)
     discriminator = state_of(data[DISCRIMINATOR_KEY], f"checkpoint {checkpoint}: {DISCRIMINATOR_KEY}")
     adaptor = state_of(data.get(ADAPTOR_KEY, {}), f"checkpoint {checkpoint}: {ADAPTOR_KEY}")
     config, notes = _config_of(checkpoint, discriminator.tensors, adaptor.tensors, options, kind.title)
@@ -64,8 +59,35 @@ def load_head(checkpoint: Path, options: HeadOptions, kind: type[HeadT]) -> Load
     backbone = backbone_state(config.backbone, options.backbone_weights)
     network.backbone.load_weights(backbone.tensors, str(options.backbone_weights or backbone.origin))
     plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": backbone.origin}
-    notes += [*discriminator.notes, *adaptor.notes, *backbone.notes]
+    notes += [*opened, *discriminator.notes, *adaptor.notes, *backbone.notes]
     return LoadedNetwork(network.eval().requires_grad_(False), plain, sha256_of(checkpoint), tuple(notes))
+
+
+def _parts(data: Mapping[str, Any], checkpoint: Path, title: str) -> tuple[Mapping[str, Any], list[str]]:
+    """The two parts by name, and what had to be undone for that; also of the state dict of a module that holds both."""
+    where = f"checkpoint {checkpoint}"
+    inner, notes = unwrapped(data, where, lambda found: DISCRIMINATOR_KEY in found)
+    assert isinstance(inner, Mapping)
+    if DISCRIMINATOR_KEY in inner:
+        return inner, notes
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in inner.items():
+        part, _, name = _without_prefixes(str(key)).partition(".")
+        if part in (DISCRIMINATOR_KEY, ADAPTOR_KEY):
+            parts.setdefault(part, {})[name] = value
+    if DISCRIMINATOR_KEY not in parts:
+        raise CheckpointError(
+            f"{where}: no {title} checkpoint, it holds {first_names(data)};"
+            f" wanted {DISCRIMINATOR_KEY!r} and {ADAPTOR_KEY!r}"
+        )
+    notes.append(f"{where}: one state dict of several parts; {' and '.join(parts)} are taken from it by their names")
+    return parts, notes
+
+
+def _without_prefixes(name: str) -> str:
+    while prefix := next((one for one in PREFIXES if name.startswith(one)), None):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _config_of(
@@ -74,7 +96,8 @@ def _config_of(
     first = discriminator.get(FIRST_LINEAR)
     if first is None or first.ndim != 2:
         raise CheckpointError(
-            f"checkpoint {checkpoint}: no {title} checkpoint, tensor '{DISCRIMINATOR_KEY}.{FIRST_LINEAR}' is missing"
+            f"checkpoint {checkpoint}: no {title} checkpoint, tensor '{DISCRIMINATOR_KEY}.{FIRST_LINEAR}' is missing;"
+            f" {DISCRIMINATOR_KEY} holds {first_names(discriminator)}"
         )
     hidden_dim, embed_dim = (int(n) for n in first.shape)
     embed_dim = options.embed_dim or embed_dim

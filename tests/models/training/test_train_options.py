@@ -67,7 +67,9 @@ def test_every_option_is_reached_from_the_command_line() -> None:
 
     context = click.Context(command)
     shown = {option.name for option in command.get_params(context) if not getattr(option, "hidden", False)}
-    assert shown - {"config", "resume", "force", "family", "_click_default_help"} == {field.name for field in fields(TrainOptions)}
+    assert shown - {"config", "resume", "force", "family", "_click_default_help"} == {
+        field.name for field in fields(TrainOptions)
+    }
 
 
 @pytest.mark.parametrize(
