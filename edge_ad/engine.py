@@ -11,9 +11,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.bundle.specs import VALUES, PostprocessSpec, Precision, PreprocessSpec, TensorSpec
+from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.scores import score_of
 
 BatchArray = NDArray[np.uint8]
 
@@ -74,7 +75,7 @@ def output_fault(outputs: Outputs, images: int, spec: EngineSpec, precision: str
 
     A graph or a compiled form of it that is damaged, or whose makers did not mean well, returns something as well, and
     a score that is believed is a verdict. Held against the contract are type and shape, that all values are finite and
-    in their range, and that each score is the maximum of the map that came with it.
+    in their range, and that each score is that of the map that came with it.
 
     Args:
         images: how many there were in the batch.
@@ -90,28 +91,33 @@ def output_fault(outputs: Outputs, images: int, spec: EngineSpec, precision: str
         low, high = float(values.min()), float(values.max())  # both are NaN where any value is
         if not np.isfinite((low, high)).all():
             return f"values that are not finite in {field.name!r}"
-        if spec.postprocess is not None and not (VALUES[0] - tolerance <= low and high <= VALUES[1] + tolerance):
-            return (
-                f"values from {low:.6g} to {high:.6g} in {field.name!r}, wanted {VALUES[0]:g} to {VALUES[1]:g}; {AGAIN}"
-            )
-    if spec.postprocess is None:
+        if spec.postprocess is not None:
+            least, most = spec.postprocess.scores if field.name == "pred_score" else spec.postprocess.map_range
+            if not (least - tolerance <= low and high <= most + tolerance):
+                return f"values from {low:.6g} to {high:.6g} in {field.name!r}, wanted {least:g} to {most:g}; {AGAIN}"
+    return None if spec.postprocess is None else _score_fault(outputs, spec.postprocess, tolerance)
+
+
+def _score_fault(outputs: Outputs, postprocess: PostprocessSpec, tolerance: float) -> str | None:
+    """Why scores are none of the maps beside them."""
+    wanted = score_of(outputs.patch_map, outputs.anomaly_map, postprocess)
+    if wanted is None:
         return None
-    highest = maxima(outputs, spec.postprocess)
-    apart = np.abs(outputs.pred_score - highest)
+    apart = np.abs(outputs.pred_score - wanted)
     worst = int(apart.argmax())
-    if apart[worst] > tolerance:
+    scale = 1.0 if postprocess.activation == "sigmoid" else max(1.0, float(np.abs(wanted).max()))
+    if apart[worst] > tolerance * scale:
         return (
-            f"the score {float(outputs.pred_score[worst]):.6g} with {spec.postprocess.scored_map!r} up to"
-            f" {float(highest[worst]):.6g}, which has to be the same; {AGAIN}"
+            f"the score {float(outputs.pred_score[worst]):.6g} with {postprocess.scored_map!r} that gives"
+            f" {float(wanted[worst]):.6g}, which has to be the same; {AGAIN}"
         )
     return None
 
 
-def maxima(outputs: Outputs, postprocess: PostprocessSpec) -> NDArray[np.float32]:
-    """(N,) float32: for each image, the maximum of the map that its score is taken on."""
-    scored: NDArray[np.float32] = getattr(outputs, postprocess.scored_map)
-    highest: NDArray[np.float32] = scored.reshape(len(scored), -1).max(axis=1)
-    return highest
+def scores_to_believe(outputs: Outputs, postprocess: PostprocessSpec) -> NDArray[np.float32]:
+    """(N,) float32: the scores that follow from the maps, or where none do what the graph says."""
+    found = score_of(outputs.patch_map, outputs.anomaly_map, postprocess)
+    return outputs.pred_score if found is None else found
 
 
 class Engine(ABC):

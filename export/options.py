@@ -75,9 +75,12 @@ class ExportOptions:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed, and what is allowed and yet hardly meant, one line each."""
-        if self.threshold is None or 0 <= self.threshold <= 1:
+        least, most = self.postprocess.scores
+        if self.threshold is None or least <= self.threshold <= most:
             return self.assumed
-        hardly = f"scores lie between 0 and 1; threshold {self.threshold:g} gives one verdict to all frames"
+        hardly = (
+            f"scores lie between {least:g} and {most:g}; threshold {self.threshold:g} gives one verdict to all frames"
+        )
         return (*self.assumed, hardly)
 
 

@@ -16,6 +16,7 @@ from edge_ad.export.onnx_graph import OnnxGraph
 
 TOLERANCE = 2e-5  # of a probability; float32 rounding through a deep backbone measures 1e-7 to 3e-6
 PROBES = 4
+TINY = 1e-30  # below what any network gives that says anything
 MEANINGFUL_SPREAD = 100  # tolerances; probabilities that differ by less leave nothing to compare
 
 Runner = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
@@ -48,14 +49,20 @@ def onnx_runner(graph: OnnxGraph) -> Runner:
 
 
 def check_parity(
-    graph: OnnxGraph, reference: nn.Module, tolerance: float = TOLERANCE, *, run: Runner | None = None
+    graph: OnnxGraph,
+    reference: nn.Module,
+    tolerance: float = TOLERANCE,
+    *,
+    run: Runner | None = None,
+    relative: bool = False,
 ) -> Parity:
     """Run graph and network (torch) on the same pictures and compare the three outputs.
 
     Args:
         reference: the published network as a contract module.
-        tolerance: largest absolute difference allowed, in units of probability.
+        tolerance: largest difference allowed, of a probability, or of the largest value.
         run: computes the graph; ONNX Runtime when None.
+        relative: values are no probabilities; differences are shares of the largest of each output.
 
     Raises: ExportError when a difference is larger than the tolerance, or not finite.
     """
@@ -64,7 +71,7 @@ def check_parity(
     batch = graph.image.shape[0] or 2
     images = probe_images((height, width), count=max(PROBES, batch) // batch * batch)
     run = run or onnx_runner(graph)
-    largest = np.zeros(3)
+    largest, highest = np.zeros(3), np.full(3, TINY)
     spread = 0.0
     for first in range(0, len(images), batch):
         part = images[first : first + batch]
@@ -74,11 +81,16 @@ def check_parity(
         _check_shapes(graph, got, wanted)
         differences = [np.abs(a.astype(np.float64) - b).max() for a, b in zip(got, wanted, strict=True)]
         largest = np.maximum(largest, differences)
+        highest = np.maximum(highest, [np.abs(values).max() for values in wanted])
         spread = max(spread, float(wanted[0].max() - wanted[0].min()))
+    if relative:
+        largest, spread = largest / highest, spread / float(highest[0])
     patch_map, anomaly_map, pred_score = (float(value) for value in largest)
     if not (largest <= tolerance).all():
+        unit = "of the largest value" if relative else "in probability"
         raise ExportError(
-            f"the exported graph is off by {largest.max():.2g} in probability, allowed {tolerance:.2g}"
+            f"the exported graph is off by {largest.max():.2g} {unit},"
+            f" allowed {tolerance:.2g}"
             f" (patch_map {patch_map:.2g}, anomaly_map {anomaly_map:.2g}, pred_score {pred_score:.2g}); nothing written"
         )
     return Parity(len(images), patch_map, anomaly_map, pred_score, spread, tolerance)
@@ -92,7 +104,7 @@ def describe(parity: Parity) -> str:
     )
     if parity.patch_map_spread < MEANINGFUL_SPREAD * parity.tolerance:
         text += (
-            f"; warning: the network's own probabilities differ by only {parity.patch_map_spread:.1e} on them,"
+            f"; warning: the network's own values differ by only {parity.patch_map_spread:.1e} on them,"
             " so this says little; is it trained?"
         )
     return text

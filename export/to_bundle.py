@@ -39,7 +39,8 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
     reference = published_module(family, loaded, preprocess, postprocess)
-    parity = check_parity(graph, reference)
+    relative = postprocess.activation != "sigmoid"
+    parity = check_parity(graph, reference, relative=relative)
     say(describe(parity))
     files = {MODEL_FILE: graph.data}
     ir: dict[str, str] = {}
@@ -48,7 +49,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
         from edge_ad.export.openvino_ir import ir_from_onnx, ir_runner
 
         ir_files = ir_from_onnx(graph.data, "model")
-        ir_parity = check_parity(graph, reference, run=ir_runner(ir_files, "model"))
+        ir_parity = check_parity(graph, reference, run=ir_runner(ir_files, "model"), relative=relative)
         say(f"the same for OpenVINO IR: {describe(ir_parity)}")
         files |= ir_files
         ir = {"fp32": "model.xml"}

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_ad.bundle.specs import ThresholdOrigin, Thresholds
 from edge_ad.calibration.agreement.answers import Answers, Pair, pairs_of
-from edge_ad.calibration.evaluation.thresholds import HIGHEST_SCORE, ThresholdRequest, choose_threshold
+from edge_ad.calibration.evaluation.thresholds import ThresholdRequest, choose_threshold
 from edge_ad.errors import ConfigError
 
 NEAREST_SHARE = 0.1
@@ -42,7 +42,9 @@ class Transfer:
     by: By
 
 
-def rederive(thresholds: Thresholds, reference: Answers, candidate: Answers, *, labelled: bool) -> Transfer | None:
+def rederive(
+    thresholds: Thresholds, reference: Answers, candidate: Answers, *, labelled: bool, highest: float = math.inf
+) -> Transfer | None:
     """Carry a threshold over from a reference to a candidate.
 
     The shift is that of what the threshold's own rule finds on the images that both judged. Where there is no rule,
@@ -54,6 +56,7 @@ def rederive(thresholds: Thresholds, reference: Answers, candidate: Answers, *, 
         thresholds: of the reference.
         reference, candidate: answers to the same images.
         labelled: whether it is known which images are good.
+        highest: that a score can be; infinity where there is no bound.
 
     Returns: the candidate's thresholds; None where the reference has none.
 
@@ -62,12 +65,11 @@ def rederive(thresholds: Thresholds, reference: Answers, candidate: Answers, *, 
     if thresholds.image is None:
         return None
     pairs = pairs_of(reference, candidate)
-    ruled = _by_rule(thresholds.image_origin, pairs) if labelled else None
+    ruled = _by_rule(thresholds.image_origin, pairs, highest) if labelled else None
     shift, by = ruled or (_nearest(pairs, thresholds.image), "nearest scores")
-    highest = max(thresholds.image, *(max(pair.reference.score, pair.candidate.score) for pair in pairs))
     value = thresholds.image + shift
-    if highest <= HIGHEST_SCORE:
-        value = min(value, HIGHEST_SCORE)
+    if thresholds.image <= highest:
+        value = min(value, highest)
     return Transfer(replace(thresholds, image=value, image_origin=_rule_alone(thresholds.image_origin)), shift, by)
 
 
@@ -78,7 +80,7 @@ def _rule_alone(origin: ThresholdOrigin | None) -> ThresholdOrigin | None:
     return ThresholdOrigin(origin.rule, quantile=origin.quantile, wanted_rate=origin.wanted_rate)
 
 
-def _by_rule(origin: ThresholdOrigin | None, pairs: Sequence[Pair]) -> tuple[float, By] | None:
+def _by_rule(origin: ThresholdOrigin | None, pairs: Sequence[Pair], highest: float) -> tuple[float, By] | None:
     if origin is None or origin.rule == "value":
         return None
     if (origin.rule == "quantile" and origin.quantile is None) or (
@@ -88,8 +90,8 @@ def _by_rule(origin: ThresholdOrigin | None, pairs: Sequence[Pair]) -> tuple[flo
     request = ThresholdRequest(origin.rule, quantile=origin.quantile, rate=origin.wanted_rate)
     anomalous = [pair.sample.anomalous for pair in pairs]
     try:
-        before, _ = choose_threshold(request, [pair.reference.score for pair in pairs], anomalous)
-        after, _ = choose_threshold(request, [pair.candidate.score for pair in pairs], anomalous)
+        before, _ = choose_threshold(request, [pair.reference.score for pair in pairs], anomalous, highest)
+        after, _ = choose_threshold(request, [pair.candidate.score for pair in pairs], anomalous, highest)
     except ConfigError:  # too few images of a kind, or all of one score
         return None
     shift = after - before

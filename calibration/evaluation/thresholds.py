@@ -21,9 +21,6 @@ CONFIDENCE = 0.95
 _ROUNDING = 1e-9  # 0.29 · 100 is a little less than 29
 
 
-HIGHEST_SCORE = 1.0  # scores are probabilities
-
-
 @dataclass(frozen=True)
 class ThresholdChoice:
     """A threshold and what it does to the samples that it was chosen on.
@@ -58,7 +55,7 @@ def best_f1_threshold(scores: ArrayLike, anomalous: ArrayLike) -> ThresholdChoic
     return ThresholdChoice(best.threshold, best.precision or 0.0, best.recall or 0.0, best.f1 or 0.0)
 
 
-def quantile_threshold(good_scores: ArrayLike, quantile: float) -> float:
+def quantile_threshold(good_scores: ArrayLike, quantile: float, highest: float = math.inf) -> float:
     """The lowest cut with at least the share `quantile` of the good scores below it.
 
     Where that is all of them, it lies above the highest score by half the distance to the next lower one, but never
@@ -67,6 +64,7 @@ def quantile_threshold(good_scores: ArrayLike, quantile: float) -> float:
     Args:
         good_scores: (n,) raw scores of good images, at least two different ones.
         quantile: 0..1.
+        highest: that a score can be.
 
     Raises: ConfigError for a quantile outside of 0..1, or scores that give no distance; ValueError for scores that
         are not finite.
@@ -74,15 +72,16 @@ def quantile_threshold(good_scores: ArrayLike, quantile: float) -> float:
     if not 0 <= quantile <= 1:
         raise ConfigError("threshold", [f"quantile: wanted a number from 0 to 1, got {quantile:g}"])
     ordered = _ordered(good_scores)
-    return _cut_above(ordered, math.ceil(quantile * len(ordered) - _ROUNDING))
+    return _cut_above(ordered, math.ceil(quantile * len(ordered) - _ROUNDING), highest)
 
 
-def false_alarm_threshold(good_scores: ArrayLike, rate: float) -> float:
+def false_alarm_threshold(good_scores: ArrayLike, rate: float, highest: float = math.inf) -> float:
     """The lowest cut with at most the share `rate` of the good scores at or above it.
 
     Args:
         good_scores: (n,) raw scores of good images, at least 1 / `rate` of them and two different ones.
         rate: wanted share of false alarms, above 0 and below 1.
+        highest: that a score can be.
 
     Raises: ConfigError for a rate that is none, or one that so few images cannot show, saying how many are needed;
         ValueError for scores that are not finite.
@@ -101,7 +100,7 @@ def false_alarm_threshold(good_scores: ArrayLike, rate: float) -> float:
                 f" would show it with {CONFIDENCE:.0%} confidence), or a higher rate"
             ],
         )
-    return _cut_above(ordered, n - alarms)
+    return _cut_above(ordered, n - alarms, highest)
 
 
 def images_needed(rate: float) -> int:
@@ -138,7 +137,7 @@ class ThresholdRequest:
 
 
 def choose_threshold(
-    request: ThresholdRequest, scores: ArrayLike, anomalous: ArrayLike
+    request: ThresholdRequest, scores: ArrayLike, anomalous: ArrayLike, highest: float = math.inf
 ) -> tuple[float, ThresholdOrigin]:
     """Choose a threshold by a rule.
 
@@ -146,6 +145,7 @@ def choose_threshold(
         request: the rule; the number that it needs must be there.
         scores: (n,) raw scores; empty for `value` without images.
         anomalous: (n,) truth.
+        highest: that a score can be; infinity where there is no bound.
 
     Returns: the threshold, and how it was chosen, but for `images`, which the caller knows.
 
@@ -160,10 +160,10 @@ def choose_threshold(
         value = best_f1_threshold(values, truth).value
     elif request.rule == "quantile":
         assert request.quantile is not None
-        value = quantile_threshold(good, request.quantile)
+        value = quantile_threshold(good, request.quantile, highest)
     elif request.rule == "false-alarm":
         assert request.rate is not None
-        value = false_alarm_threshold(good, request.rate)
+        value = false_alarm_threshold(good, request.rate, highest)
     else:
         assert request.value is not None
         value = request.value
@@ -193,7 +193,7 @@ def _ordered(good_scores: ArrayLike) -> NDArray[np.float64]:
     return ordered
 
 
-def _cut_above(ordered: NDArray[np.float64], below: int) -> float:
+def _cut_above(ordered: NDArray[np.float64], below: int, highest: float) -> float:
     """The lowest cut with at least `below` of the ascending scores under it."""
     if below == 0:
         levels = np.unique(ordered)
@@ -203,4 +203,4 @@ def _cut_above(ordered: NDArray[np.float64], below: int) -> float:
     if len(higher):
         return midway(low, float(higher[0]))
     above = midway(low, -beyond(-np.unique(ordered)[::-1]))
-    return min(above, midway(low, HIGHEST_SCORE)) if low < HIGHEST_SCORE else above
+    return min(above, midway(low, highest)) if low < highest < math.inf else above

@@ -127,7 +127,8 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
                 labelled=held_out.labelled,
             )
     old = bundle.thresholds("fp32")
-    transfer = rederive(old, held_out.answers, outcome.answers, labelled=held_out.labelled)
+    highest = bundle.manifest.postprocess.scores[1]
+    transfer = rederive(old, held_out.answers, outcome.answers, labelled=held_out.labelled, highest=highest)
     content = report_content(bundle, chosen, options, held_out, outcome, transfer, speed_up)
     content = replace(content, pictures=pictures, notes=(*content.notes, *chosen.notes))
     page = agreement_html(content)

@@ -32,7 +32,9 @@ from edge_ad.disk.storage import fsync_directory, publish_directory, write_durab
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""1 knows one activation, one resize, one smoothing and no threshold for pixels, which are the defaults of 2."""
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
 MAX_MANIFEST_BYTES = MAX_YAML_BYTES
@@ -239,7 +241,7 @@ def _parse_manifest(text: bytes, path: Path) -> Manifest:
         manifest = build(Manifest, parse_yaml(text.decode("utf-8"), MANIFEST), MANIFEST)
     except (ConfigError, UnicodeDecodeError) as exc:
         raise BundleError(f"bundle {path}: {exc}") from exc
-    if manifest.schema_version != SCHEMA_VERSION:
+    if manifest.schema_version not in READABLE_VERSIONS:
         raise BundleError(
             f"bundle {path}: schema version {manifest.schema_version} is unknown, this edge-ad reads {SCHEMA_VERSION}"
         )

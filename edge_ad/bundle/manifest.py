@@ -41,8 +41,9 @@ class Parity:
 
     Attributes:
         images: how many images were compared.
-        patch_map, anomaly_map, pred_score: largest absolute differences.
-        patch_map_spread: largest minus smallest patch probability of the published network on an image; near 0 the
+        patch_map, anomaly_map, pred_score: largest absolute differences; of values that are no probabilities as a share
+            of the largest.
+        patch_map_spread: largest minus smallest value of the published network's patch maps, likewise; near 0 the
             comparison says little.
         tolerance: what was allowed for the three outputs.
     """

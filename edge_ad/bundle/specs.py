@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,16 +10,25 @@ from edge_ad.validation import strict
 
 ThresholdRule = Literal["best-f1", "quantile", "false-alarm", "value"]
 ResizeMode = Literal["shorter_side_crop", "stretch", "letterbox"]
-ScoreKind = Literal["map_max", "patch_max"]
+Filter = Literal["pillow_bilinear", "pillow_bicubic", "opencv_bilinear", "opencv_area"]
+ChannelOrder = Literal["rgb", "bgr"]
+Activation = Literal["sigmoid", "none"]
+MapResize = Literal["bilinear", "nearest"]
+Smoothing = Literal["gaussian", "box", "none"]
+Border = Literal["repeat", "reflect101"]
+ScoreKind = Literal["map_max", "patch_max", "top_mean", "reweighted", "reconstruction", "family"]
 MapName = Literal["patch_map", "anomaly_map"]
 Precision = Literal["fp32", "fp16", "int8"]
 RangeMethod = Literal["min-max", "percentile", "entropy", "mse"]
 GateVerdict = Literal["passed", "failed", "unproven"]
 
-SCORED_MAPS: dict[ScoreKind, MapName] = {"map_max": "anomaly_map", "patch_max": "patch_map"}
-"""The output whose maximum a score is; a kind that is no maximum of a map has to declare the range of its scores."""
-VALUES = (0.0, 1.0)
-"""Range of maps and scores: they are probabilities, and smoothing keeps them so."""
+SCORED_MAPS: dict[ScoreKind, MapName] = {
+    "map_max": "anomaly_map",
+    "patch_max": "patch_map",
+    "top_mean": "anomaly_map",
+}
+"""The output that a score is taken from; a score of another kind is what the graph says, and declares its range."""
+PROBABILITIES = (0.0, 1.0)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's published statistics, RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,7 +44,8 @@ class PreprocessSpec:
         resize_mode: `shorter_side_crop` resizes the shorter side to `resize` and crops the centre; `stretch`
             resizes both sides independently; `letterbox` fits the whole frame and pads.
         resize: length of the shorter side before the crop; only for `shorter_side_crop`.
-        filter: resampling filter; Pillow's antialiased bilinear is what GLASS is trained with.
+        filter: resampling filter; Pillow's are antialiased, OpenCV's bilinear is not.
+        channel_order: in which the network was trained; a record, for the graph takes RGB whatever it is.
         mean, std: normalisation of RGB in [0, 1]; it lives in the exported graph and is kept here as a record.
         pad_rgb: grey levels of padding (`letterbox`, or a crop larger than the resized frame).
     """
@@ -43,7 +54,8 @@ class PreprocessSpec:
     width: int
     resize_mode: ResizeMode = "shorter_side_crop"
     resize: int | None = None
-    filter: Literal["pillow_bilinear"] = "pillow_bilinear"
+    filter: Filter = "pillow_bilinear"
+    channel_order: ChannelOrder = "rgb"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pad_rgb: tuple[int, int, int] = (0, 0, 0)
@@ -65,28 +77,71 @@ class PreprocessSpec:
 @strict
 @dataclass(frozen=True)
 class PostprocessSpec:
-    """How a patch map becomes an anomaly map and a score.
+    """How what a network says of patches becomes an anomaly map and a score.
 
     Attributes:
-        sigma: standard deviation of the Gaussian in model pixels (GLASS: 4).
-        truncate: radius of the Gaussian in standard deviations (SciPy's default, which GLASS uses).
-        score: `map_max` is the maximum of the smoothed map (the paper, S_AD); `patch_max` that of the patch map
-            (the authors' implementation).
+        activation: what makes the patch map of the network's output: `sigmoid`, then values are probabilities, or
+            `none`, then they have no bounds.
+        resize: of the patch map to the size of the model's input, half-pixel centres.
+        smoothing: of the resized map: `gaussian` of `sigma` and `truncate`, `box`, the mean of a square of `size`
+            pixels in which what lies outside of the map counts as 0, or `none`.
+        sigma: standard deviation of the Gaussian in model pixels.
+        truncate: radius of the Gaussian in standard deviations (4 is SciPy's default).
+        border: what a Gaussian sees beyond the map: its edge again and again (`repeat`, SciPy's reflect), or its
+            mirror without the edge (`reflect101`, OpenCV's).
+        size: side of the box, odd; None for another smoothing.
+        score: `map_max` is the maximum of the anomaly map, `patch_max` that of the patch map, `top_mean` the mean of
+            the `top_pixels` highest pixels of the anomaly map; `reweighted`, `reconstruction` and `family` are what
+            the graph says.
+        top_pixels: for `top_mean`; None for another score.
+        score_range: lowest and highest score, for scores that only the graph knows; None for those of a map.
+        frame_map: which map the map in frame pixels is made from: the patch map, smoothed as above, or the anomaly map
+            as it is, of a family whose anomaly map is no smoothing of its patch map.
     """
 
     sigma: float = 4.0
     truncate: float = 4.0
     score: ScoreKind = "map_max"
+    activation: Activation = "sigmoid"
+    resize: MapResize = "bilinear"
+    smoothing: Smoothing = "gaussian"
+    border: Border = "repeat"
+    size: int | None = None
+    top_pixels: int | None = None
+    score_range: tuple[float, float] | None = None
+    frame_map: MapName = "patch_map"
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a negative sigma or truncation."""
+        """Raises: ValueError for values that do not belong together, or to no operator."""
         if self.sigma < 0 or self.truncate < 0:
             raise ValueError("sigma and truncate: wanted at least 0")
+        if (self.smoothing == "box") != (self.size is not None):
+            raise ValueError("size: belongs to the smoothing box, which needs it")
+        if self.size is not None and (self.size < 1 or self.size % 2 == 0):
+            raise ValueError("size: wanted an odd number above 0")
+        if (self.score == "top_mean") != (self.top_pixels is not None):
+            raise ValueError("top_pixels: belongs to the score top_mean, which needs it")
+        if self.top_pixels is not None and self.top_pixels < 1:
+            raise ValueError("top_pixels: wanted at least 1")
+        if (self.score in SCORED_MAPS) != (self.score_range is None):
+            raise ValueError("score_range: belongs to scores that are taken from no map, which need it")
+        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
+            raise ValueError("score_range: wanted the lower bound first")
 
     @property
-    def scored_map(self) -> MapName:
-        """The output whose maximum is the score."""
-        return SCORED_MAPS[self.score]
+    def scored_map(self) -> MapName | None:
+        """The output that the score is taken from; None where only the graph knows it."""
+        return SCORED_MAPS.get(self.score)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Lowest and highest value of both maps."""
+        return PROBABILITIES if self.activation == "sigmoid" else (-math.inf, math.inf)
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Lowest and highest score."""
+        return self.map_range if self.score_range is None else self.score_range
 
 
 @strict
@@ -136,12 +191,19 @@ class Thresholds:
     """Raw scores from which on something is anomalous; None where nobody has chosen one.
 
     Attributes:
-        image: for the score of a frame, and for the pixels of its anomaly map.
+        image: for the score of a frame, and for the pixels of its anomaly map where they have none of their own.
+        pixel: for the pixels of the anomaly map; None where that of the frame counts for them too.
         image_origin: how it was chosen; None where that is not known, as in bundles of edge-ad 0.1.
     """
 
     image: float | None = None
     image_origin: ThresholdOrigin | None = None
+    pixel: float | None = None
+
+    @property
+    def pixels(self) -> float | None:
+        """What counts for the pixels of the anomaly map."""
+        return self.image if self.pixel is None else self.pixel
 
 
 @strict

@@ -48,7 +48,6 @@ def command(**given: Any) -> None:
     precision that judged; the others keep theirs.
     """
     from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
-    from edge_ad.bundle.specs import Thresholds
     from edge_ad.calibration.evaluation.options import threshold_options
     from edge_ad.calibration.evaluation.thresholds import choose_threshold
 
@@ -61,8 +60,8 @@ def command(**given: Any) -> None:
         bundle = bundle.with_usability(learned.limits)
     scores, truth, images, precision = _scores(options, bundle)
     bundle.model_file(precision)  # raises where the bundle holds none
-    value, origin = choose_threshold(options.request, scores, truth)
-    chosen = Thresholds(value, replace(origin, images=images))
+    value, origin = choose_threshold(options.request, scores, truth, bundle.manifest.postprocess.scores[1])
+    chosen = replace(bundle.thresholds(precision), image=value, image_origin=replace(origin, images=images))
     written = write_changed(bundle, options.destination, _changes(bundle, precision, chosen), replace=options.replaces)
     notes = [f"note: {note}" for note in (options.dataset.notes if options.dataset is not None else ())]
     notes += learned.notes if learned is not None else ()

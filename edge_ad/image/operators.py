@@ -1,7 +1,7 @@
-"""Linear operators of the post-process: bilinear resize and Gaussian blur as one matrix per axis.
+"""Linear operators of the post-process: resize and smoothing of a map as one matrix per axis.
 
 Both steps are linear and separable, so the anomaly map of a patch map Z is ``A_h · Z · A_wᵀ`` with
-``A = G · B`` (blur after resize) computed once in float64. The border rule, the truncation and the
+``A = G · B`` (smoothing after resize) computed once in float64. The border rule, the truncation and the
 interpolation weights are all inside A, which makes the result exact at the border as well.
 """
 
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.specs import Border, PostprocessSpec
 from edge_ad.image.geometry import FrameGeometry
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 
+DEFAULT_POSTPROCESS = PostprocessSpec()
 BLOCK_ROWS = 96  # of a banded product; 72 to 144 measure the same
 BLOCK_COLUMNS = 512  # keeps a block product below a million multiplications, where BLAS libraries start to use threads
 
@@ -45,10 +47,24 @@ def sampling_matrix(positions: NDArray[np.floating[Any]], n_in: int) -> Float64A
     return matrix
 
 
-def gaussian_matrix(n: int, sigma: float, truncate: float) -> Float64Array:
-    """Gaussian blur of one axis as `scipy.ndimage.gaussian_filter1d(..., mode="reflect")` computes it.
+def nearest_matrix(n_in: int, n_out: int) -> Float64Array:
+    """The nearest sample of one axis, as torch's `interpolate(mode="nearest")` takes it: (n_out, n_in) float64."""
+    matrix = np.zeros((n_out, n_in))
+    matrix[np.arange(n_out), np.arange(n_out) * n_in // n_out] = 1
+    return matrix
 
-    The edge sample is repeated (``d c b a | a b c d | d c b a``), however often the kernel overhangs.
+
+def box_matrix(n: int, size: int) -> Float64Array:
+    """Mean of `size` samples of one axis, an odd number; what lies outside counts as 0: (n, n) float64."""
+    distance = np.abs(np.arange(n)[:, None] - np.arange(n)[None, :])
+    return np.where(distance <= size // 2, 1 / size, 0.0)
+
+
+def gaussian_matrix(n: int, sigma: float, truncate: float, border: Border = "repeat") -> Float64Array:
+    """Gaussian blur of one axis as `scipy.ndimage.gaussian_filter1d` computes it.
+
+    With `repeat` (SciPy's "reflect") the edge sample is repeated (``d c b a | a b c d | d c b a``), with `reflect101`
+    (SciPy's "mirror") it is not (``d c b | a b c d | c b a``), however often the kernel overhangs.
     Returns: (n, n) float64; every row sums to 1.
     """
     if sigma == 0:
@@ -57,16 +73,22 @@ def gaussian_matrix(n: int, sigma: float, truncate: float) -> Float64Array:
     offsets = np.arange(-radius, radius + 1)
     taps = np.exp(-0.5 * (offsets / sigma) ** 2)
     taps /= taps.sum()
-    columns = (np.arange(n)[:, None] + offsets[None, :]) % (2 * n)
-    columns = np.minimum(columns, 2 * n - 1 - columns)
+    period = 2 * n if border == "repeat" else max(1, 2 * n - 2)
+    columns = (np.arange(n)[:, None] + offsets[None, :]) % period
+    columns = np.minimum(columns, period - (border == "repeat") - columns)
     matrix = np.zeros((n, n))
     np.add.at(matrix, (np.broadcast_to(np.arange(n)[:, None], columns.shape), columns), taps)
     return matrix
 
 
-def resize_smooth_matrix(n_in: int, n_out: int, sigma: float, truncate: float) -> Float64Array:
-    """Resize followed by blur for one axis: (n_out, n_in) float64."""
-    return gaussian_matrix(n_out, sigma, truncate) @ resize_matrix(n_in, n_out)
+def resize_smooth_matrix(n_in: int, n_out: int, spec: PostprocessSpec) -> Float64Array:
+    """Resize followed by smoothing for one axis: (n_out, n_in) float64."""
+    resize = nearest_matrix(n_in, n_out) if spec.resize == "nearest" else resize_matrix(n_in, n_out)
+    if spec.smoothing == "none":
+        return resize
+    if spec.size is not None:
+        return box_matrix(n_out, spec.size) @ resize
+    return gaussian_matrix(n_out, spec.sigma, spec.truncate, spec.border) @ resize
 
 
 class BandedMatrix:
@@ -107,20 +129,20 @@ class BandedMatrix:
 
 
 class ResizeSmooth:
-    """Patch map → anomaly map: bilinear resize to `size_hw`, then a Gaussian of `sigma` model pixels.
+    """Patch map → anomaly map: resize to `size_hw`, then smoothing, as `spec` says.
 
     Args:
         patch_hw: rows and columns of the patch map.
         size_hw: rows and columns of the anomaly map.
-        sigma: standard deviation in pixels of `size_hw`; GLASS uses 4.
-        truncate: kernel radius in standard deviations; GLASS uses SciPy's 4.
     """
 
-    def __init__(self, patch_hw: tuple[int, int], size_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
+    def __init__(
+        self, patch_hw: tuple[int, int], size_hw: tuple[int, int], spec: PostprocessSpec = DEFAULT_POSTPROCESS
+    ) -> None:
         self.patch_hw = patch_hw
         self.size_hw = size_hw
         self.rows, self.columns = (
-            _model_axis(n_in, n_out, sigma, truncate) for n_in, n_out in zip(patch_hw, size_hw, strict=True)
+            _model_axis(n_in, n_out, spec) for n_in, n_out in zip(patch_hw, size_hw, strict=True)
         )
 
     def __call__(self, patch_map: Float32Array) -> Float32Array:
@@ -136,20 +158,24 @@ class FrameMap:
     Args:
         geometry: where the model's canvas lies in the frame.
         patch_hw: rows and columns of the patch map.
-        sigma, truncate: as in ResizeSmooth; they count in MODEL pixels whatever the size of the frame.
+        spec: as in ResizeSmooth; its lengths count in MODEL pixels whatever the size of the frame. None resamples a
+            map that is of the model's size and smooth already.
     """
 
-    def __init__(self, geometry: FrameGeometry, patch_hw: tuple[int, int], sigma: float = 4.0, truncate: float = 4.0):
+    def __init__(
+        self,
+        geometry: FrameGeometry,
+        patch_hw: tuple[int, int],
+        spec: PostprocessSpec | None = DEFAULT_POSTPROCESS,
+    ) -> None:
         self.box_xyxy = geometry.inspected_box
         x_0, y_0, _, _ = geometry.region
         x_min, y_min, x_max, y_max = self.box_xyxy
         rows, columns = geometry.model_hw
         self._frame_hw = geometry.frame_hw
-        self._rows = _frame_axis(
-            y_min - y_0, y_max - y_0, geometry.scale_y, geometry.top, rows, patch_hw[0], sigma, truncate
-        )
+        self._rows = _frame_axis(y_min - y_0, y_max - y_0, geometry.scale_y, geometry.top, rows, patch_hw[0], spec)
         self._columns = _frame_axis(
-            x_min - x_0, x_max - x_0, geometry.scale_x, geometry.left, columns, patch_hw[1], sigma, truncate
+            x_min - x_0, x_max - x_0, geometry.scale_x, geometry.left, columns, patch_hw[1], spec
         )
 
     def inside(self, patch_map: Float32Array) -> Float32Array:
@@ -165,13 +191,29 @@ class FrameMap:
 
 
 @lru_cache(maxsize=32)
-def _model_axis(n_in: int, n_out: int, sigma: float, truncate: float) -> BandedMatrix:
-    return BandedMatrix(resize_smooth_matrix(n_in, n_out, sigma, truncate))
+def _model_axis(n_in: int, n_out: int, spec: PostprocessSpec) -> BandedMatrix:
+    return BandedMatrix(resize_smooth_matrix(n_in, n_out, spec))
 
 
 @lru_cache(maxsize=32)
 def _frame_axis(
-    first: int, last: int, scale: float, offset: int, n_model: int, n_patch: int, sigma: float, truncate: float
+    first: int, last: int, scale: float, offset: int, n_model: int, n_patch: int, spec: PostprocessSpec | None
 ) -> BandedMatrix:
+    return BandedMatrix(frame_matrix(first, last, scale, offset, n_model, n_patch, spec))
+
+
+def frame_matrix(
+    first: int, last: int, scale: float, offset: int, n_model: int, n_patch: int, spec: PostprocessSpec | None
+) -> Float64Array:
+    """What `FrameMap` does on one axis: (last - first, n_patch) float64.
+
+    Args:
+        first, last: samples of the frame, from the corner of the part that was resized.
+        scale: frame pixels per model pixel.
+        offset: of the canvas in the resized frame, model pixels.
+        n_model, n_patch: samples of the model's input and of the map.
+        spec: None for a map of the model's size that is smooth already.
+    """
     positions = (np.arange(first, last) + 0.5) / scale - offset - 0.5
-    return BandedMatrix(sampling_matrix(positions, n_model) @ resize_smooth_matrix(n_patch, n_model, sigma, truncate))
+    sampling = sampling_matrix(positions, n_model)
+    return sampling if spec is None else sampling @ resize_smooth_matrix(n_patch, n_model, spec)

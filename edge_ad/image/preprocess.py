@@ -1,6 +1,6 @@
 """Frame → model input: the one implementation that training, calibration and the runtime share.
 
-The resize is Pillow's antialiased bilinear, as GLASS is trained with; `edge_ad.image.resize` computes it.
+The resize is that of the spec, in most models Pillow's antialiased bilinear; `edge_ad.image.resize` computes it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.specs import Filter, PreprocessSpec
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ColorOrder, ImageArray
 from edge_ad.image.geometry import FrameGeometry, place
 from edge_ad.image.resize.native import native_resizer
 from edge_ad.image.resize.strips import PillowResizer
+from edge_ad.image.resize.whole import WholeFrameResizer
 
 
 class Resizer(Protocol):
@@ -68,7 +69,7 @@ class Preprocessor:
 
     def __init__(self, spec: PreprocessSpec, *, threads: int | None = None, resizer: Resizer | None = None) -> None:
         self.spec = spec
-        self.resizer: Resizer = resizer or chosen_resizer()
+        self.resizer: Resizer = resizer or chosen_resizer(spec.filter)
         self.threads = threads or min(4, os.cpu_count() or 1)
         self._pool: ThreadPoolExecutor | None = None
 
@@ -124,8 +125,10 @@ class Preprocessor:
             other.result()
 
 
-def chosen_resizer() -> Resizer:
-    """What resizes on this machine: the compiled kernel, or Pillow where that is not there."""
+def chosen_resizer(filter: Filter = "pillow_bilinear") -> Resizer:
+    """What resizes on this machine: of Pillow's bilinear the compiled kernel, or Pillow where that is not there."""
+    if filter != "pillow_bilinear":
+        return WholeFrameResizer(filter)
     return native_resizer() or PillowResizer()
 
 

@@ -15,7 +15,7 @@ from edge_ad.models.family import LoadedNetwork, ModelFamily
 
 
 class ContractModule(nn.Module):
-    """Honours the ONNX contract around a network that gives one logit per patch.
+    """Honours the ONNX contract around a network that gives one number per patch.
 
     `forward`: (N, H, W, 3) uint8 RGB → patch_map (N, h, w), anomaly_map (N, H, W), pred_score (N,), all float32.
     The picture is cast before it is transposed: TensorRT accepts no uint8 transpose. Resize and smoothing are two
@@ -32,8 +32,9 @@ class ContractModule(nn.Module):
     ) -> None:
         super().__init__()
         self.logits = logits
-        self.score = postprocess.score
-        operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess.sigma, postprocess.truncate)
+        self.activation = postprocess.activation
+        self.scored_map, self.top_pixels = postprocess.scored_map, postprocess.top_pixels
+        operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess)
         mean, std = np.array(preprocess.mean), np.array(preprocess.std)
         self._constant("rows", operator.rows.dense)
         self._constant("columns_transposed", operator.columns.dense.T)
@@ -45,10 +46,13 @@ class ContractModule(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normalised = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
-        patch_map = torch.sigmoid(self.logits(normalised))
+        logits = self.logits(normalised)
+        patch_map = torch.sigmoid(logits) if self.activation == "sigmoid" else logits
         anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
-        scored = anomaly_map if self.score == "map_max" else patch_map
-        return patch_map, anomaly_map, scored.amax((1, 2))
+        scored = anomaly_map if self.scored_map == "anomaly_map" else patch_map
+        if self.top_pixels is None:
+            return patch_map, anomaly_map, scored.amax((1, 2))
+        return patch_map, anomaly_map, scored.flatten(1).topk(self.top_pixels, dim=1).values.mean(1)
 
 
 def published_module(

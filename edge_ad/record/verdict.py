@@ -95,8 +95,9 @@ class Verdict:
         Raises: ValueError when the frame was not judged.
         """
         maps = self._judged_maps()
-        frame_map = FrameMap(maps.geometry, _hw(maps.patch_map), maps.postprocess.sigma, maps.postprocess.truncate)
-        return frame_map(maps.patch_map)
+        if maps.postprocess.frame_map == "anomaly_map":
+            return FrameMap(maps.geometry, _hw(maps.anomaly_map), None)(maps.anomaly_map)
+        return FrameMap(maps.geometry, _hw(maps.patch_map), maps.postprocess)(maps.patch_map)
 
     @cached_property
     def mask_frame(self) -> NDArray[np.uint8]:

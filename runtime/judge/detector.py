@@ -217,12 +217,12 @@ class Detector:
         patch_map, anomaly_map = without_padding(
             outputs.patch_map[index], outputs.anomaly_map[index], geometry, postprocess
         )
-        score = frame_score(anomaly_map if postprocess.scored_map == "anomaly_map" else patch_map, geometry)
+        score = frame_score(patch_map, anomaly_map, float(outputs.pred_score[index]), geometry, postprocess)
         threshold = thresholds.image
         label = decide(score, thresholds)
         regions: tuple[Region, ...] = ()
         if label == "anomalous" and threshold is not None:
-            regions = find_regions(anomaly_map, patch_map, geometry, threshold)
+            regions = find_regions(anomaly_map, patch_map, geometry, thresholds.pixels or threshold)
         return Verdict(
             "ok",
             score=score,
@@ -230,7 +230,7 @@ class Detector:
             verdict=label,
             regions=regions,
             inspected_box=geometry.inspected_box,
-            maps=Maps(patch_map, anomaly_map, geometry, postprocess, threshold),
+            maps=Maps(patch_map, anomaly_map, geometry, postprocess, thresholds.pixels),
         )
 
 

@@ -9,6 +9,7 @@ from edge_ad.bundle.specs import PostprocessSpec, Thresholds
 from edge_ad.engine import Outputs
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.scores import score_of
 from edge_ad.record.decision import reaches
 from edge_ad.record.verdict import Region, VerdictLabel
 from edge_ad.runtime.host.opencv import load_cv2
@@ -32,30 +33,46 @@ def without_padding(
     Patches that show only padding take the value of the nearest one that shows the frame, and the anomaly map is
     smoothed anew from that. Returns: (h, w) and (H, W) float32.
     """
-    if geometry.is_filled:
+    if geometry.is_filled or postprocess.frame_map == "anomaly_map":
         return patch_map, anomaly_map
     rows, columns = _shown(patch_map, geometry)
     height, width = patch_map.shape
     around = ((rows.start, height - rows.stop), (columns.start, width - columns.stop))
     continued = np.pad(patch_map[rows, columns], around, mode="edge")
-    smooth = ResizeSmooth((height, width), geometry.model_hw, postprocess.sigma, postprocess.truncate)
+    smooth = ResizeSmooth((height, width), geometry.model_hw, postprocess)
     return continued, smooth(continued)
 
 
 def smoothing_error(outputs: Outputs, postprocess: PostprocessSpec) -> float:
-    """Largest difference between anomaly maps and what smoothing makes of the patch maps beside them."""
+    """Largest difference between anomaly maps and what smoothing makes of the patch maps beside them.
+
+    0 of a family whose anomaly maps are no smoothing of its patch maps.
+    """
+    if postprocess.frame_map == "anomaly_map":
+        return 0.0
     patch_hw, size_hw = outputs.patch_map.shape[1:], outputs.anomaly_map.shape[1:]
-    smooth = ResizeSmooth(patch_hw, size_hw, postprocess.sigma, postprocess.truncate)
+    smooth = ResizeSmooth(patch_hw, size_hw, postprocess)
     return float(np.abs(smooth(outputs.patch_map) - outputs.anomaly_map).max())
 
 
-def frame_score(scored: NDArray[np.float32], geometry: FrameGeometry) -> float:
-    """Maximum of a map over the part of the model's canvas that shows the frame.
+def frame_score(
+    patch_map: NDArray[np.float32],
+    anomaly_map: NDArray[np.float32],
+    pred_score: float,
+    geometry: FrameGeometry,
+    postprocess: PostprocessSpec,
+) -> float:
+    """The score over the part of the model's canvas that shows the frame.
 
     It is taken here, of the very values that regions and masks are made of, and not where the engine took it: the two
     may differ by rounding (`Engine.infer` allows no more), and a score has to agree with its mask.
+
+    Args:
+        pred_score: what the graph says, which counts where the score is taken from no map.
     """
-    return float(scored[_shown(scored, geometry)].max())
+    patches, pixels = patch_map[_shown(patch_map, geometry)], anomaly_map[_shown(anomaly_map, geometry)]
+    found = score_of(patches[None], pixels[None], postprocess)
+    return pred_score if found is None else float(found[0])
 
 
 def _shown(values: NDArray[np.float32], geometry: FrameGeometry) -> tuple[slice, slice]:

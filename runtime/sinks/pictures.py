@@ -147,13 +147,13 @@ def draw_overlay(frame: Frame, verdict: Verdict) -> ImageArray:
 
 
 def heat_of(values: NDArray[np.float32], threshold: float | None) -> NDArray[np.float32]:
-    """Anomaly values as heat in [0, 1]: 0 up to half the threshold, 1 from one and a half times on.
+    """Anomaly values as heat in [0, 1]: 0 up to half a threshold below it, 1 from half a threshold above it on.
 
-    Without a threshold the range of the map itself is used.
+    Without a threshold, or with one of 0, the range of the map itself is used.
     """
     low, high = float(values.min()), float(values.max())
-    if threshold is not None:
-        low, high = threshold * 0.5, threshold * 1.5
+    if threshold:
+        low, high = threshold - abs(threshold) / 2, threshold + abs(threshold) / 2
     heat: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return heat
 

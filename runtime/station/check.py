@@ -81,19 +81,19 @@ def check_line(settings: LineSettings, *, unknown_bundle: bool = False) -> Repor
     for index, camera in enumerate(settings.cameras):
         findings += _source(f"cameras.{index}", camera)
         if thresholds is not None:
-            remarks += _threshold(f"cameras.{index}", camera, thresholds)
+            remarks += _threshold(f"cameras.{index}", camera, *thresholds)
     findings += _folders(settings)
     findings += _sinks(settings)
     findings += _http(settings)
     return Report(tuple(findings), tuple(remarks))
 
 
-def _thresholds(settings: LineSettings) -> Thresholds:
-    """Those of the bundle, which is read whole. Raises: BundleError; ConfigError."""
+def _thresholds(settings: LineSettings) -> tuple[Thresholds, tuple[float, float]]:
+    """Those of the bundle, which is read whole, and the range of its scores. Raises: BundleError; ConfigError."""
     bundle = Bundle.read(settings.bundle)
     precision = bundle.precision(settings.precision)
     open_detector(bundle, engine=settings.engine, precision=precision, dla=settings.dla, batch=settings.batch)
-    return bundle.thresholds(precision)
+    return bundle.thresholds(precision), bundle.manifest.postprocess.scores
 
 
 def _engine(settings: LineSettings) -> Iterator[Finding]:
@@ -113,12 +113,15 @@ def _source(where: str, camera: CameraSettings) -> Iterator[Finding]:
         yield Finding(f"{where}.buffer", ConfigError("buffer", [fault]))
 
 
-def _threshold(where: str, camera: CameraSettings, of_bundle: Thresholds) -> Iterator[str]:
+def _threshold(where: str, camera: CameraSettings, of_bundle: Thresholds, scores: tuple[float, float]) -> Iterator[str]:
     score = of_bundle.image if camera.threshold is None else camera.threshold
     if score is None:
         yield f"{where}.threshold: the bundle has none either, so frames get a score but no verdict"
-    elif not 0 <= score <= 1:
-        yield f"{where}.threshold: scores lie between 0 and 1; {score:g} gives one verdict to all frames"
+    elif not scores[0] <= score <= scores[1]:
+        yield (
+            f"{where}.threshold: scores lie between {scores[0]:g} and {scores[1]:g}; {score:g} gives one verdict to all"
+            " frames"
+        )
 
 
 def _folders(settings: LineSettings) -> Iterator[Finding]:

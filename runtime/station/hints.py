@@ -23,6 +23,7 @@ def hints_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detect
             " 'edge-ad calibrate' proves one, --precision fp32 does without"
         )
     pictures = settings.sinks.pictures
+    least, most = detector.bundle.manifest.postprocess.scores
     for score, lane in {threshold_of(lane, detector): lane for lane in reversed(lanes)}.items():
         whose = "" if len(lanes) == 1 else f"{lane.name}: "
         if score is None:
@@ -31,8 +32,11 @@ def hints_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detect
                 yield "warning: no masks are saved without a threshold"
             if pictures.save and pictures.which == "rejects":
                 yield "warning: no pictures of rejects are saved without a threshold"
-        elif not 0 <= score <= 1:
-            yield f"warning: {whose}scores lie between 0 and 1; threshold {score:g} gives one verdict to all frames"
+        elif not least <= score <= most:
+            yield (
+                f"warning: {whose}scores lie between {least:g} and {most:g}; threshold {score:g} gives one verdict to"
+                " all frames"
+            )
 
 
 def hints_after(lanes: Sequence[Lane], telemetry: Telemetry) -> Iterator[str]:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.image.banded import Banded, resize_taps
 from edge_ad.image.operators import resize_smooth_matrix
 
@@ -25,7 +26,7 @@ def dense(taps: Banded) -> np.ndarray:
 @SHORT
 @given(n_in=SIZES, n_out=SIZES, sigma=st.sampled_from([0.0, 0.7, 4.0, 30.0]), tile=st.integers(1, 40))
 def test_bands_hold_the_whole_matrix_and_nothing_outside_of_it(n_in: int, n_out: int, sigma: float, tile: int) -> None:
-    matrix = resize_smooth_matrix(n_in, n_out, sigma, 4.0)
+    matrix = resize_smooth_matrix(n_in, n_out, PostprocessSpec(sigma))
     taps = Banded.of(matrix)
     assert taps.starts.min() >= 0 and (taps.starts + taps.taps).max() <= n_in
     assert np.array_equal(dense(taps), matrix)
@@ -36,7 +37,7 @@ def test_bands_hold_the_whole_matrix_and_nothing_outside_of_it(n_in: int, n_out:
 
 
 def test_the_operator_of_the_default_model_has_six_taps() -> None:
-    taps = Banded.of(resize_smooth_matrix(36, 288, 4.0, 4.0))
+    taps = Banded.of(resize_smooth_matrix(36, 288, PostprocessSpec()))
     assert taps.taps == 6
     assert taps.reach(32)[1] == 10
 

@@ -14,6 +14,7 @@ from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.scores import score_of
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
 
@@ -94,11 +95,12 @@ class LabelledPictures:
     def ranked(self, patch_maps: Sequence[NDArray[np.float32]]) -> Standing:
         """How well the patch maps (h, w) of all pictures tell defective from good."""
         spec = self._postprocess
-        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec.sigma, spec.truncate)
+        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec)
         pixels, scores = PixelGroup(), []
         for patch_map, mask, (x_min, y_min, x_max, y_max) in zip(patch_maps, self._masks, self._boxes, strict=True):
             inside = smooth(patch_map)[y_min:y_max, x_min:x_max]  # padding shows nothing
-            scores.append(float(inside.max() if spec.score == "map_max" else patch_map.max()))
+            score = score_of(patch_map[None], inside[None], spec)
+            scores.append(float(inside.max() if score is None else score[0]))
             if mask is not None:
                 pixels.add(inside, mask[y_min:y_max, x_min:x_max])
         image_auroc = auroc(scores, self._truth)

@@ -110,8 +110,8 @@ def judged(outputs: Outputs, geometries: Sequence[FrameGeometry], postprocess: P
             outputs.patch_map[index], outputs.anomaly_map[index], geometry, postprocess
         )
         maps.append(anomaly_map)
-        scored = anomaly_map if postprocess.scored_map == "anomaly_map" else patch_map
-        scores.append(frame_score(scored, geometry))
+        pred_score = float(outputs.pred_score[index])
+        scores.append(frame_score(patch_map, anomaly_map, pred_score, geometry, postprocess))
     return Judged(outputs, np.stack(maps), np.array(scores, np.float32))
 
 

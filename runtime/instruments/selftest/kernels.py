@@ -13,6 +13,7 @@ from edge_ad.engine import Outputs
 from edge_ad.image.frame import ColorOrder, ImageArray
 from edge_ad.image.operators import resize_smooth_matrix
 from edge_ad.image.preprocess import ModelInput
+from edge_ad.image.scores import score_of
 
 # float32 weights, sums of about 36 products: 5e-7 on a CPU. Another smoothing, tap or border is off by 1e-3 and more.
 OPERATOR_LIMIT = 1e-5
@@ -64,11 +65,12 @@ def operator_difference(outputs: Outputs, postprocess: PostprocessSpec) -> Opera
     """How far maps and scores are from the operator A_h · Z · A_wᵀ in float64, on the patch maps beside them."""
     patch_maps = outputs.patch_map.astype(np.float64)
     rows, columns = (
-        resize_smooth_matrix(n_in, n_out, postprocess.sigma, postprocess.truncate)
+        resize_smooth_matrix(n_in, n_out, postprocess)
         for n_in, n_out in zip(patch_maps.shape[1:], outputs.anomaly_map.shape[1:], strict=True)
     )
     maps = rows @ patch_maps @ columns.T
-    scores = (maps if postprocess.score == "map_max" else patch_maps).max(axis=(1, 2))
+    found = score_of(patch_maps, maps, postprocess)
+    scores = outputs.pred_score if found is None else found
     return OperatorDifference(
         float(np.abs(maps - outputs.anomaly_map).max()), float(np.abs(scores - outputs.pred_score).max())
     )

@@ -6,7 +6,7 @@ import math
 import threading
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.engine import BatchArray, Engine, Outputs, maxima
+from edge_ad.engine import BatchArray, Engine, Outputs, scores_to_believe
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.instruments.soak.books import Books
@@ -51,7 +51,7 @@ class WatchedEngine(Engine):
             self.compute(batch_nhwc) if fault is None else fault.strike(self, self._dice.random, batch_nhwc)
         )
         postprocess = self.spec.postprocess
-        scores = outputs.pred_score if postprocess is None else maxima(outputs, postprocess)
+        scores = outputs.pred_score if postprocess is None else scores_to_believe(outputs, postprocess)
         for fingerprint, given, score in zip(fingerprints, outputs.pred_score.tolist(), scores.tolist(), strict=True):
             assert fingerprint is not None
             if math.isfinite(given):

@@ -78,7 +78,7 @@ def test_a_score_is_held_against_the_map_that_it_is_taken_on() -> None:
     def of_the_other(outputs: Outputs) -> Outputs:
         return replace(outputs, pred_score=outputs.patch_map.max(axis=(1, 2)))
 
-    with pytest.raises(EngineError, match="'anomaly_map' up to"):
+    with pytest.raises(EngineError, match="'anomaly_map' that gives"):
         infer(of_the_other)
     infer(of_the_other, score="patch_max")
 

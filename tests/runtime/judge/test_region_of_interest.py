@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.specs import PreprocessSpec, Thresholds
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
 from edge_ad.image.operators import resize_smooth_matrix
@@ -92,7 +92,7 @@ def test_the_map_is_where_float64_arithmetic_puts_it(detectors: dict[str, Detect
     """Each frame pixel looks up its place on the model's map: resampled from the region of interest, edge continued."""
     verdict = judge(detectors[mode], picture(5), roi)
     assert verdict.maps is not None
-    rows_columns = [resize_smooth_matrix(8, 32, 4.0, 4.0).astype(np.float64)] * 2
+    rows_columns = [resize_smooth_matrix(8, 32, PostprocessSpec()).astype(np.float64)] * 2
     model_map = rows_columns[0] @ verdict.maps.patch_map.astype(np.float64) @ rows_columns[1].T
     height, width = roi[3] - roi[1], roi[2] - roi[0]
     if mode == "stretch":

@@ -72,7 +72,7 @@ def test_a_frame_is_anomalous_exactly_where_its_mask_is_not_empty(
     if flat:  # rounding alone decides which pixel is highest
         patch_map[:] = patch_map[0, 0, 0]
     postprocess = detector.bundle.manifest.postprocess
-    anomaly_map = ResizeSmooth((PATCHES, PATCHES), (SIDE, SIDE), postprocess.sigma, postprocess.truncate)(patch_map)
+    anomaly_map = ResizeSmooth((PATCHES, PATCHES), (SIDE, SIDE), postprocess)(patch_map)
     scored = anomaly_map if score == "map_max" else patch_map
     outputs = Outputs(patch_map, anomaly_map, scored.max(axis=(1, 2)))
     frame = rng.integers(0, 256, (*frame_hw, 3), np.uint8)

@@ -14,7 +14,7 @@ from edge_ad.errors import EngineError
 from edge_ad.image.banded import Banded
 from edge_ad.image.frame import Box
 from edge_ad.image.geometry import FrameGeometry
-from edge_ad.image.operators import Float64Array, resize_smooth_matrix, sampling_matrix
+from edge_ad.image.operators import Float64Array, frame_matrix, resize_smooth_matrix
 from edge_ad.runtime.engines.tensorrt.kernels.launch import GRID_LIMIT, SHARED_LIMIT_BYTES, Launch, Tables
 
 PatchType = Literal["float32", "float16"]
@@ -25,6 +25,9 @@ KERNELS: dict[PatchType, str] = {"float32": "resize_smooth_float", "float16": "r
 TILE_ROWS, TILE_COLUMNS, BLOCK_ROWS = 16, 32, 8
 SHAPE_FIELDS = 16  # int32 fields of ResizeSmoothShape
 FORMAT = f"{'P' * 11}{4 * SHAPE_FIELDS}s"
+
+
+KERNEL_SCORES = ("map_max", "patch_max")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class ResizeSmoothPlan:
             column_weights=column_taps.weights.T,
             tile_columns=tile_columns,
         )
+        if score not in KERNEL_SCORES:
+            raise EngineError(
+                f"resize_smooth: the score {score!r} is none of its own; take the map of the engine's graph"
+            )
         self.kernel = KERNELS[patch_type]
         self._grid = len(tile_columns), -(-len(rows) // TILE_ROWS)
         self._shared_bytes = 4 * (TILE_ROWS * tile_span + BLOCK_ROWS)
@@ -115,9 +122,9 @@ class ResizeSmoothPlan:
             patch_hw: rows and columns of the patch map.
             postprocess: the Gaussian, and the kind of score.
         """
-        spread = (postprocess.sigma, postprocess.truncate)
         rows, columns = (
-            resize_smooth_matrix(n_in, n_out, *spread) for n_in, n_out in zip(patch_hw, geometry.model_hw, strict=True)
+            resize_smooth_matrix(n_in, n_out, postprocess)
+            for n_in, n_out in zip(patch_hw, geometry.model_hw, strict=True)
         )
         shown = _shown_patches(geometry, patch_hw)
         return cls(
@@ -141,7 +148,6 @@ class ResizeSmoothPlan:
 
         Scores are not defined on it: launch it without one, or take it for what it is, the maximum of this map.
         """
-        spread = (postprocess.sigma, postprocess.truncate)
         x_0, y_0 = geometry.region[:2]
         x_min, y_min, x_max, y_max = (edge - (x_0, y_0)[axis % 2] for axis, edge in enumerate(geometry.inspected_box))
         shown = _shown_patches(geometry, patch_hw)
@@ -150,8 +156,7 @@ class ResizeSmoothPlan:
             (patch_hw[0], geometry.model_hw[0], (y_min, y_max), geometry.scale_y, geometry.top, shown[1::2]),
             (patch_hw[1], geometry.model_hw[1], (x_min, x_max), geometry.scale_x, geometry.left, shown[0::2]),
         ):
-            positions = (np.arange(*span) + 0.5) / scale - offset - 0.5
-            axis = sampling_matrix(positions, n_model) @ resize_smooth_matrix(n_patch, n_model, *spread)
+            axis = frame_matrix(*span, scale, offset, n_model, n_patch, postprocess)
             axes.append(_continued(axis, *kept))
         return cls(
             *axes,

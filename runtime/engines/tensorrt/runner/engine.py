@@ -102,7 +102,7 @@ class TensorRtEngine(Engine):
         return PlainLaunches(plain)
 
     def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
-        if self._choices.preprocess == "cpu":
+        if self._choices.preprocess == "cpu" or spec.filter != "pillow_bilinear":  # the kernel knows no other
             return super().preprocessor(spec)
         return CudaPreprocessor(self._device, spec, self._sm, self.spec.cache_dir)
 

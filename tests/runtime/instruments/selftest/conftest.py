@@ -48,7 +48,7 @@ class SmallEngine(Engine):
 
 def outputs_of(patch_map: Any, sigma: float = 4.0) -> Outputs:
     """What belongs to a patch map."""
-    maps = ResizeSmooth(patch_map.shape[1:], (SIZE, SIZE), sigma)(patch_map)
+    maps = ResizeSmooth(patch_map.shape[1:], (SIZE, SIZE), PostprocessSpec(sigma))(patch_map)
     return Outputs(patch_map, maps, maps.max(axis=(1, 2)))
 
 

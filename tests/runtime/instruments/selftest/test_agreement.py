@@ -33,7 +33,7 @@ FP32 = LIMITS["fp32"]
 def _outputs(count: int = 6, seed: int = 0, sigma: float = 4.0, patch_map: Any = None) -> Outputs:
     if patch_map is None:
         patch_map = np.random.default_rng(seed).random((count, PATCHES, PATCHES), np.float32)
-    maps = ResizeSmooth((PATCHES, PATCHES), (SIZE, SIZE), sigma)(patch_map)
+    maps = ResizeSmooth((PATCHES, PATCHES), (SIZE, SIZE), PostprocessSpec(sigma))(patch_map)
     return Outputs(patch_map, maps, maps.max(axis=(1, 2)))
 
 

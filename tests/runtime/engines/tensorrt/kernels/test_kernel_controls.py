@@ -51,7 +51,7 @@ def examine(cuda_on_cpu: ModuleType, smoothing: Callable[..., Any], preparation:
         runs = [(frame, smoothing(case, plan, frame, -1.6, state=state)) for frame in frames]
         last = smoothing(case, of_patches, broken, state=state)
         program.run(case)
-        rows, columns = (resize_smooth_matrix(n_in, n_out, 2.0, 4.0) for n_in, n_out in ((7, 50), (9, 70)))
+        rows, columns = (resize_smooth_matrix(n_in, n_out, PostprocessSpec(2.0)) for n_in, n_out in ((7, 50), (9, 70)))
         top, bottom = geometry.content_box[1], geometry.content_box[3]
         for frame, buffers in runs:
             for index, patch_map in enumerate(frame.astype(np.float32)):
@@ -59,7 +59,13 @@ def examine(cuda_on_cpu: ModuleType, smoothing: Callable[..., Any], preparation:
                 _, expected = without_padding(patch_map, whole, geometry, spec)
                 computed = case[buffers.anomaly_map][index]
                 np.testing.assert_allclose(computed, expected, rtol=0, atol=2e-6)
-                assert abs(case[buffers.score][index] - frame_score(expected, geometry)) <= 2e-6
+                assert (
+                    abs(
+                        case[buffers.score][index]
+                        - frame_score(expected, expected, 0.0, geometry, PostprocessSpec(score="patch_max"))
+                    )
+                    <= 2e-6
+                )
                 mask = np.zeros((50, 70), bool)
                 mask[top:bottom] = computed[top:bottom] >= np.float32(-1.6)
                 assert np.array_equal(case[buffers.mask][index], 255 * mask)

@@ -42,8 +42,7 @@ def filled(model_hw: tuple[int, int]) -> FrameGeometry:
 
 def in_float64(patch_maps: np.ndarray, map_hw: tuple[int, int], spec: PostprocessSpec) -> np.ndarray:
     rows, columns = (
-        resize_smooth_matrix(n_in, n_out, spec.sigma, spec.truncate)
-        for n_in, n_out in zip(patch_maps.shape[1:], map_hw, strict=True)
+        resize_smooth_matrix(n_in, n_out, spec) for n_in, n_out in zip(patch_maps.shape[1:], map_hw, strict=True)
     )
     return np.asarray(rows @ patch_maps.astype(np.float64) @ columns.T)
 
@@ -128,7 +127,7 @@ def test_padding_counts_as_on_the_cpu(
     buffers = smoothing(case, ResizeSmoothPlan.on_model_grid(geometry, (8, 9), spec), patch_map[None], 0.3)
     program.run(case)
     np.testing.assert_allclose(case[buffers.anomaly_map][0], expected, rtol=0, atol=TOLERANCE)
-    wanted = frame_score(expected if score == "map_max" else continued, geometry)
+    wanted = frame_score(continued, expected, 0.0, geometry, PostprocessSpec(score=score))
     assert abs(case[buffers.score][0] - wanted) <= (TOLERANCE if score == "map_max" else 0)
     x_low, y_low, x_high, y_high = geometry.content_box
     mask = np.zeros(geometry.model_hw, np.uint8)
