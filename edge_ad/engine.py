@@ -11,11 +11,19 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
+from edge_ad.bundle.specs import VALUES, PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.preprocess import Preprocessor
 
 BatchArray = NDArray[np.uint8]
+
+TOLERANCES = {"fp32": 1e-5, "tf32": 1e-2, "fp16": 1e-2}
+COARSEST = 5e-2
+"""How far rounding may take a score from the maximum of its map, and a value from its range, by the arithmetic.
+
+Every engine gives the very maximum today; one that computes the map twice, in sums of another order, need not.
+"""
+AGAIN = "the graph or its compiled form is damaged: export the bundle again, and build or cache it anew"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,51 @@ class EngineSpec:
     postprocess: PostprocessSpec | None = None
     device: int = 0
     dla: int | None = None
+
+
+def output_fault(outputs: Outputs, images: int, spec: EngineSpec, precision: str) -> str | None:
+    """Why outputs are none that the graph of a bundle can give; None when they can be.
+
+    A graph or a compiled form of it that is damaged, or whose makers did not mean well, returns something as well, and
+    a score that is believed is a verdict. Held against the contract are type and shape, that all values are finite and
+    in their range, and that each score is the maximum of the map that came with it.
+
+    Args:
+        images: how many there were in the batch.
+        precision: arithmetic that the engine computes in; how far rounding may go depends on it.
+    """
+    tolerance = TOLERANCES.get(precision, COARSEST)
+    for field, wanted in zip(fields(outputs), spec.outputs, strict=True):
+        values = getattr(outputs, field.name)
+        shape = (images, *wanted.shape[1:])
+        got = (getattr(values, "dtype", type(values).__name__), getattr(values, "shape", ()))
+        if got != (np.float32, shape):
+            return f"{field.name!r} as {got[0]} {got[1]}, the bundle has float32 {shape}; export it again"
+        low, high = float(values.min()), float(values.max())  # both are NaN where any value is
+        if not np.isfinite((low, high)).all():
+            return f"values that are not finite in {field.name!r}"
+        if spec.postprocess is not None and not (VALUES[0] - tolerance <= low and high <= VALUES[1] + tolerance):
+            return (
+                f"values from {low:.6g} to {high:.6g} in {field.name!r}, wanted {VALUES[0]:g} to {VALUES[1]:g}; {AGAIN}"
+            )
+    if spec.postprocess is None:
+        return None
+    highest = maxima(outputs, spec.postprocess)
+    apart = np.abs(outputs.pred_score - highest)
+    worst = int(apart.argmax())
+    if apart[worst] > tolerance:
+        return (
+            f"the score {float(outputs.pred_score[worst]):.6g} with {spec.postprocess.scored_map!r} up to"
+            f" {float(highest[worst]):.6g}, which has to be the same; {AGAIN}"
+        )
+    return None
+
+
+def maxima(outputs: Outputs, postprocess: PostprocessSpec) -> NDArray[np.float32]:
+    """(N,) float32: for each image, the maximum of the map that its score is taken on."""
+    scored: NDArray[np.float32] = getattr(outputs, postprocess.scored_map)
+    highest: NDArray[np.float32] = scored.reshape(len(scored), -1).max(axis=1)
+    return highest
 
 
 class Engine(ABC):
@@ -106,7 +159,7 @@ class Engine(ABC):
 
         Raises:
             ImageError: the batch has another shape or type than the bundle expects.
-            EngineError: the engine is not loaded, fails, or returns something that is no number.
+            EngineError: the engine is not loaded, fails, or returns something that cannot be (`output_fault`).
         """
         if not self._loaded:
             raise EngineError(f"engine {self.name!r} is not loaded; use it inside a 'with' block")
@@ -121,9 +174,9 @@ class Engine(ABC):
                 f"input 'image': got a batch of {len(batch_nhwc)}, the engine is compiled for {self.spec.batch}"
             )
         outputs = self.infer_impl(batch_nhwc)
-        for field in fields(outputs):  # the maps too: a maximum may pass over NaN and leave a harmless score
-            if not np.isfinite(getattr(outputs, field.name)).all():
-                raise EngineError(f"engine {self.name!r} returned values that are not finite in {field.name!r}")
+        fault = output_fault(outputs, len(batch_nhwc), self.spec, self.effective_precision)
+        if fault is not None:
+            raise EngineError(f"engine {self.name!r} returned {fault}")
         return outputs
 
     def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:

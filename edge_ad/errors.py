@@ -38,11 +38,15 @@ class ConfigError(EdgeAdError):
     """An option or a configuration file is wrong; `faults` holds one line for each fault found."""
 
     exit_code = 3
+    most_shown: ClassVar[int] = 30
+    """Faults that the message repeats; a hostile file can hold any number of them."""
 
     def __init__(self, where: str, faults: list[str]) -> None:
         self.where = where
         self.faults = tuple(faults)
-        super().__init__(f"{where}: " + "; ".join(faults))
+        more = len(faults) - self.most_shown
+        shown = [*faults[: self.most_shown], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__(f"{where}: " + "; ".join(shown))
 
 
 class CheckpointError(EdgeAdError):

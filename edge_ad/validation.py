@@ -9,6 +9,7 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar, cast
 
+from edge_ad.disk import yaml_dialect
 from edge_ad.errors import ConfigError, EdgeAdError
 
 T = TypeVar("T")
@@ -46,6 +47,9 @@ _WANTED = {
 
 _UNSHOWN = "unshown"
 
+MAX_YAML_BYTES = 1 << 20
+"""Of any YAML file: a line of two hundred cameras has 100 kB."""
+
 
 def strict(kind: type[T]) -> type[T]:
     """Class decorator: `build` refuses unknown keys, infinities and NaN for this dataclass."""
@@ -60,15 +64,17 @@ def unshown(wanted: str) -> Exception:
     return PydanticCustomError(_UNSHOWN, "{wanted}", {"wanted": wanted})
 
 
-def read_yaml(path: Path, *, max_bytes: int = 4 << 20) -> dict[str, Any]:
-    """Read one mapping from a YAML file, plain types only.
+def read_yaml(path: Path, *, max_bytes: int = MAX_YAML_BYTES) -> dict[str, Any]:
+    """Read one mapping from a YAML file, plain types only, by the rules of `edge_ad.disk.yaml_dialect`.
 
     Raises: ConfigError when the file is missing, too large, no YAML or no mapping, or repeats a key.
     """
     try:
-        if path.stat().st_size > max_bytes:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)  # whatever size it claims: it may be a pipe
+        if len(data) > max_bytes:
             raise ConfigError(str(path), [f"larger than {max_bytes} bytes, which no such file is"])
-        text = path.read_text("utf-8")
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(str(path), [f"cannot be read: {_reason(exc)}"]) from exc
     return parse_yaml(text, str(path))
@@ -76,30 +82,9 @@ def read_yaml(path: Path, *, max_bytes: int = 4 << 20) -> dict[str, Any]:
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Parse one YAML mapping. Raises: ConfigError as `read_yaml` does."""
-    import yaml
-
-    class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """SafeLoader (libyaml's where it is there) that refuses a key given twice instead of keeping the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key_node, _ in node.value:
-                if key_node.tag == "tag:yaml.org,2002:merge":
-                    continue  # resolved by the parent
-                key = self.construct_object(key_node, deep=True)
-                if not isinstance(key, Hashable):
-                    continue  # refused by the parent, with a message of its own
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} is given twice", key_node.start_mark
-                    )
-                seen.add(key)
-            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-            return mapping
-
     try:
-        data = yaml.load(text, UniqueKeyLoader)
-    except Exception as exc:  # PyYAML lets KeyError, IndexError, TypeError … out of ill-typed tags such as !!int ''
+        data = yaml_dialect.load(text)
+    except Exception as exc:  # ValueError, yaml.YAMLError, and what PyYAML lets out of ill-formed text
         raise ConfigError(where, [f"no valid YAML: {_reason(exc)}"]) from exc
     if data is None:
         data = {}
@@ -110,10 +95,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 def dump_yaml(data: dict[str, Any]) -> str:
     """Plain YAML text in the order of the mapping."""
-    import yaml
-
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return yaml_dialect.dump(data)
 
 
 @dataclass(frozen=True)
@@ -206,15 +188,24 @@ def _faults(exc: Any) -> list[Fault]:
 
 
 def _line(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"]) or "value"
+    path = ".".join(_cut(str(part)) for part in error["loc"]) or "value"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{path}: unknown key"
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: missing"
     if error["type"] == _UNSHOWN:
         return f"{path}: {error['msg']}"
-    shown = _BRIEF.repr(error["input"])
-    return f"{path}: {_wanted(error)}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return f"{path}: {_wanted(error)}, got {_cut(_BRIEF.repr(error['input']))}{_hint(error)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _hint(error: Any) -> str:
+    """A word for whoever wrote text that YAML takes for something else, as a camera's name of digits."""
+    is_number = isinstance(error["input"], (int, float))
+    return "; text that looks like a number stands in quotes" if error["type"] == "string_type" and is_number else ""
 
 
 def _wanted(error: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edge_ad.bundle.consistency import MAX_BATCH, MAX_OPSET, MIN_OPSET
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.errors import ConfigError
 from edge_ad.models import model_family
@@ -17,9 +18,6 @@ from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 
 ExportFormat = Literal["onnx", "openvino", "engine"]
-MIN_OPSET = 13  # per-channel quantization needs it
-MAX_OPSET = 17  # newest opset that every supported TensorRT reads
-MAX_BATCH = 1024
 
 
 @strict

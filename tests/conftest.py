@@ -213,7 +213,7 @@ def micro_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = {
         "model": ModelInfo("glass", {}),
         "preprocess": PreprocessSpec(64, 64, resize=64),
-        "postprocess": PostprocessSpec(),
+        "postprocess": PostprocessSpec(sigma=0.0),  # its map is resized and not smoothed
         "input": image,
         "outputs": outputs,
         "opset": 17,

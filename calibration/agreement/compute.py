@@ -14,6 +14,7 @@ from edge_ad.calibration.agreement.ranks import image_rank_change, pixel_rank_ch
 from edge_ad.calibration.agreement.truths import Truths
 from edge_ad.calibration.evaluation.thresholds import CONFIDENCE, rate_interval
 from edge_ad.errors import ConfigError
+from edge_ad.record.decision import reaches
 
 QUANTILE = 0.99
 """Of the reference's good scores: where flips are counted when there is no threshold."""
@@ -127,7 +128,7 @@ def _flips(pairs: Sequence[Pair], threshold: float, noise: ScoreNoise | None, *,
             within_noise=noise is not None and abs(pair.reference.score - threshold) <= within,
         )
         for pair in pairs
-        if (pair.reference.score >= threshold) != (pair.candidate.score >= threshold)
+        if reaches(pair.reference.score, threshold) != reaches(pair.candidate.score, threshold)
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluation.protocol import Half, halves
-from edge_ad.datasets import Sample, model_mask, read_image, read_mask
+from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.frame import ImageArray
 from edge_ad.metrics.localization import PixelGroup
@@ -54,11 +54,13 @@ class Judged:
     Attributes:
         pixels: by kind of defect and half; good images count as a kind.
         empty_masks: names of the defective images whose mask is empty on the model's grid.
+        full_masks: names of those whose mask covers nearly all of them.
     """
 
     results: tuple[ImageResult, ...]
     pixels: Mapping[tuple[str, Half | None], PixelGroup]
     empty_masks: tuple[str, ...] = ()
+    full_masks: tuple[str, ...] = ()
 
 
 def names_of(samples: Sequence[Sample]) -> list[str]:
@@ -97,19 +99,23 @@ def judge_images(
     results: list[ImageResult] = []
     pixels: dict[tuple[str, Half | None], PixelGroup] = {}
     empty: list[str] = []
+    full: list[str] = []
     for name, sample in zip(names, watch(samples), strict=True):
         result, image, verdict = judge_one(name, sample, judge)
         result = replace(result, half=half_of.get(name))
         results.append(result)
         if image is None or verdict is None or verdict.maps is None or (sample.anomalous and sample.mask is None):
             continue
-        mask = model_mask(read_mask(sample, (image.shape[0], image.shape[1])), spec)
+        truth = read_mask(sample, (image.shape[0], image.shape[1]))
+        if covers_nearly_all(truth):
+            full.append(name)
+        mask = model_mask(truth, spec)
         x_min, y_min, x_max, y_max = verdict.maps.geometry.content_box  # padding is no part of the image
         shown = slice(y_min, y_max), slice(x_min, x_max)
         group = pixels.setdefault((sample.defect, result.half), PixelGroup())
         if not group.add(verdict.maps.anomaly_map[shown], mask[shown]) and sample.anomalous:
             empty.append(name)
-    return Judged(tuple(results), pixels, tuple(empty))
+    return Judged(tuple(results), pixels, tuple(empty), tuple(full))
 
 
 def judge_one(name: str, sample: Sample, judge: Judge) -> tuple[ImageResult, ImageArray | None, Verdict | None]:

@@ -188,6 +188,11 @@ def _notes(figures: Figures, judged: Judged) -> list[str]:
             f"{len(judged.empty_masks)} defective images show no defective pixel on the model's grid, the defect being"
             f" outside of what the model sees, or too small: {', '.join(judged.empty_masks[:3])}"
         )
+    if judged.full_masks:
+        notes.append(
+            f"{len(judged.full_masks)} masks cover nearly all of their picture, as if good and defective were swapped"
+            f" in them: {', '.join(judged.full_masks[:3])}"
+        )
     if figures.pixels.undefined:
         notes.append(f"no pixel figures: {figures.pixels.undefined}")
     if figures.auroc is None:

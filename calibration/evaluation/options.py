@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -118,7 +119,7 @@ class ThresholdOptions:
             value=self.value,
         )
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset | None:
         """The images, listed; None without any. Raises: SourceError."""
         if self.data is None and self.good is None:

@@ -15,6 +15,7 @@ from edge_ad.calibration.evaluation.figures import Figures
 from edge_ad.datasets import read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray
+from edge_ad.record.decision import reaches
 
 OUTLINE_RGB, SHADE_RGB = (255, 255, 255), (0, 0, 0)
 
@@ -52,8 +53,8 @@ def worst(figures: Figures, limit: int) -> list[tuple[ImageResult, Kind]]:
     good = sorted((pair for pair in scored if not pair[1].sample.anomalous), key=lambda pair: -pair[0])
     bad = sorted((pair for pair in scored if pair[1].sample.anomalous), key=lambda pair: pair[0])
     found: list[tuple[ImageResult, Kind]] = []
-    found += [(result, "missed") for score, result in bad if score < threshold][:limit]
-    found += [(result, "false alarm") for score, result in good if score >= threshold][:limit]
+    found += [(result, "missed") for score, result in bad if not reaches(score, threshold)][:limit]
+    found += [(result, "false alarm") for score, result in good if reaches(score, threshold)][:limit]
     return found or [(result, "closest") for _, result in (*bad[:1], *good[:1])]
 
 

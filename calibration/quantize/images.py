@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_ad.bundle.specs import PreprocessSpec, UsabilityLimits
 from edge_ad.calibration.evaluation.evaluate import Watch, names_of
-from edge_ad.datasets import Dataset, Sample, open_dataset, read_image
+from edge_ad.datasets import Dataset, Sample, open_dataset, open_labelled, read_image
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.preprocess import Preprocessor
@@ -22,6 +22,8 @@ from edge_ad.image.usability import EVERY_LINE, unusable_input
 
 HELD_OUT = Fraction(1, 5)
 ENOUGH_IMAGES = 300  # fewer calibrate as well, with a warning
+ADVICE = "name a data set, or a folder of good images alone, with {}"
+VAL_ADVICE = f"{ADVICE.format('--val')}; or one of good/ and kinds of defects"
 _SHOWN = 3
 
 
@@ -45,6 +47,11 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
+def good_images(data: Path) -> tuple[Sample, ...]:
+    """The good training images of a data set, or of a folder of good images. Raises: SourceError without any."""
+    return open_dataset(data, ADVICE.format("--data")).train
+
+
 def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Chosen:
     """Choose calibration images from the good training images of `data`; its test images are never among them.
 
@@ -54,8 +61,9 @@ def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Cho
 
     Args:
         data: data set (see `open_dataset`), or folder of good images.
-        val: data set, of which all test images are held out, or its good images where it has no test; None to hold out
-            a share of `data`. Images of `data` that are in it too do not calibrate.
+        val: data set, of which all test images are held out, or its good images where it has no test; or a folder of
+            `good/` and kinds of defects, all of which are held out; None to hold out a share of `data`. Images of
+            `data` that are in it too do not calibrate.
         count: how many images to draw at most, at least 1.
         seed: of the draw.
 
@@ -63,7 +71,7 @@ def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Cho
     """
     if count < 1:
         raise ValueError(f"count: wanted at least 1, got {count}")
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, ADVICE.format("--data"))
     notes = list(dataset.notes)
     images = _by_content(dataset.train)
     firsts = set(images.values())
@@ -79,7 +87,7 @@ def chosen_images(data: Path, val: Path | None, *, count: int, seed: int) -> Cho
             " defective ones are among them: name labelled test images with --val to see changes of AUROC"
         )
     else:
-        other = dataset if val.resolve() == data.resolve() else open_dataset(val)
+        other = dataset if val.resolve() == data.resolve() else open_labelled(val, VAL_ADVICE)
         notes += [note for note in other.notes if other is not dataset]
         free, held_out = _apart(images, other, data, val, notes)
     drawn = sorted(free, key=lambda digest: hashlib.sha256(f"{seed}\n".encode() + digest).digest())[:count]

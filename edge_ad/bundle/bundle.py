@@ -19,21 +19,23 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each
+from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
+from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
-from edge_ad.validation import build, dump_yaml, parse_yaml, plain
+from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
-MAX_MANIFEST_BYTES = 4 << 20
+MAX_MANIFEST_BYTES = MAX_YAML_BYTES
 LOWER_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 """Precisions that are preferred to fp32 once they are proven, the fastest first."""
 
@@ -56,7 +58,8 @@ class Bundle:
     def read(cls, path: str | Path) -> Bundle:
         """Open a bundle and check every file of it.
 
-        Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad.
+        Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad, and when its manifest
+            contradicts itself or the contract (`edge_ad.bundle.consistency`).
         """
         path = Path(path)
         if not path.is_dir():
@@ -64,24 +67,15 @@ class Bundle:
             raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
         text = _checked_manifest(path)
         manifest = _parse_manifest(text, path)
-        digests = sha256_of_each(file_inside(path, name) for name in manifest.files)
-        for (name, wanted), found in zip(manifest.files.items(), digests, strict=True):
+        files = [file_inside(path, name) for name in manifest.files]
+        for name, file in zip(manifest.files, files, strict=True):
+            if (size := size_of(file)) > MAX_FILE_BYTES:
+                raise BundleError(f"bundle {path}: {name} has {size} bytes, wanted at most {MAX_FILE_BYTES}")
+        for (name, wanted), found in zip(manifest.files.items(), sha256_of_each(files), strict=True):
             if found != wanted:
                 raise BundleError(
                     f"bundle {path}: {name} is not what was written (SHA-256 differs); copy or export it again"
                 )
-        listed = (*manifest.models.values(), *manifest.openvino_ir.values())
-        unlisted = [name for name in listed if name not in manifest.files]
-        if unlisted or not manifest.models:
-            raise BundleError(
-                f"bundle {path}: the manifest names no checksum for its model {unlisted or ''}; export it again"
-            )
-        foreign = {*manifest.quantization, *manifest.precision_thresholds} - manifest.models.keys()
-        if foreign:
-            raise BundleError(
-                f"bundle {path}: the manifest speaks of {', '.join(sorted(foreign))}, of which there is no model;"
-                " export it again"
-            )
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def precision(self, wanted: Precision | None) -> Precision:
@@ -124,7 +118,7 @@ class Bundle:
         digest = self.manifest.files.get(name)
         if digest is None:
             raise BundleError(f"bundle {self.path}: {name!r} is not listed in its manifest")
-        data = read_all(file_inside(self.path, name))
+        data = read_all(file_inside(self.path, name), MAX_FILE_BYTES)
         if hashlib.sha256(data).hexdigest() != digest:
             raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
         return data
@@ -249,6 +243,9 @@ def _parse_manifest(text: bytes, path: Path) -> Manifest:
         raise BundleError(
             f"bundle {path}: schema version {manifest.schema_version} is unknown, this edge-ad reads {SCHEMA_VERSION}"
         )
+    faults = list(islice(contradictions(manifest), ConfigError.most_shown))
+    if faults:
+        raise BundleError(f"bundle {path}: {MANIFEST}: {'; '.join(faults)}; export it again")
     return manifest
 
 

@@ -39,12 +39,20 @@ def file_inside(root: Path, name: str) -> Path:
     return resolved
 
 
-def read_all(path: Path, max_bytes: int | None = None) -> bytes:
+def read_all(path: Path, max_bytes: int) -> bytes:
     """Bytes of a file. Raises: BundleError when it cannot be read, or has more than `max_bytes`."""
+    if size_of(path) > max_bytes:
+        raise BundleError(f"{path}: larger than {max_bytes} bytes, which no such file is")
     try:
-        if max_bytes is not None and path.stat().st_size > max_bytes:
-            raise BundleError(f"{path}: larger than {max_bytes} bytes, which no such file is")
         return path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a file has. Raises: BundleError when it cannot be read."""
+    try:
+        return path.stat().st_size
     except OSError as exc:
         raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
 

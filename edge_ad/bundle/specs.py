@@ -10,9 +10,15 @@ from edge_ad.validation import strict
 ThresholdRule = Literal["best-f1", "quantile", "false-alarm", "value"]
 ResizeMode = Literal["shorter_side_crop", "stretch", "letterbox"]
 ScoreKind = Literal["map_max", "patch_max"]
+MapName = Literal["patch_map", "anomaly_map"]
 Precision = Literal["fp32", "fp16", "int8"]
 RangeMethod = Literal["min-max", "percentile", "entropy", "mse"]
 GateVerdict = Literal["passed", "failed", "unproven"]
+
+SCORED_MAPS: dict[ScoreKind, MapName] = {"map_max": "anomaly_map", "patch_max": "patch_map"}
+"""The output whose maximum a score is; a kind that is no maximum of a map has to declare the range of its scores."""
+VALUES = (0.0, 1.0)
+"""Range of maps and scores: they are probabilities, and smoothing keeps them so."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's published statistics, RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,11 +49,13 @@ class PreprocessSpec:
     pad_rgb: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for sizes below 1 or a standard deviation that is not positive."""
+        """Raises: ValueError for sizes below 1, a standard deviation that is not positive, and no grey levels."""
         if min(self.height, self.width) < 1 or (self.resize is not None and self.resize < 1):
             raise ValueError("height, width and resize: wanted at least 1 pixel")
         if min(self.std) <= 0:
             raise ValueError("std: wanted positive numbers")
+        if not all(0 <= level <= 255 for level in self.pad_rgb):
+            raise ValueError("pad_rgb: wanted grey levels, 0 to 255")
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -74,6 +82,11 @@ class PostprocessSpec:
         """Raises: ValueError for a negative sigma or truncation."""
         if self.sigma < 0 or self.truncate < 0:
             raise ValueError("sigma and truncate: wanted at least 0")
+
+    @property
+    def scored_map(self) -> MapName:
+        """The output whose maximum is the score."""
+        return SCORED_MAPS[self.score]
 
 
 @strict

@@ -36,7 +36,11 @@ def quantize_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             text_option(
                 "--data", metavar="DIR", help="Good images to calibrate on: a folder, or a data set's training."
             ),
-            text_option("--val", metavar="DIR", help="Images for the gate (default: a fifth of --data, held out)."),
+            text_option(
+                "--val",
+                metavar="DIR",
+                help="Images for the gate: a data set, or good/ and kinds of defects (default: a fifth of --data).",
+            ),
             text_option("--ranges", metavar="HOW", help="min-max (default), percentile, entropy or mse."),
             text_option("--images", metavar="N", help="How many images calibrate at most (default: 512)."),
             text_option("--seed", metavar="N", help="Of the draw of images, and of the gate (default: 0)."),
@@ -92,8 +96,8 @@ def quantize(options: QuantizeOptions) -> None:
     from edge_ad.bundle.bundle import Bundle, check_destination, write_changed
     from edge_ad.bundle.specs import UsabilityLimits
     from edge_ad.calibration.evaluation.usability import learned_from
+    from edge_ad.calibration.quantize.images import good_images
     from edge_ad.calibration.quantize.quantized import RejectedError, quantize_bundle
-    from edge_ad.datasets import open_dataset
     from edge_ad.runtime.host.opencv import load_cv2
 
     bundle = Bundle.read(options.bundle)
@@ -101,7 +105,7 @@ def quantize(options: QuantizeOptions) -> None:
     load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line
     notes: tuple[str, ...] = ()
     if bundle.manifest.usability is None:
-        learned = learned_from(open_dataset(options.data).train, bundle.manifest.preprocess, watching("good images"))
+        learned = learned_from(good_images(options.data), bundle.manifest.preprocess, watching("good images"))
         # Whether black frames are how the line looks is for `threshold` to say: on them nothing can be calibrated.
         ordinary = UsabilityLimits(learned.limits.images, learned.limits.sharpness_min)
         if learned.limits.images and learned.limits == ordinary:

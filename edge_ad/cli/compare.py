@@ -94,7 +94,7 @@ def compare(options: CompareOptions) -> ReportContent:
     from edge_ad.calibration.agreement.tolerances import breaches, statements
     from edge_ad.calibration.agreement.truths import read_truths
     from edge_ad.calibration.evaluation.results_folder import check_folder
-    from edge_ad.datasets import open_dataset
+    from edge_ad.datasets import open_labelled
     from edge_ad.runtime.host.opencv import load_cv2
 
     if options.output is not None:
@@ -102,7 +102,9 @@ def compare(options: CompareOptions) -> ReportContent:
     first = Bundle.read(options.a)
     second = first if options.b == options.a else Bundle.read(options.b)
     notes = check_comparable(first.manifest, second.manifest)
-    dataset = open_dataset(options.data)
+    dataset = open_labelled(
+        options.data, "name a data set, good/ and kinds of defects, or good images alone, with --data"
+    )
     samples = dataset.test or dataset.train
     labelled = dataset.layout != "plain"
     own = first.thresholds(first.precision(options.precision_a)).image

@@ -64,7 +64,8 @@ def command(**given: Any) -> None:
     value, origin = choose_threshold(options.request, scores, truth)
     chosen = Thresholds(value, replace(origin, images=images))
     written = write_changed(bundle, options.destination, _changes(bundle, precision, chosen), replace=options.replaces)
-    notes = learned.notes if learned is not None else ()
+    notes = [f"note: {note}" for note in (options.dataset.notes if options.dataset is not None else ())]
+    notes += learned.notes if learned is not None else ()
     for line in (*notes, *describe(value, origin), *_whose(written, precision)):
         click.echo(line, err=True)
     click.echo(str(written.path))

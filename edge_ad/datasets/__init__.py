@@ -1,6 +1,6 @@
 """Labelled pictures on disk, for training and evaluation: MVTec AD and its relatives, VisA, plain folders.
 
-Opening a data set lists folders and reads no pixel.
+Opening a data set lists folders and compares files; no picture is decoded.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_ad.datasets.folders import pictures_in, subfolders
-from edge_ad.datasets.mvtec import is_mvtec, open_mvtec
-from edge_ad.datasets.pixels import MaskArray, model_mask, read_foreground, read_image, read_mask
+from edge_ad.datasets.mvtec import is_mvtec, is_test_half, open_mvtec, open_test_half
+from edge_ad.datasets.pixels import MaskArray, covers_nearly_all, model_mask, read_foreground, read_image, read_mask
 from edge_ad.datasets.plain import plain_dataset
 from edge_ad.datasets.sample import GOOD, Dataset, Layout, Sample
 from edge_ad.datasets.visa import is_visa, open_visa
@@ -21,21 +21,27 @@ __all__ = [
     "Layout",
     "MaskArray",
     "Sample",
+    "covers_nearly_all",
     "model_mask",
     "open_dataset",
+    "open_labelled",
     "plain_dataset",
     "read_foreground",
     "read_image",
     "read_mask",
 ]
 
+WITH_FOLDERS = "name the folder of good images with --good, that of defective ones with --bad"
 _LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), or pictures and nothing else"
 
 
-def open_dataset(root: Path) -> Dataset:
+def open_dataset(root: Path, advice: str = WITH_FOLDERS) -> Dataset:
     """The data set at `root`, whatever its layout is; a folder around one category stands for that category.
 
     A folder of pictures without subfolders of pictures is taken for good images.
+
+    Args:
+        advice: what to do about a folder in no known layout, with options that the command has.
 
     Raises: SourceError when there is no good image, no known layout, or more than one category; when a folder cannot
         be listed; and when it is unclear which mask belongs to which picture.
@@ -56,11 +62,18 @@ def open_dataset(root: Path) -> Dataset:
     below = sorted({path.relative_to(root).parts[0] for path in pictures if path.parent != root})
     if below or not pictures:
         got = f"pictures in the folders {', '.join(below)}" if below else "no good image"
-        raise SourceError(
-            f"{root}: wanted {_LAYOUTS}; got {got}; name the folder of good images with --good,"
-            " that of defective ones with --bad"
-        )
+        raise SourceError(f"{root}: wanted {_LAYOUTS}; got {got}; {advice}")
     return plain_dataset(root)
+
+
+def open_labelled(root: Path, advice: str) -> Dataset:
+    """As `open_dataset`; also a folder of `good/` and kinds of defects, as the `test` of a category is, all for a test.
+
+    Raises: SourceError as `open_dataset` does.
+    """
+    if not is_mvtec(root) and not is_visa(root) and is_test_half(root):
+        return open_test_half(root)
+    return open_dataset(root, advice)
 
 
 def _category(root: Path) -> Dataset | None:

@@ -41,6 +41,20 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 
+def child(folder: Path, name: str) -> Path:
+    """The subfolder of that name, in upper or lower case: `Good` is meant where `good` is wanted.
+
+    Returns: `folder / name` where there is none, or `folder` cannot be listed. Raises: SourceError for several.
+    """
+    try:
+        alike = [entry for entry in folder.iterdir() if entry.name.casefold() == name.casefold() and entry.is_dir()]
+    except OSError:
+        return folder / name
+    if len(alike) > 1:
+        raise SourceError(f"{folder} holds the folders {_shown(sorted(alike))}, which mean the same; keep one")
+    return alike[0] if alike else folder / name
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """Pictures below `folder` in natural order, maybe none.
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
+from edge_ad.datasets.content import noted
 from edge_ad.datasets.folders import good_pictures_in, hold_out, mask_notes, match_masks, pictures_in
 from edge_ad.datasets.sample import GOOD, Dataset, Sample
 from edge_ad.errors import SourceError
@@ -39,7 +40,7 @@ def plain_dataset(good: Path, bad: Path | None = None, masks: Path | None = None
     if not held_out:
         notes = ["the only good image is for training: the test has no good one"]
     test = [Sample(picture, GOOD) for picture in held_out] + _defective(bad, masks, notes)
-    return Dataset(name, "plain", tuple(Sample(picture, GOOD) for picture in kept), tuple(test), tuple(notes))
+    return noted(Dataset(name, "plain", tuple(Sample(picture, GOOD) for picture in kept), tuple(test), tuple(notes)))
 
 
 def _defective(bad: Path, masks: Path | None, notes: list[str]) -> list[Sample]:
@@ -47,8 +48,9 @@ def _defective(bad: Path, masks: Path | None, notes: list[str]) -> list[Sample]:
     if not pictures:
         raise SourceError(f"folder {bad} holds no defective image; put some there, or leave the folder out")
     defects = [_defect(picture, bad) for picture in pictures]
-    if GOOD in defects:
-        raise SourceError(f"{bad} is the folder of defective images, but holds pictures in {bad / GOOD}; move them")
+    good = next((defect for defect in defects if defect.casefold() == GOOD), None)
+    if good is not None:
+        raise SourceError(f"{bad} is the folder of defective images, but holds pictures in {bad / good}; move them")
     if masks is None:
         return [Sample(picture, defect) for picture, defect in zip(pictures, defects, strict=True)]
     matched = match_masks(pictures, bad, pictures_in(masks), masks)
@@ -62,7 +64,7 @@ def _defect(picture: Path, bad: Path) -> str:
     if len(parts) > 1:
         return parts[0]
     name = bad.resolve().name
-    return name if name not in ("", GOOD) else "bad"
+    return name if name.casefold() not in ("", GOOD) else "bad"
 
 
 def _refuse_overlap(folders: dict[str, Path | None]) -> None:

@@ -18,6 +18,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+from edge_ad.datasets.content import noted
 from edge_ad.datasets.folders import good_pictures_in, hold_out, mask_notes, match_masks, pictures_in
 from edge_ad.datasets.sample import GOOD, Dataset, Sample
 from edge_ad.errors import SourceError, one_line, os_reason
@@ -62,7 +63,7 @@ def open_visa(root: Path) -> Dataset:
     if not samples["train"]:
         raise SourceError(f"{split_file}: no training image of {root.name!r}; restore the published file, or remove it")
     notes = (f"split: {SPLIT_FILE.as_posix()}",)
-    return Dataset(root.name, "visa", _ordered(samples["train"]), _ordered(samples["test"]), notes)
+    return noted(Dataset(root.name, "visa", _ordered(samples["train"]), _ordered(samples["test"]), notes))
 
 
 def _without_split(root: Path, reason: str) -> Dataset:
@@ -75,7 +76,9 @@ def _without_split(root: Path, reason: str) -> Dataset:
         matched = match_masks(pictures, root / _ANOMALY, masks, root / _MASKS)
         notes += mask_notes(f"defect {DEFECT!r}", pictures, matched)
         test += [Sample(picture, DEFECT, mask) for picture, mask in zip(pictures, matched.masks, strict=True)]
-    return Dataset(root.name, "visa", tuple(Sample(picture, GOOD) for picture in kept), tuple(test), tuple(notes))
+    return noted(
+        Dataset(root.name, "visa", tuple(Sample(picture, GOOD) for picture in kept), tuple(test), tuple(notes))
+    )
 
 
 def _rows(split_file: Path, category: str) -> list[tuple[int, dict[str, str]]]:

@@ -79,6 +79,13 @@ class FrameGeometry:
         """Whether the model sees all of the frame, or of its part `roi`."""
         return self.inspected_box == self.region
 
+    @property
+    def share_outside(self) -> float:
+        """Share of the frame, or of its part `roi`, that the model does not see: 0..1."""
+        x_min, y_min, x_max, y_max = self.inspected_box
+        height, width = self.region_hw
+        return 1 - (x_max - x_min) * (y_max - y_min) / (width * height)
+
     def within(self, frame_hw: tuple[int, int], roi: Box) -> FrameGeometry:
         """The same placement, when what was taken for a frame is the part `roi` of one of `frame_hw` pixels."""
         assert self.roi is None and self.frame_hw == (roi[3] - roi[1], roi[2] - roi[0])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_ad.record.decision import reaches
+
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -172,7 +174,7 @@ def best_f1(scores: ArrayLike, truth: ArrayLike) -> Operation | None:
 def operation(scores: ArrayLike, truth: ArrayLike, threshold: float) -> Operation:
     """What `score >= threshold` does to images of known truth. Arguments and errors as for `roc_curve`."""
     values, anomalous = checked(scores, truth)
-    called = values >= threshold
+    called = reaches(values, threshold)
     return Operation(
         threshold=threshold,
         hits=int((called & anomalous).sum()),

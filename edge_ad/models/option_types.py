@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-MAX_SIDE = 8192  # pixels
+from edge_ad.bundle.consistency import MAX_SIDE
 
 
 def _size(value: object) -> tuple[int, int]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
 
-WRAPPERS = ("state_dict", "model")
-PARALLEL_PREFIX = "module."  # put before every name by torch.nn.DataParallel
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
+"""Names under which training loops keep the tensors, beside the optimizer's and the epoch."""
+PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+"""What is put before every name, and by what."""
 BATCH_COUNTER = "num_batches_tracked"
+_DEEPEST = 4
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -24,23 +30,47 @@ class State:
 
 
 def state_of(data: object, where: str) -> State:
-    """Check that `data` is a state dict of finite tensors, in one of the usual wrappings or in none.
+    """Check that `data` is a state dict of finite tensors, in some of the usual wrappers or in none.
 
     Raises: CheckpointError.
     """
-    notes = []
-    if isinstance(data, Mapping) and len(data) == 1:
-        ((key, inner),) = data.items()
-        if key in WRAPPERS and isinstance(inner, Mapping):
-            notes.append(f"{where}: the tensors stand under {key!r}; taken from there")
-            data = inner
+    data, notes = unwrapped(data, where)
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{where}: wanted a dictionary of tensors, got a {type(data).__name__}")
     tensors = _checked(data, where)
-    if tensors and all(key.startswith(PARALLEL_PREFIX) for key in tensors):
-        notes.append(f"{where}: every name starts with {PARALLEL_PREFIX!r} (DataParallel); left out")
-        tensors = {key.removeprefix(PARALLEL_PREFIX): value for key, value in tensors.items()}
+    while prefix := next((one for one in PREFIXES if tensors and all(key.startswith(one) for key in tensors)), None):
+        notes.append(f"{where}: every name starts with {prefix!r} ({PREFIXES[prefix]}); left out")
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return State(tensors, tuple(notes))
+
+
+def unwrapped(
+    data: object, where: str, is_it: Callable[[Mapping[Any, Any]], bool] = lambda _: False
+) -> tuple[object, list[str]]:
+    """What stands in the usual wrappers around it, and a note for each that was opened.
+
+    A dictionary is opened where one of WRAPPERS in it holds another one, and it is not what is looked for.
+
+    Args:
+        is_it: whether a dictionary is what is looked for.
+    """
+    notes: list[str] = []
+    while isinstance(data, Mapping) and not is_it(data) and len(notes) < _DEEPEST:
+        key = next((name for name in WRAPPERS if isinstance(data.get(name), Mapping)), None)
+        if key is None:
+            break
+        others = first_names([name for name in data if name != key])
+        beside = f", and not what stands beside it ({others})" if len(data) > 1 else ""
+        notes.append(f"{where}: the tensors stand under {key!r}; taken from there{beside}")
+        data = data[key]
+    return data, notes
+
+
+def first_names(keys: Iterable[object]) -> str:
+    """The first of some keys, for messages."""
+    first = list(islice(keys, _SHOWN + 1))
+    shown = [repr(key)[:60] for key in first[:_SHOWN]] + (["..."] if len(first) > _SHOWN else [])
+    return ", ".join(shown) or "nothing"
 
 
 def _checked(data: Mapping[object, object], where: str) -> dict[str, Tensor]:
@@ -49,7 +79,11 @@ def _checked(data: Mapping[object, object], where: str) -> dict[str, Tensor]:
         if not isinstance(key, str):
             raise CheckpointError(f"{where}: {key!r} is a key of type {type(key).__name__}, wanted names of tensors")
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{where}: {key!r} is a {type(value).__name__}, wanted a tensor")
+            hint = f"; dictionaries are opened under the names {', '.join(WRAPPERS)}"
+            raise CheckpointError(
+                f"{where}: {key!r} is a {type(value).__name__}, wanted a tensor"
+                + (hint if isinstance(value, Mapping) else "")
+            )
         if value.layout is not torch.strided:
             raise CheckpointError(f"{where}: tensor {key!r} is {value.layout}, wanted a dense one")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

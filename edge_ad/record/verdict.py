@@ -16,6 +16,7 @@ from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.image.frame import Box, Frame
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import FrameMap
+from edge_ad.record.decision import reaches
 from edge_ad.record.timestamps import utc_text
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
@@ -101,7 +102,8 @@ class Verdict:
     def mask_frame(self) -> NDArray[np.uint8]:
         """(H_frame, W_frame) uint8: 255 where the frame is anomalous, else 0.
 
-        The peak of every region is always set, so an anomalous frame never has an empty mask.
+        The peak of every region is always set, so an anomalous frame never has an empty mask; and a normal one has no
+        pixel in it: rounding on the way to the frame's own map decides nothing that the score has decided.
 
         Raises: ValueError when the frame was not judged or has no threshold.
         """
@@ -110,7 +112,9 @@ class Verdict:
             raise ValueError("mask: no threshold is known; pass one to edge_ad.open or write one into the bundle")
         x_min, y_min, x_max, y_max = maps.geometry.inspected_box
         mask = np.zeros(maps.geometry.frame_hw, np.uint8)
-        inside = self.anomaly_map_frame[y_min:y_max, x_min:x_max] >= maps.pixel_threshold
+        if self.verdict == "normal" and self.threshold == maps.pixel_threshold:
+            return mask
+        inside = reaches(self.anomaly_map_frame[y_min:y_max, x_min:x_max], maps.pixel_threshold)
         mask[y_min:y_max, x_min:x_max] = inside * np.uint8(255)
         for region in self.regions:
             mask[region.peak_xy[1], region.peak_xy[0]] = 255

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.engine import BatchArray, Engine, Outputs
 from edge_ad.image.operators import ResizeSmooth
 
 
 class FakeEngine(Engine):
-    """Patch map = mean brightness of each patch in [0, 1], smoothed as GLASS does; score = maximum of the map.
+    """Patch map = mean brightness of each patch in [0, 1], smoothed and scored as the bundle says.
 
     A bright spot is an anomaly to it, so a picture with a known spot has a known verdict.
     """
@@ -19,7 +20,10 @@ class FakeEngine(Engine):
     def load_impl(self) -> None:
         patch, anomaly = self.spec.outputs[0].shape, self.spec.outputs[1].shape
         self._patch_hw = (int(patch[1] or 1), int(patch[2] or 1))
-        self._smooth = ResizeSmooth(self._patch_hw, (int(anomaly[1] or 1), int(anomaly[2] or 1)))
+        spec = self.spec.postprocess or PostprocessSpec()
+        size_hw = int(anomaly[1] or 1), int(anomaly[2] or 1)
+        self._smooth = ResizeSmooth(self._patch_hw, size_hw, spec.sigma, spec.truncate)
+        self._scored_map = spec.scored_map
         height, width = int(self.spec.image.shape[1] or 1), int(self.spec.image.shape[2] or 1)
         self._rows = np.arange(self._patch_hw[0]) * height // self._patch_hw[0]
         self._columns = np.arange(self._patch_hw[1]) * width // self._patch_hw[1]
@@ -32,7 +36,8 @@ class FakeEngine(Engine):
         sums = np.add.reduceat(np.add.reduceat(grey, self._rows, axis=1), self._columns, axis=2)
         patch_map = np.minimum(sums / (255 * self._pixels), 1).astype(np.float32)
         anomaly_map = self._smooth(patch_map)
-        return Outputs(patch_map, anomaly_map, anomaly_map.max(axis=(1, 2)))
+        scored = anomaly_map if self._scored_map == "anomaly_map" else patch_map
+        return Outputs(patch_map, anomaly_map, scored.max(axis=(1, 2)))
 
     def close_impl(self) -> None:
         del self._smooth

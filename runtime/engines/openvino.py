@@ -98,7 +98,7 @@ class OpenVinoEngine(Engine):
             tensors = [self._request.get_tensor(self._compiled.output(t.name)).data for t in self.spec.outputs]
         except RuntimeError as exc:
             raise EngineError(f"OpenVINO failed on a batch: {one_line(exc)}") from exc
-        patch_map, anomaly_map, pred_score = (np.array(tensor, np.float32) for tensor in tensors)
+        patch_map, anomaly_map, pred_score = (np.array(tensor) for tensor in tensors)
         return Outputs(patch_map, anomaly_map, pred_score)
 
     def close_impl(self) -> None:

@@ -15,16 +15,24 @@ import numpy as np
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
-from edge_ad.engine import Engine, Outputs
-from edge_ad.errors import ImageError
+from edge_ad.engine import COARSEST, TOLERANCES, Engine, Outputs
+from edge_ad.errors import BundleError, ImageError
 from edge_ad.image.frame import Box, ColorOrder, ImageArray
 from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.image.usability import unusable_input
 from edge_ad.record.verdict import Maps, Provenance, Region, Verdict
-from edge_ad.runtime.judge.postprocess import decide, find_regions, frame_score, without_padding
+from edge_ad.runtime.judge.postprocess import (
+    decide,
+    find_regions,
+    frame_score,
+    smoothing_error,
+    without_padding,
+)
 
 log = logging.getLogger(__name__)
 
+SMOOTHING_ERROR = 1e-4
+"""How far a map may be from its smoothed patch map in float32: 1e-6 was seen, another sigma by 3 % is 1e-3."""
 CLOSE_S = 1.0
 """How long closing waits for a call of the engine that is under way."""
 
@@ -70,13 +78,30 @@ class Detector:
             height, width = self.bundle.manifest.preprocess.size_hw
             ramp = np.add.outer(np.arange(2 * height), np.arange(2 * width)).astype(np.uint8)
             prepared = self.prepare(np.repeat(ramp[:, :, None], 3, axis=2))  # usable or not
-            maps = self.conclude(prepared, self.infer([prepared])).maps
+            outputs = self.infer([prepared])
+            self._check_smoothing(outputs)
+            maps = self.conclude(prepared, outputs).maps
             if maps is not None:
                 find_regions(maps.anomaly_map, maps.patch_map, maps.geometry, 0.0)
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
         return self
+
+    def _check_smoothing(self, outputs: Outputs) -> None:
+        """Masks, and maps of padded frames, are made of the patch map: the graph has to smooth as the manifest says.
+
+        Raises: BundleError when it does not.
+        """
+        postprocess = self.bundle.manifest.postprocess
+        apart = smoothing_error(outputs, postprocess)
+        allowed = max(SMOOTHING_ERROR, TOLERANCES.get(self._engine.effective_precision, COARSEST))
+        if apart > allowed:
+            raise BundleError(
+                f"bundle {self.bundle.path}: the anomaly map of its graph is off by {apart:.2g} from its patch map"
+                f" smoothed with sigma {postprocess.sigma:g} and truncate {postprocess.truncate:g}, as the manifest has"
+                " it; export it again"
+            )
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -192,8 +217,7 @@ class Detector:
         patch_map, anomaly_map = without_padding(
             outputs.patch_map[index], outputs.anomaly_map[index], geometry, postprocess
         )
-        scored = anomaly_map if postprocess.score == "map_max" else patch_map
-        score = float(outputs.pred_score[index]) if geometry.is_filled else frame_score(scored, geometry)
+        score = frame_score(anomaly_map if postprocess.scored_map == "anomaly_map" else patch_map, geometry)
         threshold = thresholds.image
         label = decide(score, thresholds)
         regions: tuple[Region, ...] = ()

@@ -11,7 +11,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec
-from edge_ad.errors import BundleError, ConfigError
+from edge_ad.errors import ConfigError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.validation import build
@@ -90,12 +90,8 @@ def open_graph(
 
 
 def engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:
-    """What the engine is to compute. Raises: BundleError for a bundle that no engine here can be fed for."""
+    """What the engine is to compute."""
     manifest = bundle.manifest
-    if manifest.input.dtype != "uint8":
-        raise BundleError(
-            f"bundle {bundle.path}: input is {manifest.input.dtype}, this edge-ad feeds uint8; export it again"
-        )
     return EngineSpec(
         image=manifest.input,
         outputs=manifest.outputs,

@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, Thresholds
+from edge_ad.engine import Outputs
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.record.decision import reaches
 from edge_ad.record.verdict import Region, VerdictLabel
 from edge_ad.runtime.host.opencv import load_cv2
 
@@ -16,7 +18,7 @@ def decide(score: float, thresholds: Thresholds) -> VerdictLabel | None:
     """`anomalous` from the threshold on, `normal` below it, None without a threshold."""
     if thresholds.image is None:
         return None
-    return "anomalous" if score >= thresholds.image else "normal"
+    return "anomalous" if reaches(score, thresholds.image) else "normal"
 
 
 def without_padding(
@@ -40,8 +42,19 @@ def without_padding(
     return continued, smooth(continued)
 
 
+def smoothing_error(outputs: Outputs, postprocess: PostprocessSpec) -> float:
+    """Largest difference between anomaly maps and what smoothing makes of the patch maps beside them."""
+    patch_hw, size_hw = outputs.patch_map.shape[1:], outputs.anomaly_map.shape[1:]
+    smooth = ResizeSmooth(patch_hw, size_hw, postprocess.sigma, postprocess.truncate)
+    return float(np.abs(smooth(outputs.patch_map) - outputs.anomaly_map).max())
+
+
 def frame_score(scored: NDArray[np.float32], geometry: FrameGeometry) -> float:
-    """Maximum of a map over the part of the model's canvas that shows the frame."""
+    """Maximum of a map over the part of the model's canvas that shows the frame.
+
+    It is taken here, of the very values that regions and masks are made of, and not where the engine took it: the two
+    may differ by rounding (`Engine.infer` allows no more), and a score has to agree with its mask.
+    """
     return float(scored[_shown(scored, geometry)].max())
 
 
@@ -71,7 +84,7 @@ def find_regions(
     """
     mask = np.zeros(anomaly_map.shape, np.uint8)
     shown = _shown(anomaly_map, geometry)
-    mask[shown] = anomaly_map[shown] >= pixel_threshold
+    mask[shown] = reaches(anomaly_map[shown], pixel_threshold)
     if not mask.any():
         return _peak_patch(patch_map, geometry)
     count, labels, stats, _ = load_cv2().connectedComponentsWithStats(mask, connectivity=8)

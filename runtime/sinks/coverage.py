@@ -42,9 +42,8 @@ class CoverageWarning:
         self._said.add(frame.source)
         rows, columns = geometry.region_hw
         x_min, y_min, x_max, y_max = geometry.inspected_box
-        share = 1 - (x_max - x_min) * (y_max - y_min) / (columns * rows)
         self._say(
-            f"warning: {frame.source}: {share:.0%} of the {columns}x{rows}"
+            f"warning: {frame.source}: {geometry.share_outside:.0%} of the {columns}x{rows}"
             f" {'frame' if geometry.roi is None else 'region of interest'} is outside of the crop and NOT inspected"
             f" (seen: x {x_min}..{x_max}, y {y_min}..{y_max});"
             " train and export with --resize-mode stretch or letterbox to see it all"

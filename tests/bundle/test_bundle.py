@@ -18,16 +18,17 @@ from hypothesis import strategies as st
 
 import edge_ad.bundle.bundle
 from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
 from edge_ad.errors import BundleError, ConfigError, OutputError
 
 FILES = {"model.onnx": b"\x08\x08graph", "model.int8.onnx": bytes(range(256)), "report/report.html": b"<p>fine</p>"}
+IMAGE, OUTPUTS = contract(64, 48, (16, 12), None)
 FIELDS: dict[str, Any] = {
     "model": {"family": "glass", "config": {"backbone": "resnet18", "layers": ["layer1", "layer2"]}},
     "preprocess": PreprocessSpec(64, 48, "letterbox", pad_rgb=(1, 2, 3)),
     "postprocess": PostprocessSpec(score="patch_max"),
-    "input": TensorSpec("image", (None, 64, 48, 3), "uint8"),
-    "outputs": (TensorSpec("patch_map", (None, 16, 12), "float32"),),
+    "input": IMAGE,
+    "outputs": OUTPUTS,
     "opset": 17,
     "models": {"fp32": "model.onnx", "int8": "model.int8.onnx"},
     "thresholds": Thresholds(0.25),
@@ -186,7 +187,7 @@ def test_hostile_names_are_not_read(bundle: Bundle, name: str) -> None:
 
 def test_a_model_without_checksum_is_refused(bundle: Bundle) -> None:
     _forge(bundle.path, lambda data: data["files"].pop("model.onnx"))
-    with pytest.raises(BundleError, match=r"no checksum for its model.*model\.onnx"):
+    with pytest.raises(BundleError, match=r"'model\.onnx' \(fp32\) has no checksum"):
         Bundle.read(bundle.path)
 
 
@@ -269,7 +270,7 @@ def test_a_manifest_of_aliases_is_refused_and_not_spelled_out(bundle: Bundle) ->
     assert "parity: null" in text
     _forge_text(bundle.path, "\n".join([*levels, text.replace("parity: null", "parity: *x7")]))
     tracemalloc.start()
-    with pytest.raises(BundleError, match=r"parity: .*got") as caught:
+    with pytest.raises(BundleError, match="aliases written out") as caught:
         Bundle.read(bundle.path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -18,22 +18,23 @@ from edge_ad.bundle.specs import (
     Precision,
     PreprocessSpec,
     RangeMethod,
-    TensorSpec,
     ThresholdOrigin,
     Thresholds,
     UsabilityLimits,
+    contract,
 )
 from edge_ad.errors import BundleError, ConfigError, EdgeAdError, GateError
 from edge_ad.validation import build, dump_yaml, parse_yaml, plain
 
 FILES = {"model.onnx": b"float", "model.int8.onnx": b"int8", "model.fp16.onnx": b"half"}
 MODELS: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+IMAGE, OUTPUTS = contract(64, 48, (16, 12), None)
 FIELDS: dict[str, Any] = {
     "model": {"family": "glass", "config": {}},
     "preprocess": PreprocessSpec(64, 48, "stretch"),
     "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 64, 48, 3), "uint8"),
-    "outputs": (TensorSpec("patch_map", (None, 16, 12), "float32"),),
+    "input": IMAGE,
+    "outputs": OUTPUTS,
     "opset": 17,
     "thresholds": Thresholds(0.25),
 }

@@ -21,6 +21,7 @@ from sklearn import metrics as oracle
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.specs import contract
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -76,7 +77,9 @@ def damage(bundle: Path, output: Path, factor: float = 3.0) -> Path:
 def changed(bundle: Path, output: Path, **changes: Any) -> Path:
     """A copy of a bundle that preprocesses in another way."""
     read = Bundle.read(bundle)
-    return write_changed(read, output, {"preprocess": replace(read.manifest.preprocess, **changes)}).path
+    spec = replace(read.manifest.preprocess, **changes)
+    image, outputs = contract(*spec.size_hw, (16, 16), None)
+    return write_changed(read, output, {"preprocess": spec, "input": image, "outputs": outputs}).path
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad.datasets import Dataset, Sample, open_dataset, plain_dataset
+from edge_ad.datasets import Dataset, Sample, open_dataset, open_labelled, plain_dataset
 from edge_ad.datasets.folders import hold_out, match_masks
 from edge_ad.errors import SourceError
 from edge_ad.image import pictures
@@ -350,3 +350,101 @@ def test_the_photographs(shared: Path) -> None:
     assert (len(cookies.train), len(cookies.test), cookies.notes) == (31, 54, ())
     with_mask = [sample for sample in cookies.test if sample.mask is not None]
     assert len(with_mask) == 32 and {sample.defect for sample in with_mask} == {"cracked"}
+
+
+# Spellings, halves, and files that are there twice
+
+
+@pytest.mark.parametrize("good", ["Good", "GOOD"])
+def test_good_in_another_case_is_good_and_said(touch: Touch, good: str) -> None:
+    root = touch(f"Train/{good}/0.JPG", f"TEST/{good}/1.JPG", "TEST/Scratch/2.JPG", "Ground_Truth/scratch/2_mask.PNG")
+    dataset = open_dataset(root)
+    assert rows(dataset.train, root) == [(f"Train/{good}/0.JPG", "good", None)]
+    assert rows(dataset.test, root) == [
+        (f"TEST/{good}/1.JPG", "good", None),
+        ("TEST/Scratch/2.JPG", "Scratch", "Ground_Truth/scratch/2_mask.PNG"),
+    ]
+    assert dataset.notes == (f"Train: {good!r} is read as 'good'", f"TEST: {good!r} is read as 'good'")
+
+
+def test_two_spellings_of_one_folder_are_refused(touch: Touch) -> None:
+    root = touch("train/good/0.png", "test/good/0.png", "test/Good/1.png")
+    with pytest.raises(SourceError, match=r"test holds the folders .*Good, .*good, which mean the same; keep one"):
+        open_dataset(root)
+
+
+@pytest.mark.parametrize("name", ["ok", "OK", "Normal", "defect-free"])
+def test_a_name_of_good_parts_that_counts_as_a_defect_is_said(touch: Touch, name: str) -> None:
+    dataset = open_dataset(touch("train/good/0.png", f"test/{name}/0.png", "test/oken/0.png"))
+    assert {sample.defect for sample in dataset.test} == {name, "oken"}
+    assert dataset.notes == (f"test: {name!r} counts as a kind of defect; good pictures stand in 'good'",)
+
+
+def test_defective_pictures_in_a_folder_called_good_in_another_case_are_refused(touch: Touch) -> None:
+    root = touch("good/0.png", "bad/Good/0.png")
+    with pytest.raises(SourceError, match=r"holds pictures in .*Good; move them"):
+        plain_dataset(root / "good", root / "bad")
+
+
+@pytest.mark.parametrize("truth", ["ground_truth", "half/ground_truth"])
+def test_a_half_of_good_and_kinds_of_defects_is_a_test(touch: Touch, truth: str) -> None:
+    root = touch("half/good/0.png", "half/dent/1.png", f"{truth}/dent/1_mask.png") / "half"
+    dataset = open_labelled(root, "use --val")
+    assert (dataset.name, dataset.layout, dataset.train, dataset.notes) == ("half", "mvtec", (), ())
+    assert [(sample.image.name, sample.defect) for sample in dataset.test] == [("1.png", "dent"), ("0.png", "good")]
+    assert [sample.mask is not None for sample in dataset.test] == [True, False]
+    with pytest.raises(SourceError, match=r"pictures in the folders dent, good"):
+        open_dataset(root)  # what trains does not guess
+
+
+def test_what_is_no_half_is_opened_as_any_data_set(touch: Touch) -> None:
+    root = touch(*MVTEC)
+    assert open_labelled(root, "") == open_dataset(root)
+    assert open_labelled(root / "train/good", "").layout == "plain"
+    (root / "test/good/0.png").unlink()
+    (root / "test/good").rmdir()
+    with pytest.raises(SourceError, match="got pictures in the folders scratch, unmasked; name it with --val"):
+        open_labelled(root / "test", "name it with --val")
+
+
+def write_contents(root: Path, contents: dict[str, bytes]) -> Path:
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_test_pictures_that_are_training_pictures_are_said(tmp_path: Path) -> None:
+    middle = bytes(200_000)  # the ends alone do not make two files the same
+    alike = [b"a" + middle + b"x" + middle + b"z", b"a" + middle + b"y" + middle + b"z"]
+    root = write_contents(
+        tmp_path,
+        {
+            "train/good/0.png": b"twin of a good one",
+            "train/good/1.png": b"twin of a bad one.",
+            "train/good/2.png": alike[0],
+            "train/good/3.png": b"",
+            "test/good/7.bmp": b"twin of a good one",
+            "test/good/8.png": alike[1],
+            "test/dent/9.png": b"twin of a bad one.",
+            "test/dent/3.png": b"",
+        },
+    )
+    good, bad = open_dataset(root).notes
+    assert good.startswith("1 good test picture(s) are in the training as well: figures on them are too good (")
+    assert f"{root / 'test/good/7.bmp'} is {root / 'train/good/0.png'}" in good
+    assert bad.startswith("1 defective test picture(s) are in the training as well: they are learned as good")
+    assert f"{root / 'test/dent/9.png'} is {root / 'train/good/1.png'}" in bad
+
+
+def test_very_many_twins_are_counted_and_some_named(tmp_path: Path) -> None:
+    contents = {f"{half}/{n}.png": b"%d" % n for half in ("train/good", "test/good") for n in range(40)}
+    (note,) = open_dataset(write_contents(tmp_path, contents)).notes
+    assert note.startswith("40 good test picture(s)") and note.endswith(", ...)") and note.count(" is ") == 3
+
+
+def test_twins_of_plain_folders_are_said(tmp_path: Path) -> None:
+    contents = {f"good/{n}.png": b"same" for n in range(10)} | {"bad/0.png": b"same"}
+    root = write_contents(tmp_path, contents)
+    notes = plain_dataset(root / "good", root / "bad").notes
+    assert [note.split(" are")[0] for note in notes[1:]] == ["2 good test picture(s)", "1 defective test picture(s)"]

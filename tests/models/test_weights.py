@@ -46,8 +46,8 @@ def load(tmp_path: Path) -> Callable[[dict[str, Any]], LoadedNetwork[Any]]:
 Load = Callable[[dict[str, Any]], LoadedNetwork[Any]]
 
 
-def prefixed(state: State) -> State:
-    return {f"module.{name}": value for name, value in state.items()}
+def prefixed(state: State, prefix: str = "module.") -> State:
+    return {f"{prefix}{name}": value for name, value in state.items()}
 
 
 def same_weights(a: LoadedNetwork[Any], b: LoadedNetwork[Any]) -> bool:
@@ -66,8 +66,26 @@ def same_weights(a: LoadedNetwork[Any], b: LoadedNetwork[Any]) -> bool:
         (lambda state: {"model": state}, ["'model'"]),
         (prefixed, ["'module.'"]),
         (lambda state: {"state_dict": prefixed(state)}, ["'state_dict'", "'module.'"]),
+        (lambda state: {"model": {"state_dict": state}}, ["'model'", "'state_dict'"]),
+        (lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"lr": 1e-3}}, ["'epoch', 'optimizer'"]),
+        (lambda state: prefixed(state, "_orig_mod."), ["'_orig_mod.' (torch.compile)"]),
+        (lambda state: prefixed(state, "module._orig_mod."), ["'module.'", "'_orig_mod.'"]),
+        (lambda state: prefixed(state, "_orig_mod.module."), ["'_orig_mod.'", "'module.'"]),
+        (lambda state: {"model": prefixed(state, "_orig_mod.")}, ["'model'", "'_orig_mod.'"]),
     ],
-    ids=["state_dict", "model", "DataParallel", "both"],
+    ids=[
+        *(
+            "state_dict",
+            "model",
+            "DataParallel",
+            "both",
+            "two wrappers",
+            "training loop",
+            "compiled",
+            "DDP of compiled",
+        ),
+        *("compiled DataParallel", "wrapped compiled"),
+    ],
 )
 def test_wrapped_tensors_arrive_and_are_noted(
     parts: dict[str, State], load: Load, part: str, wrap: Callable[[State], State], words: list[str]
@@ -86,13 +104,13 @@ def test_wrapped_tensors_arrive_and_are_noted(
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda state: {"state_dict": state, "epoch": torch.zeros(1)},
         lambda state: {"weights": state},
-        lambda state: {"model": {"model": state}},
         lambda state: {**prefixed(state), "epoch": torch.zeros(1)},
-        lambda state: prefixed(prefixed(state)),
+        lambda state: {**prefixed(state, "_orig_mod."), **{name: state[name] for name in list(state)[:1]}},
+        lambda state: prefixed(state, "student."),
+        lambda state: {"model": {"model": {"model": {"model": {"model": state}}}}},
     ],
-    ids=["not alone", "another name", "twice", "not all", "prefixed twice"],
+    ids=["another name", "not all", "some compiled", "another prefix", "five times"],
 )
 @pytest.mark.parametrize("part", ["discriminator", "pre_projection", "backbone"])
 def test_other_wrappings_are_refused(
@@ -101,6 +119,45 @@ def test_other_wrappings_are_refused(
     """Control: nothing is guessed."""
     with pytest.raises(CheckpointError):
         load(parts | {part: wrap(parts[part])})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda head: {"model": head},
+        lambda head: {"state_dict": {"model": head}, "epoch": 7},
+        lambda head: {"net": {part: prefixed(state, "module._orig_mod.") for part, state in head.items()}},
+        lambda head: joined(head),
+        lambda head: {"state_dict": prefixed(joined(head), "_orig_mod."), "epoch": 7},
+        lambda head: prefixed(joined(head), "module._orig_mod.") | {"backbone.conv.weight": torch.zeros(1)},
+    ],
+    ids=["model", "twice", "and compiled", "one module", "one compiled module", "with another part"],
+)
+def test_a_wrapped_checkpoint_is_opened_and_noted(
+    parts: dict[str, State], load: Load, wrap: Callable[[State], State]
+) -> None:
+    backbone = parts["backbone"]
+    head = {part: state for part, state in parts.items() if part != "backbone"}
+    wrapped = load({**wrap(head), "backbone": backbone})
+    assert same_weights(load(parts), wrapped)
+    assert wrapped.notes and all("head.pth" in note for note in wrapped.notes)
+
+
+def joined(head: State) -> State:
+    """The parts as one module has them."""
+    return {f"{part}.{name}": value for part, state in head.items() for name, value in state.items()}
+
+
+def test_what_is_not_opened_is_named(parts: dict[str, State], load: Load) -> None:
+    head = {part: state for part, state in parts.items() if part != "backbone"}
+    with pytest.raises(CheckpointError, match="no GLASS checkpoint, it holds 'ema', 'epoch'; wanted 'discriminator'"):
+        load({"ema": head, "epoch": 3, "backbone": parts["backbone"]})
+    with pytest.raises(
+        CheckpointError, match="'weights' is a dict, wanted a tensor; dictionaries are opened under the"
+    ):
+        load(parts | {"discriminator": {"weights": parts["discriminator"]}})
+    with pytest.raises(CheckpointError, match=r"missing; discriminator holds 'student\.body"):
+        load(parts | {"discriminator": prefixed(parts["discriminator"], "student.")})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

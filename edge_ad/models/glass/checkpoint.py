@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork, NetworkOptions
 from edge_ad.models.glass.network import Glass, GlassConfig
-from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
+from edge_ad.models.state import PREFIXES, check_shapes, first_names, load_tensors, missing_tensors, state_of, unwrapped
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 
 ADAPTOR_KEY = "pre_projection"
@@ -30,13 +32,7 @@ def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass
     Raises: CheckpointError naming the tensor, what was found and what was expected; ConfigError.
     """
     require_files({"checkpoint": checkpoint, "backbone weights": options.backbone_weights})
-    data = read_tensors(checkpoint, "checkpoint")
-    if DISCRIMINATOR_KEY not in data:
-        keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
-        raise CheckpointError(
-            f"checkpoint {checkpoint}: no GLASS checkpoint, it holds {keys};"
-            f" wanted {DISCRIMINATOR_KEY!r} and {ADAPTOR_KEY!r}"
-        )
+    data, opened = _parts(read_tensors(checkpoint, "checkpoint"), checkpoint)
     discriminator = state_of(data[DISCRIMINATOR_KEY], f"checkpoint {checkpoint}: {DISCRIMINATOR_KEY}")
     adaptor = state_of(data.get(ADAPTOR_KEY, {}), f"checkpoint {checkpoint}: {ADAPTOR_KEY}")
     config, notes = _config_of(checkpoint, discriminator.tensors, adaptor.tensors, options)
@@ -46,8 +42,35 @@ def load_glass(checkpoint: Path, options: NetworkOptions) -> LoadedNetwork[Glass
     backbone = backbone_state(config.backbone, options.backbone_weights)
     network.backbone.load_weights(backbone.tensors, str(options.backbone_weights or backbone.origin))
     plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": backbone.origin}
-    notes += [*discriminator.notes, *adaptor.notes, *backbone.notes]
+    notes += [*opened, *discriminator.notes, *adaptor.notes, *backbone.notes]
     return LoadedNetwork(network.eval().requires_grad_(False), plain, sha256_of(checkpoint), tuple(notes))
+
+
+def _parts(data: Mapping[str, Any], checkpoint: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """The two parts by name, and what had to be undone for that; also of the state dict of a module that holds both."""
+    where = f"checkpoint {checkpoint}"
+    inner, notes = unwrapped(data, where, lambda found: DISCRIMINATOR_KEY in found)
+    assert isinstance(inner, Mapping)
+    if DISCRIMINATOR_KEY in inner:
+        return inner, notes
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in inner.items():
+        part, _, name = _without_prefixes(str(key)).partition(".")
+        if part in (DISCRIMINATOR_KEY, ADAPTOR_KEY):
+            parts.setdefault(part, {})[name] = value
+    if DISCRIMINATOR_KEY not in parts:
+        raise CheckpointError(
+            f"{where}: no GLASS checkpoint, it holds {first_names(data)};"
+            f" wanted {DISCRIMINATOR_KEY!r} and {ADAPTOR_KEY!r}"
+        )
+    notes.append(f"{where}: one state dict of several parts; {' and '.join(parts)} are taken from it by their names")
+    return parts, notes
+
+
+def _without_prefixes(name: str) -> str:
+    while prefix := next((one for one in PREFIXES if name.startswith(one)), None):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _config_of(
@@ -56,7 +79,8 @@ def _config_of(
     first = discriminator.get(FIRST_LINEAR)
     if first is None or first.ndim != 2:
         raise CheckpointError(
-            f"checkpoint {checkpoint}: no GLASS checkpoint, tensor '{DISCRIMINATOR_KEY}.{FIRST_LINEAR}' is missing"
+            f"checkpoint {checkpoint}: no GLASS checkpoint, tensor '{DISCRIMINATOR_KEY}.{FIRST_LINEAR}' is missing;"
+            f" {DISCRIMINATOR_KEY} holds {first_names(discriminator)}"
         )
     hidden_dim, embed_dim = (int(n) for n in first.shape)
     embed_dim = options.embed_dim or embed_dim

@@ -13,6 +13,7 @@ from edge_ad.engine import Engine, Outputs
 from edge_ad.errors import EngineError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import FrameGeometry
+from edge_ad.record.decision import reaches
 from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 QUANTILE = 0.99  # of the reference's maps: where pixels and verdicts are compared when the bundle has no threshold
@@ -108,9 +109,9 @@ def judged(outputs: Outputs, geometries: Sequence[FrameGeometry], postprocess: P
         patch_map, anomaly_map = without_padding(
             outputs.patch_map[index], outputs.anomaly_map[index], geometry, postprocess
         )
-        scored = anomaly_map if postprocess.score == "map_max" else patch_map
         maps.append(anomaly_map)
-        scores.append(float(outputs.pred_score[index]) if geometry.is_filled else frame_score(scored, geometry))
+        scored = anomaly_map if postprocess.scored_map == "anomaly_map" else patch_map
+        scores.append(frame_score(scored, geometry))
     return Judged(outputs, np.stack(maps), np.array(scores, np.float32))
 
 
@@ -122,13 +123,13 @@ def difference(reference: Judged, got: Judged, threshold: float, limits: Limits)
         if ours.shape != theirs.shape:
             raise EngineError(f"the engine returned {field.name!r} as {theirs.shape}, the reference as {ours.shape}")
         largest[field.name] = float(np.abs(ours.astype(np.float64) - theirs).max())
-    flipped = (reference.scores >= threshold) != (got.scores >= threshold)
+    flipped = reaches(reference.scores, threshold) != reaches(got.scores, threshold)
     near = np.abs(reference.scores - threshold) <= limits.values * scale_of(reference.outputs)
     return Difference(
         patch_map=largest["patch_map"],
         anomaly_map=largest["anomaly_map"],
         score=largest["pred_score"],
-        mask_share=float(np.mean((reference.maps >= threshold) != (got.maps >= threshold))),
+        mask_share=float(np.mean(reaches(reference.maps, threshold) != reaches(got.maps, threshold))),
         flips=int(flipped.sum()),
         near_flips=int((flipped & near).sum()),
         correlation=_correlation(reference.maps, got.maps),

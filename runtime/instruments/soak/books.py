@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_ad.image.frame import Frame
+from edge_ad.record.decision import reaches
 from edge_ad.runtime.instruments.soak.checks import Findings
 from edge_ad.runtime.instruments.soak.fingerprint import Fingerprint
 from edge_ad.runtime.line.line import STOPPED
@@ -172,7 +173,7 @@ class Books:
             self._findings.add("own score", f"{which}: score {score}, but the engine said {scored.score}")
         wanted = None
         if self._threshold is not None:
-            wanted = "anomalous" if scored.score >= self._threshold else "normal"
+            wanted = "anomalous" if reaches(scored.score, self._threshold) else "normal"
         if verdict != wanted:
             self._findings.add("own score", f"{which}: {verdict} at score {scored.score:g}, wanted {wanted}")
         total_ms, budget_ms = entry["timings_ms"].get("total", math.nan), entry["budget_ms"]

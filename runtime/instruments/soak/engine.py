@@ -6,7 +6,7 @@ import math
 import threading
 
 from edge_ad.bundle.specs import PreprocessSpec
-from edge_ad.engine import BatchArray, Engine, Outputs
+from edge_ad.engine import BatchArray, Engine, Outputs, maxima
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.instruments.soak.books import Books
@@ -50,9 +50,11 @@ class WatchedEngine(Engine):
         outputs: Outputs = (
             self.compute(batch_nhwc) if fault is None else fault.strike(self, self._dice.random, batch_nhwc)
         )
-        for fingerprint, score in zip(fingerprints, outputs.pred_score.tolist(), strict=True):
+        postprocess = self.spec.postprocess
+        scores = outputs.pred_score if postprocess is None else maxima(outputs, postprocess)
+        for fingerprint, given, score in zip(fingerprints, outputs.pred_score.tolist(), scores.tolist(), strict=True):
             assert fingerprint is not None
-            if math.isfinite(score):
+            if math.isfinite(given):
                 self.books.scored(fingerprint, score)
         return outputs
 

@@ -212,6 +212,16 @@ def test_a_defect_outside_of_what_the_model_sees(data: Dataset, tmp_path: Path) 
     assert any("dent/1.png" in note for note in measure(found, {}).notes)
 
 
+def test_a_mask_that_covers_nearly_everything(data: Dataset, tmp_path: Path) -> None:
+    inverted = np.full((24, 32), 255, np.uint8)
+    inverted[5:9, 5:9] = 0
+    Image.fromarray(inverted).save(tmp_path / "ground_truth" / "dent" / "1_mask.png")
+    found = judged(data)
+    assert found.full_masks == ("dent/1.png",)
+    (note,) = (note for note in measure(found, {}).notes if "nearly all" in note)
+    assert note.startswith("1 masks cover nearly all of their picture") and "dent/1.png" in note
+
+
 @pytest.mark.parametrize("where", ["score", "map"])
 def test_a_score_that_is_no_number(data: Dataset, where: str) -> None:
     def judge(image: ImageArray) -> Verdict:

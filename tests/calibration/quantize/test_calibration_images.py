@@ -180,6 +180,24 @@ MVTEC = {
 }
 
 
+def test_a_test_half_alone_judges(tmp_path: Path) -> None:
+    """`good/` beside kinds of defects, as many keep it: nothing of it trains, all of it is held out."""
+    whole = write(tmp_path / "set", MVTEC)
+    chosen = choose(write(tmp_path / "data", numbered(100, 110)), whole / "test")
+    assert chosen.labelled and len(chosen.calibration) == 10
+    assert {sample.image.parent.parent for sample in chosen.held_out} == {whole / "test"}
+    assert contents(chosen.held_out) == contents(choose(tmp_path / "data", whole).held_out)
+
+
+@pytest.mark.parametrize("option", ["--data", "--val"])
+def test_a_folder_of_no_layout_is_told_of_options_that_there_are(tmp_path: Path, option: str) -> None:
+    good = write(tmp_path / "good", numbered(0, 4))
+    odd = write(tmp_path / "odd", {"a/0.png": b"a", "b/0.png": b"b"})
+    with pytest.raises(SourceError, match=f"pictures in the folders a, b; name a data set.*with {option}") as caught:
+        choose(odd) if option == "--data" else choose(good, odd)
+    assert "--good" not in str(caught.value) and "--bad" not in str(caught.value)
+
+
 def test_test_images_never_calibrate(tmp_path: Path) -> None:
     chosen = choose(write(tmp_path, MVTEC))
     assert {sample.image.parent for sample in (*chosen.calibration, *chosen.held_out)} == {tmp_path / "train" / "good"}

@@ -71,7 +71,7 @@ def test_good_pictures_that_cannot_be_read(refused: Callable[..., str], own_part
 
 def test_unreadable_pictures_are_left_out_and_said(train: Train, own_parts: Path, tmp_path: Path) -> None:
     (own_parts / "train" / "good" / "2.png").write_bytes(b"no picture")
-    (own_parts / "test" / "blot" / "1.png").write_bytes(b"no picture")
+    (own_parts / "test" / "blot" / "1.png").write_bytes(b"no picture either")
     said: list[str] = []
     record = train(tmp_path / "run", data=own_parts, epochs=1, progress=Progress(say=said.append))
     assert record.facts["dataset"]["good"] == 6
@@ -80,6 +80,52 @@ def test_unreadable_pictures_are_left_out_and_said(train: Train, own_parts: Path
     assert f"note: {note}" in said
     assert any("blot/1.png" in line for line in said)
     assert record.best is not None and record.best.image_auroc is not None
+
+
+def said_of(train: Train, output: Path, **told: Any) -> list[str]:
+    said: list[str] = []
+    train(output, epochs=1, progress=Progress(say=said.append), **told)
+    return said
+
+
+def test_one_good_picture_or_the_same_one_again_is_said(train: Train, own_parts: Path, tmp_path: Path) -> None:
+    good = sorted((own_parts / "train" / "good").iterdir())
+    shutil.copy(good[0], good[1])
+    said = said_of(train, tmp_path / "two", data=own_parts)
+    assert f"note: 1 of {len(good)} good pictures are the same as others of them" in said
+    for path in good[1:]:
+        shutil.copy(good[0], path)
+    said = said_of(train, tmp_path / "same", data=own_parts)
+    assert any(
+        line.startswith(f"note: {len(good)} good pictures, all of them the same, are all there") for line in said
+    )
+    for path in good[1:]:
+        path.unlink()
+    said = said_of(train, tmp_path / "one", data=own_parts)
+    assert any(line.startswith("note: one good picture is all there is to learn from") for line in said)
+
+
+def test_what_lies_outside_of_the_crop_is_said(train: Train, own_parts: Path, tmp_path: Path) -> None:
+    good = sorted((own_parts / "train" / "good").iterdir())
+    assert not any("crop" in line for line in said_of(train, tmp_path / "all", data=own_parts))  # control
+    with Image.open(good[0]) as picture:
+        picture.resize((128, 64)).save(good[0])
+    said = said_of(train, tmp_path / "run", data=own_parts)
+    (line,) = (line for line in said if "crop" in line)
+    assert line.startswith(
+        f"warning: 50% of 1 of {len(good)} good pictures lies outside of the crop and is NOT learned"
+    )
+    assert "seen of 128x64: x 32..96, y 0..64" in line and "--resize-mode stretch or letterbox" in line
+    said = said_of(train, tmp_path / "letterbox", data=own_parts, resize_mode="letterbox")
+    assert not any("crop" in line for line in said)
+
+
+def test_masks_that_cover_nearly_everything_are_said(train: Train, own_parts: Path, tmp_path: Path) -> None:
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[10:20, 10:20] = 0
+    Image.fromarray(mask).save(own_parts / "ground_truth" / "blot" / "1_mask.png")
+    (line,) = (line for line in said_of(train, tmp_path / "run", data=own_parts) if "mask" in line)
+    assert line.startswith("note: 1 masks cover nearly all of their picture") and "1_mask.png" in line
 
 
 def test_a_mask_of_another_size(refused: Callable[..., str], own_parts: Path) -> None:

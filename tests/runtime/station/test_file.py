@@ -88,6 +88,17 @@ def test_cameras_may_share_what_they_have_in_common(tmp_path: Path) -> None:
     assert [camera.budget_ms for camera in read_line(written(tmp_path, text), {}).cameras] == [80.0, 80.0]
 
 
+def test_plain_words_mean_what_was_written(tmp_path: Path) -> None:
+    """YAML 1.1 reads these as False, True, 8 and 90."""
+    camera = "{source: yes, name: 1:30, threshold: 1e-3, budget_ms: 010}"
+    text = f"bundle: off\nblur_check: off\nshow: on\ncameras:\n- {camera}\n"
+    line = read_line(written(tmp_path, text), {})
+    assert (line.bundle, line.blur_check, line.show) == (Path("off"), "off", True)
+    (top,) = line.cameras
+    assert (top.source, top.name, top.threshold, top.budget_ms) == ("yes", "1:30", 0.001, 10.0)
+    assert "stands in quotes" in "".join(faults(tmp_path, "bundle: b\ncameras:\n- {source: '0', name: 010}\n"))
+
+
 def test_options_take_the_place_of_the_file(tmp_path: Path) -> None:
     options = {
         "bundle": "other.edgead",

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PreprocessSpec, ScoreKind
-from edge_ad.datasets import Sample, model_mask, read_image, read_mask
+from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
 from edge_ad.image.operators import ResizeSmooth
@@ -40,6 +40,7 @@ class LabelledPictures:
 
     Attributes:
         unreadable: what is wrong with pictures that were left out.
+        full_masks: masks that cover nearly all of their picture.
     """
 
     def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, score: ScoreKind) -> None:
@@ -50,6 +51,7 @@ class LabelledPictures:
         self._truth: list[bool] = []
         self._cache: TapCache | None = None
         self.unreadable: list[str] = []
+        self.full_masks: list[str] = []
         preprocess = Preprocessor(spec)
         for sample in samples:
             try:
@@ -59,7 +61,12 @@ class LabelledPictures:
                 continue
             model_input = preprocess(frame)
             unknown = sample.anomalous and sample.mask is None
-            mask = None if unknown else model_mask(read_mask(sample, (frame.shape[0], frame.shape[1])), spec)
+            mask = None
+            if not unknown:
+                truth = read_mask(sample, (frame.shape[0], frame.shape[1]))
+                if covers_nearly_all(truth):
+                    self.full_masks.append(str(sample.mask))
+                mask = model_mask(truth, spec)
             self._images.append(model_input.image_hwc)
             self._masks.append(mask)
             self._boxes.append(model_input.geometry.content_box)
@@ -67,6 +74,17 @@ class LabelledPictures:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know, one line each."""
+        notes = [*self.unreadable]
+        if self.full_masks:
+            notes.append(
+                f"{len(self.full_masks)} masks cover nearly all of their picture, as if good and defective were swapped"
+                f" in them: {', '.join(self.full_masks[:3])}"
+            )
+        return notes
 
     @property
     def usable(self) -> bool:

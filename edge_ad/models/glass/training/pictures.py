@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
 
@@ -26,10 +28,12 @@ class Picture:
     Attributes:
         image_hwc: (height, width, 3) uint8 RGB.
         foreground: (height, width) bool, where textures may lie; None for everywhere.
+        geometry: where its pixels lie in the file's picture.
     """
 
     image_hwc: ImageArray
     foreground: NDArray[np.bool_] | None
+    geometry: FrameGeometry
 
 
 class GoodPictures:
@@ -43,6 +47,8 @@ class GoodPictures:
         samples: those that can be read.
         unreadable: what is wrong with the others.
         found: in how many the automatic rule finds an object; below MIN_AGREEMENT of them it is used in none.
+        different: how many there are that differ at the size of the model.
+        cropped: how many the model does not see all of.
 
     Raises: SourceError when not one can be read; ConfigError when foreground pictures are wanted and missing.
     """
@@ -61,6 +67,9 @@ class GoodPictures:
         self.samples: list[Sample] = []
         self.unreadable: list[str] = []
         self.found = 0
+        self.cropped = 0
+        self._least_seen: FrameGeometry | None = None
+        contents: set[bytes] = set()
         if foreground == "files":
             _require_foregrounds(samples)
         used = 0
@@ -76,6 +85,9 @@ class GoodPictures:
             if used <= cache_bytes and len(self._kept) == len(self.samples):
                 self._kept.append(picture)
             self.samples.append(sample)
+            contents.add(hashlib.sha256(picture.image_hwc.tobytes()).digest())
+            self._note_crop(picture.geometry)
+        self.different = len(contents)
         if not self.samples:
             raise SourceError(f"no good picture can be read: {'; '.join(self.unreadable[:NAMED])}")
         if foreground == "auto" and not self.agreed:
@@ -99,10 +111,38 @@ class GoodPictures:
     @property
     def notes(self) -> list[str]:
         """What the user should know, one line each."""
-        if not self.unreadable:
-            return []
-        more = f" and {len(self.unreadable) - NAMED} more" if len(self.unreadable) > NAMED else ""
-        return [f"{len(self.unreadable)} pictures left out: {'; '.join(self.unreadable[:NAMED])}{more}"]
+        notes = []
+        if self.unreadable:
+            more = f" and {len(self.unreadable) - NAMED} more" if len(self.unreadable) > NAMED else ""
+            notes.append(f"{len(self.unreadable)} pictures left out: {'; '.join(self.unreadable[:NAMED])}{more}")
+        if self.different == 1:
+            all_of = (
+                "one good picture is" if len(self) == 1 else f"{len(self)} good pictures, all of them the same, are"
+            )
+            notes.append(f"{all_of} all there is to learn from: whatever looks different will be anomalous; add others")
+        elif self.different < len(self):
+            notes.append(f"{len(self) - self.different} of {len(self)} good pictures are the same as others of them")
+        return notes
+
+    @property
+    def crop_warning(self) -> str | None:
+        """What of the pictures is not learned from, nor judged later; None where the model sees all of each."""
+        if self._least_seen is None:
+            return None
+        (rows, columns), (x_min, y_min, x_max, y_max) = self._least_seen.frame_hw, self._least_seen.inspected_box
+        which = "the good pictures" if self.cropped == len(self) else f"{self.cropped} of {len(self)} good pictures"
+        return (
+            f"{self._least_seen.share_outside:.0%} of {which} lies outside of the crop and is NOT learned from, nor"
+            f" inspected later (seen of {columns}x{rows}: x {x_min}..{x_max}, y {y_min}..{y_max});"
+            " --resize-mode stretch or letterbox sees it all"
+        )
+
+    def _note_crop(self, geometry: FrameGeometry) -> None:
+        if geometry.covers_region:
+            return
+        self.cropped += 1
+        if self._least_seen is None or geometry.share_outside > self._least_seen.share_outside:
+            self._least_seen = geometry
 
     def _read(self, sample: Sample) -> tuple[Picture, bool]:
         """A picture, and whether the automatic rule finds an object in it."""
@@ -117,14 +157,14 @@ class GoodPictures:
             mask = model_mask(given, self._preprocess.spec)
             if not mask.any():
                 raise ConfigError("foreground", [f"files: {sample.foreground} is black where the model looks"])
-            return Picture(image_hwc, mask), False
+            return Picture(image_hwc, mask, model_input.geometry), False
         object_found = False
         if self._foreground == "auto":
             foreground = foreground_mask(image_hwc[y_min:y_max, x_min:x_max])
             object_found = foreground.found
             if object_found:
                 content[y_min:y_max, x_min:x_max] = foreground.mask
-        return Picture(image_hwc, None if content.all() else content), object_found
+        return Picture(image_hwc, None if content.all() else content, model_input.geometry), object_found
 
 
 def _require_foregrounds(samples: Sequence[Sample]) -> None:

@@ -234,6 +234,8 @@ def _pictures(options: TrainOptions, dataset: Dataset, progress: Progress) -> Go
     )
     for note in pictures.notes:
         progress.say(f"note: {note}")
+    if pictures.crop_warning is not None:
+        progress.say(f"warning: {pictures.crop_warning}")
     if options.foreground == "auto":
         rule = "textures lie on it" if pictures.agreed else "too few to believe in it: textures lie everywhere"
         progress.say(f"foreground: an object was found in {pictures.found} of {len(pictures)} pictures; {rule}")
@@ -253,8 +255,8 @@ def _labelled(options: TrainOptions, dataset: Dataset, progress: Progress) -> La
         return None
     progress.say(f"{len(dataset.test)} test pictures are looked at while training")
     labelled = LabelledPictures(dataset.test, options.preprocess, options.score)
-    for fault in labelled.unreadable:
-        progress.say(f"note: {fault}")
+    for note in labelled.notes:
+        progress.say(f"note: {note}")
     if not labelled.usable:
         progress.say("note: the test pictures are all good or all defective; they choose nothing")
         return None

@@ -82,14 +82,22 @@ def test_what_arithmetic_does_is_allowed(arithmetic: str, noise: float) -> None:
     assert _faults(right, _outputs(patch_map=moved), arithmetic, threshold=0.3) == []
 
 
+def _lowered(outputs: Outputs, by: float) -> Outputs:
+    """Map and score of the first image, lowered."""
+    first = np.float32([by, 0])
+    return replace(
+        outputs, anomaly_map=outputs.anomaly_map - first[:, None, None], pred_score=outputs.pred_score - first
+    )
+
+
 def test_verdicts_flip_but_near_the_threshold_that_is_allowed() -> None:
     right = _outputs(2)
     threshold = float(right.pred_score[0]) - 1e-5
-    near = replace(right, pred_score=right.pred_score - np.float32([2e-5, 0]))
+    near = _lowered(right, 2e-5)
     found = difference(_judged(right), _judged(near), threshold, FP32)
     assert (found.flips, found.near_flips) == (1, 1)
     assert list(found.faults(FP32)) == []
-    far = replace(right, pred_score=right.pred_score - np.float32([0.3, 0]))
+    far = _lowered(right, 0.3)
     found = difference(_judged(right), _judged(far), threshold - 0.1, FP32)
     assert (found.flips, found.near_flips) == (1, 0)
     assert "1 of 2 verdicts differ" in list(found.faults(FP32))
@@ -98,8 +106,8 @@ def test_verdicts_flip_but_near_the_threshold_that_is_allowed() -> None:
 def test_the_mask_is_where_the_map_reaches_the_threshold() -> None:
     right = _outputs(1)
     one_more = right.anomaly_map.copy()
-    threshold = float(one_more.max()) + 0.01
-    one_more[0, 3, 4] = threshold
+    one_more[0, 3, 4] = one_more.max() + 0.01
+    threshold = float(one_more.max())
     found = difference(_judged(right), _judged(replace(right, anomaly_map=one_more)), threshold, FP32)
     assert found.mask_share == pytest.approx(1 / SIZE**2)
 
