@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edge_ad.bundle.consistency import MAX_BATCH, MAX_OPSET, MIN_OPSET
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.errors import ConfigError
 from edge_ad.models import DEFAULT_FAMILY, FAMILIES, model_family
 from edge_ad.models.family import ModelFamily, option_names
@@ -33,6 +33,7 @@ class ExportOptions:
         imgsz: model input, (height, width) in pixels; written `288` or `256x320`; None for the family's.
         resize: shorter side before the centre crop; `min(imgsz)` when None.
         resize_mode: see PreprocessSpec; None for the family's.
+        filter: see PreprocessSpec; None for the family's.
         score: see PostprocessSpec; None for the family's.
         threshold: raw score from which on a frame is anomalous, written into the bundle.
         format: `onnx` alone, or with `openvino` IR beside it; `engine` writes what `onnx` does, and the command then
@@ -50,6 +51,7 @@ class ExportOptions:
     imgsz: Size | None = None
     resize: Positive | None = None
     resize_mode: ResizeMode | None = None
+    filter: Filter | None = None
     score: ScoreKind | None = None
     threshold: float | None = None
     format: ExportFormat = "onnx"
@@ -64,8 +66,11 @@ class ExportOptions:
         of_family = model_family(self.family).preprocess
         height, width = self.imgsz or of_family.size_hw
         mode = self.resize_mode or of_family.resize_mode
-        resize = (self.resize or min(height, width)) if mode == "shorter_side_crop" else None
-        return replace(of_family, height=height, width=width, resize_mode=mode, resize=resize)
+        same = (height, width, mode) == (*of_family.size_hw, of_family.resize_mode)
+        usual = of_family.resize if same else min(height, width)
+        resize = (self.resize or usual) if mode == "shorter_side_crop" else None
+        chosen = self.filter or of_family.filter
+        return replace(of_family, height=height, width=width, resize_mode=mode, resize=resize, filter=chosen)
 
     @property
     def postprocess(self) -> PostprocessSpec:

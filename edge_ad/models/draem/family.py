@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.draem.config import MULTIPLE
 from edge_ad.models.draem.options import DraemOptions
+from edge_ad.models.draem.specs import INPUT, OUTPUT
 from edge_ad.models.draem.training.options import DraemTrainOptions
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.training_run import RunRecord
@@ -33,7 +33,8 @@ class DraemFamily(ModelFamily):
     )
     network_options = DraemOptions
     train_options = DraemTrainOptions
-    preprocess = PreprocessSpec(256, 256, resize_mode="stretch", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = INPUT
+    postprocess = OUTPUT
     known_by = ("encoder.block1.0.weight", "encoder_segment.block1.0.weight")
     multiple = MULTIPLE
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.simplenet.specs import INPUT, OUTPUT
 from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
 from edge_ad.training_run import RunRecord
 
@@ -32,8 +32,8 @@ class SimpleNetFamily(ModelFamily):
     )
     network_options = HeadOptions
     train_options = SimpleNetTrainOptions
-    preprocess = PreprocessSpec(288, 288, resize=329)
-    postprocess = PostprocessSpec(score="patch_max")
+    preprocess = INPUT
+    postprocess = OUTPUT
     known_by = ("discriminator.tail.weight",)
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.models.option_types import Positive, Size, option
@@ -27,7 +27,7 @@ class TrainOptions:
         good, bad, masks: folders of good pictures, defective ones and their ground truth, in place of `data`.
         textures: folder of pictures that anomalies are made of; drawn patterns when None.
         preset: where the defaults come from.
-        imgsz, resize, resize_mode: as for export.
+        imgsz, resize, resize_mode, filter: as for export.
         batch: pictures in a step.
         epochs: how often the pictures are gone through, or as the family counts.
         select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
@@ -42,6 +42,9 @@ class TrainOptions:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
     """Values by the name of a preset; the defaults are those of `paper`."""
+    input_spec: ClassVar[PreprocessSpec] = PreprocessSpec(256, 256)
+    output_spec: ClassVar[PostprocessSpec] = PostprocessSpec()
+    """What of the two specs no option tells."""
 
     output: Path
     data: Path | None = None
@@ -55,6 +58,9 @@ class TrainOptions:
     imgsz: Size = option((256, 256), "Model input in pixels (paper: 256).", "N|HxW")
     resize: Positive | None = option(None, "Shorter side before the centre crop (default: imgsz).")
     resize_mode: ResizeMode = option("stretch", "stretch (default), shorter_side_crop or letterbox.", "MODE")
+    filter: Filter = option(
+        "pillow_bilinear", "Of the resize: pillow_bilinear, pillow_bicubic, opencv_bilinear or opencv_area.", "NAME"
+    )
     batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures in a step (paper: 8).")
     epochs: Positive = option(1, "Epochs.")
     select: Literal["best", "last"] = option("best", "Keep the best epoch (paper) or the last.", "RULE")
@@ -75,18 +81,21 @@ class TrainOptions:
         height, width = self.imgsz
         crop = self.resize_mode == "shorter_side_crop"
         resize = (self.resize or min(self.imgsz)) if crop else None
-        return PreprocessSpec(height=height, width=width, resize_mode=self.resize_mode, resize=resize)
+        of_family = self.input_spec
+        return replace(
+            of_family, height=height, width=width, resize_mode=self.resize_mode, resize=resize, filter=self.filter
+        )
 
     @property
     def postprocess(self) -> PostprocessSpec:
         """How labelled pictures are scored."""
-        return PostprocessSpec(score=self.score)
+        return replace(self.output_spec, score=self.score)
 
     @property
     def export(self) -> dict[str, Any]:
         """What `edge-ad export` has to know of the finished run, by option name."""
         placed = {"imgsz": list(self.imgsz), "resize": self.resize, "resize_mode": self.resize_mode}
-        return {**placed, "score": self.score}
+        return {**placed, "filter": self.filter, "score": self.score}
 
     def dataset(self) -> Dataset:
         """The pictures. Raises: SourceError when there is no good one, or a folder cannot be read."""

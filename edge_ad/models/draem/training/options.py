@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edge_ad.bundle.specs import Filter
 from edge_ad.models.draem.config import MULTIPLE, DraemConfig
+from edge_ad.models.draem.specs import INPUT, OUTPUT
 from edge_ad.models.option_types import NotNegative, Positive, PositiveFloat, Share, option
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.validation import strict
@@ -35,6 +37,12 @@ class DraemTrainOptions(TrainOptions):
         epoch_images: pictures drawn in an epoch, with replacement; None for as many as there are.
     """
 
+    input_spec = replace(INPUT, channel_order="rgb")
+    output_spec = OUTPUT
+
+    filter: Filter = option(
+        INPUT.filter, "Of the resize: opencv_bilinear (paper), pillow_bilinear, pillow_bicubic or opencv_area.", "NAME"
+    )
     base_width: Annotated[int, Field(gt=0, le=512)] = option(
         DraemConfig.base_width, "Channels of the reconstruction's first block (paper: 128)."
     )
@@ -63,6 +71,7 @@ class DraemTrainOptions(TrainOptions):
             "base_width": 16,
             "base_channels": 16,
             "imgsz": 128,
+            "filter": "pillow_bilinear",
             "learning_rate": 1e-3,
             "schedule": "cosine",
             "epochs": 90,

@@ -13,6 +13,7 @@ from edge_ad.models.option_types import Name, Names, NotNegative, Positive, Posi
 from edge_ad.models.packaged import PACKAGED
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.simplenet.specs import OUTPUT
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.validation import strict
 
@@ -31,6 +32,8 @@ class SimpleNetTrainOptions(TrainOptions, HeadOptions):
         epochs, rounds: meta-epochs, and how often each goes through the pictures (the authors: 40 of 4).
         amp: half precision for the backbone on CUDA.
     """
+
+    output_spec = OUTPUT
 
     backbone: Name = option(
         HeadConfig.backbone, "torchvision network, or timm:<name> (paper: wide_resnet50_2).", "NAME"
