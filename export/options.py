@@ -14,6 +14,7 @@ from edge_ad.errors import ConfigError
 from edge_ad.models import DEFAULT_FAMILY, FAMILIES, model_family
 from edge_ad.models.family import ModelFamily, option_names
 from edge_ad.models.option_types import Name, Positive, Size
+from edge_ad.models.training.options import score_faults
 from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 
@@ -74,8 +75,7 @@ class ExportOptions:
 
     @property
     def postprocess(self) -> PostprocessSpec:
-        of_family = model_family(self.family).postprocess
-        return of_family if self.score is None else replace(of_family, score=self.score)
+        return model_family(self.family).postprocess.with_score(self.score)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -157,9 +157,10 @@ def _foreign(key: str, family: ModelFamily) -> str:
 
 def _contradictions(options: ExportOptions) -> list[str]:
     mode = options.preprocess.resize_mode
+    faults = score_faults(model_family(options.family).postprocess, options.score)
     if options.resize is not None and mode != "shorter_side_crop":
-        return [f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out"]
-    return []
+        faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out")
+    return faults
 
 
 def _missing_files(options: ExportOptions, faulty: set[str]) -> list[str]:

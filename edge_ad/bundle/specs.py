@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_ad.validation import strict
@@ -127,6 +127,12 @@ class PostprocessSpec:
             raise ValueError("score_range: belongs to scores that are taken from no map, which need it")
         if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
             raise ValueError("score_range: wanted the lower bound first")
+
+    def with_score(self, score: ScoreKind | None) -> PostprocessSpec:
+        """The same with another score; None leaves it. Raises: ValueError for one that needs more than its name."""
+        if score in (None, self.score):
+            return self
+        return replace(self, score=score, top_pixels=None, score_range=None)
 
     @property
     def scored_map(self) -> MapName | None:

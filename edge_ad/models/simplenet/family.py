@@ -24,7 +24,7 @@ class SimpleNetFamily(ModelFamily):
     name = "simplenet"
     about = About(
         paper="Liu et al., CVPR 2023, arXiv 2303.15140",
-        good_at="parts and textures; scores without bounds; GLASS is its successor",
+        good_at="parts and textures; scores without bounds",
         cost="16.5 GMAC (WideResNet50-2, 288²), 0.4 (MobileNetV2, 256²)",
         training="fast: a minute on two cores; paper: an hour on a GPU",
         checkpoints="the authors' (discriminator, pre_projection), and the backbone's weights",

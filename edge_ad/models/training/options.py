@@ -16,6 +16,15 @@ from edge_ad.models.option_types import Positive, Size, option
 from edge_ad.validation import build_rest, strict
 
 
+def score_faults(spec: PostprocessSpec, score: ScoreKind | None) -> list[str]:
+    """What is wrong with a score that somebody wants in place of a family's."""
+    try:
+        spec.with_score(score)
+    except ValueError:
+        return [f"score: wanted map_max, patch_max or the family's {spec.score}, got {score}"]
+    return []
+
+
 @strict
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -70,7 +79,7 @@ class TrainOptions:
     patience: Annotated[int, Field(ge=0)] = option(
         0, "Stop after so many epochs without a better one (default: never)."
     )
-    score: ScoreKind = option("map_max", "map_max (default) or patch_max.", "KIND")
+    score: ScoreKind | None = option(None, "map_max or patch_max (default: the family's).", "KIND")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = option(0, "Seed of everything that is drawn (default: 0).")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto (default), cpu or cuda.", "NAME")
     cache_mb: Positive = option(2048, "Memory for pictures and for features, each (default: 2048).")
@@ -89,7 +98,7 @@ class TrainOptions:
     @property
     def postprocess(self) -> PostprocessSpec:
         """How labelled pictures are scored."""
-        return replace(self.output_spec, score=self.score)
+        return self.output_spec.with_score(self.score)
 
     @property
     def export(self) -> dict[str, Any]:
@@ -115,6 +124,7 @@ class TrainOptions:
             yield "masks: are those of --bad DIR, which is not given"
         if self.resize is not None and self.resize_mode != "shorter_side_crop":
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
+        yield from score_faults(self.output_spec, self.score)
         if self.select == "best" and 0 < self.patience < self.eval_every:
             yield (
                 f"patience: {self.patience} epochs would pass without a look at the labels; wanted eval_every or more"

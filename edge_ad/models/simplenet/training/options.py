@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.bundle.specs import ResizeMode, ScoreKind
+from edge_ad.bundle.specs import ResizeMode
 from edge_ad.models.option_types import Name, Names, NotNegative, Positive, PositiveFloat, Size, option
 from edge_ad.models.packaged import PACKAGED
 from edge_ad.models.patch_head.config import HeadConfig
@@ -55,7 +55,6 @@ class SimpleNetTrainOptions(TrainOptions, HeadOptions):
     epochs: Positive = option(40, "Meta-epochs (paper: 40).")
     rounds: Positive = option(4, "Times that a meta-epoch goes through the pictures (paper: 4).")
     select: Literal["best", "last"] = option("best", "Keep the best epoch (paper, by labels) or the last.", "RULE")
-    score: ScoreKind = option("patch_max", "patch_max (paper, default) or map_max.", "KIND")
     amp: bool = option(True, "Half precision for the backbone on CUDA (default: yes).", off="no-amp")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

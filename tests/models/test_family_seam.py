@@ -1,0 +1,151 @@
+"""Any detector moves in: a family that the project does not know goes from good pictures to verdicts and figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edge_ad
+from edge_ad.bundle.bundle import Bundle
+from edge_ad.cli.main import main
+from edge_ad.models import FAMILIES, model_family
+from edge_ad.models.family import ModelFamily, option_names
+
+ROOT = Path(__file__).resolve().parents[2]
+GLASS = re.compile(r"glass", re.IGNORECASE)
+
+
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One folder (here: one file) and one line."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setitem(FAMILIES, "brightness", "constant_family")
+    monkeypatch.delitem(sys.modules, "constant_family", raising=False)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """MVTec layout; defects are bright, and their masks say where."""
+    rng = np.random.default_rng(3)
+    root = tmp_path / "disc"
+    for folder, count in (("ground_truth/spot", 0), ("train/good", 12), ("test/good", 6), ("test/spot", 6)):
+        (root / folder).mkdir(parents=True)
+        for index in range(count):
+            picture = rng.integers(40, 90, (64, 64, 3), dtype=np.uint8)
+            if folder == "test/spot":
+                top, left = (int(edge) for edge in rng.integers(0, 40, 2))
+                picture[top : top + 20, left : left + 20] = 250
+                mask = np.zeros((64, 64), np.uint8)
+                mask[top : top + 20, left : left + 20] = 255
+                Image.fromarray(mask).save(root / "ground_truth" / "spot" / f"{index}_mask.png")
+            Image.fromarray(picture).save(root / folder / f"{index}.png")
+    return root
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    code = main([str(argument) for argument in arguments])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    return told.out + told.err
+
+
+def test_a_family_of_forty_lines_goes_all_the_way(
+    brightness: None, parts: Path, tmp_path: Path, engine_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, bundle = tmp_path / "run", tmp_path / "disc.edgead"
+    run(capsys, "train", parts, "--family", "brightness", "--imgsz", 64, "-o", folder)
+    run(capsys, "export", folder, "-o", bundle)
+    recognised = run(capsys, "export", folder / "ckpt_best_0.pth", "-o", tmp_path / "again.edgead")
+    assert "taken for a checkpoint of brightness" in recognised
+    cache = ("--engine-cache", engine_cache)
+    run(capsys, "threshold", bundle, parts, "--rule", "best-f1", "--in-place", *cache)
+    manifest = Bundle.read(bundle).manifest
+    assert manifest.model.family == "brightness" and manifest.postprocess.top_pixels == 16
+    assert manifest.thresholds.image is not None
+    run(capsys, "calibrate", bundle, "--data", parts / "train" / "good", "--val", parts / "test", "--in-place", *cache)
+    run(capsys, "eval", bundle, parts, "-o", tmp_path / "eval", *cache)
+    figures = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert figures["image"]["auroc"] == 1.0
+    with edge_ad.open(bundle, engine_cache=engine_cache) as detector:
+        picture = np.asarray(Image.open(parts / "test" / "spot" / "0.png"))
+        verdict = detector.judge(picture)
+        assert verdict.verdict == "anomalous" and verdict.mask_frame.any()
+        assert detector.judge(np.asarray(Image.open(parts / "test" / "good" / "0.png"))).verdict == "normal"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_says_what_it_is(name: str) -> None:
+    family = model_family(name)
+    assert family.name == name
+    assert all(vars(family.about).values())
+    assert family.known_by and family.train_options.presets["paper"] == {}
+    assert family.size_faults(family.preprocess.size_hw) == []
+
+
+def test_an_option_of_another_family_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = main(["train", str(tmp_path), "--family", "draem", "--layers", "a,b", "-o", str(tmp_path / "run")])
+    assert code == 3
+    assert "layers: family 'draem' has no such option; glass, simplenet has it" in capsys.readouterr().err
+
+
+def test_help_shows_the_options_of_the_family_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> set[str]:
+        main(["train", *arguments, "--help"])
+        return set(re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out))
+
+    def own(family: ModelFamily) -> set[str]:
+        return {name.replace("_", "-") for name in option_names(family.train_options)} - {"data", "output"}
+
+    glass, draem = own(model_family("glass")), own(model_family("draem"))
+    assert glass <= shown() and not (draem - glass) & shown()
+    assert draem <= shown("--family", "draem") and not (glass - draem - {"amp"}) & shown("--family=draem")
+
+
+def sources() -> list[Path]:
+    folders = ("edge_ad", "export", "calibration", "runtime")
+    own = (ROOT / "edge_ad" / "models" / "glass", ROOT / "tests", ROOT / "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return [path for path in files if not any(path.is_relative_to(folder) for folder in own)]
+
+
+def names_in_code(path: Path) -> list[str]:
+    """Identifiers and texts with the name of the family in them, but for docstrings, which cite."""
+    tree = ast.parse(path.read_text("utf-8"))
+    cited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in cited:
+            found.append(node.value)
+        elif isinstance(node, ast.Name):
+            found.append(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.append(node.attr)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found += [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
+    return [name for name in found if GLASS.search(name)]
+
+
+def test_nothing_outside_knows_the_first_family_by_name() -> None:
+    """But the registry and its default, and what the commands say of the default."""
+    allowed: dict[str, Callable[[str], bool]] = {
+        "edge_ad/models/__init__.py": lambda name: name in ("glass", "edge_ad.models.glass.family"),
+        "edge_ad/cli/train.py": lambda name: "default: glass" in name,
+        "edge_ad/cli/export.py": lambda name: "else glass" in name,
+    }
+    found = {
+        path.relative_to(ROOT).as_posix(): [
+            name
+            for name in names_in_code(path)
+            if not allowed.get(path.relative_to(ROOT).as_posix(), lambda _: False)(name)
+        ]
+        for path in sources()
+    }
+    assert {path: names for path, names in found.items() if names} == {}
