@@ -21,11 +21,12 @@ PATCH = 8
 class Brightness(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.mean = nn.Conv2d(3, 1, PATCH, stride=PATCH)
+        self.mean, self.last = nn.Conv2d(3, 4, PATCH, stride=PATCH), nn.Conv2d(4, 1, 1)
         nn.init.constant_(self.mean.weight, 1 / (3 * PATCH * PATCH))
+        nn.init.constant_(self.last.weight, 1 / 4)
 
     def forward(self, image: torch.Tensor) -> Any:
-        return self.mean(image).squeeze(1)
+        return self.last(torch.relu(self.mean(image))).squeeze(1)
 
 
 class Trainer:
@@ -73,7 +74,7 @@ class BrightnessFamily(ModelFamily):
     about = About("nobody", "bright spots", "none", "none", "its own", "Apache-2.0")
     train_options = TrainOptions
     preprocess = PreprocessSpec(64, 64, resize_mode="stretch", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    postprocess = PostprocessSpec(activation="none", smoothing="none", score="top_mean", top_pixels=16)
+    postprocess = PostprocessSpec(activation="none", smoothing="none", score="top_mean", top_pixels=300)
     known_by = ("brightness.mean.weight",)
 
     def load(self, checkpoint: Any, options: Any) -> LoadedNetwork[Brightness]:

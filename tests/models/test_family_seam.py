@@ -33,16 +33,17 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """MVTec layout; defects are bright, and their masks say where."""
+    """MVTec layout; defects are large and bright, and their masks say where."""
     rng = np.random.default_rng(3)
     root = tmp_path / "disc"
     for folder, count in (("ground_truth/spot", 0), ("train/good", 12), ("test/good", 6), ("test/spot", 6)):
         (root / folder).mkdir(parents=True)
         for index in range(count):
             picture = rng.integers(40, 90, (64, 64, 3), dtype=np.uint8)
+            picture[:8, :8] = rng.integers(215, 256, (8, 8, 3))  # as bright as any defect, so that int8 has the range; but small
             if folder == "test/spot":
                 top, left = (int(edge) for edge in rng.integers(0, 40, 2))
-                picture[top : top + 20, left : left + 20] = 250
+                picture[top : top + 20, left : left + 20] = rng.integers(205, 256, (20, 20, 3))
                 mask = np.zeros((64, 64), np.uint8)
                 mask[top : top + 20, left : left + 20] = 255
                 Image.fromarray(mask).save(root / "ground_truth" / "spot" / f"{index}_mask.png")
@@ -68,7 +69,7 @@ def test_a_family_of_forty_lines_goes_all_the_way(
     cache = ("--engine-cache", engine_cache)
     run(capsys, "threshold", bundle, parts, "--rule", "best-f1", "--in-place", *cache)
     manifest = Bundle.read(bundle).manifest
-    assert manifest.model.family == "brightness" and manifest.postprocess.top_pixels == 16
+    assert manifest.model.family == "brightness" and manifest.postprocess.top_pixels == 300
     assert manifest.thresholds.image is not None
     run(capsys, "calibrate", bundle, "--data", parts / "train" / "good", "--val", parts / "test", "--in-place", *cache)
     run(capsys, "eval", bundle, parts, "-o", tmp_path / "eval", *cache)
