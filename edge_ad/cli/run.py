@@ -31,6 +31,12 @@ from edge_ad.errors import ImageError
     metavar="NAME",
     help="openvino (default), onnxruntime or tensorrt; fake computes brightness, to size a line.",
 )
+@text_option(
+    "--engine-process",
+    metavar="on|off",
+    help="on: the engine computes in a process of its own, so that a crash of it costs the frames in hand and not the"
+    " line (default: on with --config, else off).",
+)
 @text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
 @text_option(
     "--threshold", metavar="SCORE", help="Raw score from which on a frame is anomalous (default: the bundle's)."

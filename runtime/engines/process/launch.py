@@ -1,0 +1,112 @@
+"""How the other process is started: what it inherits, what it may import, and what ends it.
+
+It inherits the environment, standard error and three descriptors. It imports what this process imports, and nothing
+from the working folder. It takes no notice of the signals that end a line, for the line ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edge_ad.errors import EngineError, os_reason
+from edge_ad.runtime.engines.process.memory import make_descriptor
+from edge_ad.runtime.engines.process.wire import Wire
+
+CODE = (
+    "import sys; sys.path[:] = [entry for entry in sys.path if entry];"
+    " from edge_ad.runtime.engines.process.child import main; main()"
+)
+"""An empty entry is the working folder, which Python puts in front of all others for `-c`, as it does for `-m`."""
+
+LEFT_TO_THE_LINE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that a terminal or a service manager sends to all processes of a line."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A process that was started.
+
+    Attributes:
+        process: the process.
+        wire: connection to it.
+        life: readable when it has ended; it ends when this is closed.
+        memory: descriptor of the memory that both see.
+    """
+
+    process: subprocess.Popen[bytes]
+    wire: Wire
+    life: socket.socket
+    memory: int
+
+    def close(self) -> None:
+        """Close what belongs to this side."""
+        self.wire.close()
+        self.life.close()
+        os.close(self.memory)
+
+
+def launch() -> Launched:
+    """Start a process. Raises: EngineError where there are none like this, or no more."""
+    if os.name != "posix":
+        raise EngineError("an engine in a process of its own needs a POSIX system; use --engine-process off")
+    if not sys.executable:
+        raise EngineError("cannot start a process for the engine: this Python does not know its own program")
+    try:
+        return _launch()
+    except OSError as exc:
+        raise EngineError(f"cannot start a process for the engine: {os_reason(exc)}") from exc
+
+
+def command(arguments: list[str], *, safe_path: bool = sys.version_info >= (3, 11)) -> list[str]:
+    """The command line of the other process.
+
+    Args:
+        safe_path: whether Python has the option -P.
+    """
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, *(["-P"] if safe_path and "-P" not in flags else []), "-c", CODE, *arguments]
+
+
+def _launch() -> Launched:
+    memory = make_descriptor()
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(2):
+            sockets += socket.socketpair()
+        ours, theirs, life, their_life = sockets
+        passed = [theirs.fileno(), their_life.fileno(), memory]
+        # Records go to standard output; whatever a library prints there has to go elsewhere.
+        printed = subprocess.DEVNULL if sys.__stderr__ is None else 2
+        with _held_back(LEFT_TO_THE_LINE):
+            process = subprocess.Popen(
+                command([str(descriptor) for descriptor in passed]),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                pass_fds=passed,
+            )
+    except BaseException:
+        os.close(memory)
+        for one in sockets:
+            one.close()
+        raise
+    theirs.close()
+    their_life.close()
+    return Launched(process, Wire(ours), life, memory)
+
+
+@contextmanager
+def _held_back(signals: tuple[int, ...]) -> Iterator[None]:
+    """Let signals wait, here and in a process that is started meanwhile, until it has said what it does with them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,118 @@
+"""Pictures and maps in memory that two processes see. It has no name, and is gone when both are, however they ended."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.engine import BatchArray, EngineSpec, Outputs
+from edge_ad.errors import EngineError
+
+ALIGNED = 64  # bytes; a line of the processor's cache
+MFD_NOEXEC_SEAL = 8  # Linux 6.3, include/uapi/linux/memfd.h; some systems allow no other
+
+
+def make_descriptor() -> int:
+    """A descriptor of new, empty memory, which the caller closes. Raises: OSError."""
+    if hasattr(os, "memfd_create"):
+        for flags in (os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, os.MFD_ALLOW_SEALING):
+            try:
+                descriptor = os.memfd_create("edge-ad", os.MFD_CLOEXEC | flags)
+            except OSError:  # an older kernel, or one that is told to allow none
+                continue
+            # Memory that the other process made shorter would end this one (SIGBUS).
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            return descriptor
+    with tempfile.TemporaryFile(prefix="edge-ad-", buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+class Exchange:
+    """Arrays in such memory, one batch's worth of inputs and outputs.
+
+    Args:
+        spec: gives their shapes.
+        descriptor: of the memory, which stays the caller's.
+
+    Raises: EngineError for a spec whose images or maps have no fixed size.
+    """
+
+    def __init__(self, spec: EngineSpec, descriptor: int) -> None:
+        self._shapes = [_fixed(tensor.name, tensor.shape[1:]) for tensor in (spec.image, *spec.outputs)]
+        self._types: list[Any] = [np.uint8, *[np.float32] * len(spec.outputs)]
+        self._names = [tensor.name for tensor in spec.outputs]
+        self._descriptor = descriptor
+        self._arrays: list[NDArray[Any]] = []
+        self.images = 0
+
+    def make_room(self, images: int) -> None:
+        """Make it large enough for a batch; for the side that asks. Raises: EngineError when there is no memory."""
+        if images <= self.images:
+            return
+        try:
+            os.posix_fallocate(self._descriptor, 0, self._places(images)[-1])
+        except OSError as exc:
+            raise EngineError(f"no memory for a batch of {images} images: {exc.strerror}") from exc
+        self.use(images)
+
+    def use(self, images: int) -> None:
+        """Look at memory that is large enough for so many images. Raises: OSError, ValueError when it is not."""
+        if images == self.images:
+            return
+        *places, size = self._places(images)
+        memory = mmap.mmap(self._descriptor, size)
+        self._arrays = [
+            np.frombuffer(memory, dtype, images * math.prod(shape), place).reshape(images, *shape)
+            for dtype, shape, place in zip(self._types, self._shapes, places, strict=True)
+        ]
+        self.images = images
+
+    def close(self) -> None:
+        """Look at it no longer, whoever still holds this object: the traceback of an exception does for a while."""
+        self._arrays, self.images = [], 0
+
+    def put_inputs(self, batch_nhwc: BatchArray) -> None:
+        np.copyto(self._arrays[0][: len(batch_nhwc)], batch_nhwc)
+
+    def inputs(self, images: int) -> BatchArray:
+        """(N, H, W, 3) uint8: the memory itself."""
+        view: BatchArray = self._arrays[0][:images]
+        return view
+
+    def put_outputs(self, outputs: Outputs) -> None:
+        """Raises: EngineError for arrays of another shape than the spec says."""
+        given = (outputs.patch_map, outputs.anomaly_map, outputs.pred_score)
+        for name, array, values in zip(self._names, self._arrays[1:], given, strict=True):
+            wanted = array[: len(outputs.pred_score)]
+            if values.shape != wanted.shape:
+                raise EngineError(f"output {name!r}: the graph gives {values.shape}, the bundle has {wanted.shape}")
+            np.copyto(wanted, values, casting="same_kind")
+
+    def outputs(self, images: int) -> Outputs:
+        """Copies, which belong to the caller."""
+        return Outputs(*(array[:images].copy() for array in self._arrays[1:]))
+
+    def _places(self, images: int) -> list[int]:
+        """Where each array begins, and where the last one ends; bytes."""
+        places = [0]
+        for dtype, shape in zip(self._types, self._shapes, strict=True):
+            size = images * math.prod(shape) * np.dtype(dtype).itemsize
+            places.append(places[-1] + -(-size // ALIGNED) * ALIGNED)
+        return places
+
+
+def _fixed(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    sizes = tuple(size for size in shape if size)
+    if len(sizes) < len(shape):
+        raise EngineError(
+            f"tensor {name!r} has no fixed size, which an engine in a process of its own needs; use"
+            " --engine-process off"
+        )
+    return sizes
