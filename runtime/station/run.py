@@ -18,6 +18,7 @@ from edge_ad.errors import SourceError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.process.engine import EngineProcess
 from edge_ad.runtime.host.messages import unfailing
+from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import ResultFolder
 from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.judge.detector import Detector
@@ -57,16 +58,16 @@ def run(
         say: receives what the user should know, one line each; what it raises is ignored.
         reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
             that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it. A
-            line with such a file runs by itself, so its engine gets a process of its own unless it says otherwise.
+            line with such a file runs by itself: its engine gets a process of its own, unless settings say otherwise.
 
     Raises: EdgeAdError.
     """
+    few_arenas()
     say = unfailing(say)
     run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
         make: MakeEngine = make_engine
-        by_itself = reread is not None and os.name == "posix"
-        if (settings.engine_process or ("on" if by_itself else "off")) == "on":
+        if _wants_process(settings, by_itself=reread is not None):
             # At once: its libraries take as long to load as a bundle to be read.
             make = door.enter_context(EngineProcess(settings.engine)).engine
         sighup = None if reread is None else door.enter_context(SighupReload())
@@ -115,6 +116,17 @@ def run(
         for hint in hints_after(lanes, telemetry):
             say(hint)
     return RunResult(telemetry, interrupted.is_set(), failure)
+
+
+def _wants_process(settings: LineSettings, *, by_itself: bool) -> bool:
+    """Whether the engine is to compute in a process of its own.
+
+    Unless it is told to, TensorRT does not: it has a process take over when the GPU is lost to this one, and what it
+    would do on the GPU before, making model inputs of frames, it cannot do from another process.
+    """
+    if settings.engine_process is not None:
+        return settings.engine_process == "on"
+    return by_itself and settings.engine != "tensorrt" and os.name == "posix"
 
 
 def _detector(settings: LineSettings, make: MakeEngine) -> Detector:

@@ -158,7 +158,7 @@ class LineSettings:
         cameras: in the order in which records number them.
         engine: name of the inference engine.
         engine_process: `on` has it compute in a process of its own, so that a crash in there costs the frames in hand;
-            None is `on` for a line that is described by a file, where the system has such processes.
+            None leaves it to how the line is started, see `edge_ad.runtime.station.run.run`.
         precision: which of the bundle's models; None for its default.
         engine_cache: folder for compiled models; None for the user's cache folder.
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT, where None is the first.

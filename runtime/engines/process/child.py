@@ -20,6 +20,7 @@ from edge_ad.runtime.engines import engine_class, make_engine
 from edge_ad.runtime.engines.process.launch import LEFT_TO_THE_LINE
 from edge_ad.runtime.engines.process.memory import Exchange
 from edge_ad.runtime.engines.process.wire import GoneError, Wire, error_of, spec_of, told_error
+from edge_ad.runtime.host.process_memory import few_arenas
 
 MORE_LIKELY_KILLED = 300  # of 1000: where memory runs out, the system is to end this process before the line
 OOM_SCORE = Path("/proc/self/oom_score_adj")
@@ -34,6 +35,7 @@ def main() -> None:
     end_with(life)
     with suppress(OSError, ValueError):
         OOM_SCORE.write_text(str(min(1000, int(OOM_SCORE.read_text()) + MORE_LIKELY_KILLED)))
+    few_arenas()
     with suppress(GoneError):
         serve(Wire(socket.socket(fileno=wire)), memory)
 

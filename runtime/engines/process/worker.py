@@ -118,7 +118,7 @@ class Worker:
                 return exchange.outputs(images)
             case {"error": told, "lost": lost}:
                 if isinstance(lost, str):
-                    self._why = self._why or lost
+                    self._why = self._why or f"stopped: {lost}"
                 raise self._error(told)
             case _:
                 raise self.kill(NONSENSE)

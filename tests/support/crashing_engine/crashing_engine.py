@@ -39,7 +39,7 @@ class CrashingEngine(FakeEngine):
         super().load_impl()
 
     def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
-        match int(batch_nhwc[0, 0, 0, 0]):
+        match int(batch_nhwc[:, 0, 0, 0].max()):
             case 241:
                 segfault()
             case 242:
