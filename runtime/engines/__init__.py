@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import ConfigError
+
+if TYPE_CHECKING:  # whoever only starts a process does not wait for NumPy
+    from edge_ad.engine import Engine, EngineSpec
 
 ENGINES = {
     "openvino": "edge_ad.runtime.engines.openvino:OpenVinoEngine",

@@ -17,6 +17,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.process.engine import EngineProcess
+from edge_ad.runtime.engines.process.launch import Launched
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import ResultFolder
@@ -48,7 +49,11 @@ class RunResult:
 
 
 def run(
-    settings: LineSettings, say: Callable[[str], None], *, reread: Callable[[], LineSettings] | None = None
+    settings: LineSettings,
+    say: Callable[[str], None],
+    *,
+    reread: Callable[[], LineSettings] | None = None,
+    launched: Launched | None = None,
 ) -> RunResult:
     """Judge the frames of all cameras.
 
@@ -59,6 +64,7 @@ def run(
         reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
             that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it. A
             line with such a file runs by itself: its engine gets a process of its own, unless settings say otherwise.
+        launched: a process that was started for the engine, if it wants one; it stays the caller's where it does not.
 
     Raises: EdgeAdError.
     """
@@ -68,8 +74,8 @@ def run(
     with ExitStack() as door:
         make: MakeEngine = make_engine
         if _wants_process(settings, by_itself=reread is not None):
-            # At once: its libraries take as long to load as a bundle to be read.
-            make = door.enter_context(EngineProcess(settings.engine)).engine
+            # At once: its libraries take as long to load as a bundle to be read, or longer.
+            make = door.enter_context(EngineProcess(settings.engine, launched=launched)).engine
         sighup = None if reread is None else door.enter_context(SighupReload())
         if settings.http is not None:
             from edge_ad.runtime.http.listen import listening

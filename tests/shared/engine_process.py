@@ -15,7 +15,7 @@ CRASHING = Path(__file__).resolve().parents[1] / "support" / "crashing_engine"
 """With this folder on PYTHONPATH and `CRASH_AT` set, the fake engine of a new process has faults."""
 
 CRASH_AT = "EDGE_AD_CRASHING_ENGINE"
-SEGV, EXIT, HANG, HOLD, REFUSE, DEFECT, SHAPE = range(241, 248)
+SEGV, EXIT, HANG, HOLD, REFUSE, DEFECT, SHAPE, FORK = range(241, 249)
 """What the first pixel of a batch asks for."""
 
 MakeEngine = Callable[..., ProcessEngine]

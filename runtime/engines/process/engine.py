@@ -9,6 +9,7 @@ from types import TracebackType
 from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
 from edge_ad.runtime.engines import engine_class
 from edge_ad.runtime.engines.process.keeper import Keeper, Limits
+from edge_ad.runtime.engines.process.launch import Launched
 from edge_ad.runtime.engines.process.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -78,14 +79,15 @@ class EngineProcess:
 
     Args:
         name: of the engine.
+        launched: a process that was started before its name was known.
 
     Raises: ConfigError when there is no engine of that name; EngineError when there can be no such process.
     """
 
-    def __init__(self, name: str, limits: Limits | None = None) -> None:
+    def __init__(self, name: str, limits: Limits | None = None, launched: Launched | None = None) -> None:
         engine_class(name)
         self._limits = limits or Limits()
-        self._worker: Worker | None = Worker(name, end_s=self._limits.end_s)
+        self._worker: Worker | None = Worker(name, end_s=self._limits.end_s, launched=launched)
 
     def __enter__(self) -> EngineProcess:
         return self

@@ -1,4 +1,4 @@
-"""How the other process is started: what it inherits, what it may import, and what ends it.
+"""How the other process is started: what it inherits, what it may import, and what ends it. Loads in a moment.
 
 It inherits the environment, standard error and three descriptors. It imports what this process imports, and nothing
 from the working folder. It takes no notice of the signals that end a line, for the line ends it.
@@ -6,18 +6,19 @@ from the working folder. It takes no notice of the signals that end a line, for 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import TracebackType
 
 from edge_ad.errors import EngineError, os_reason
-from edge_ad.runtime.engines.process.memory import make_descriptor
-from edge_ad.runtime.engines.process.wire import Wire
 
 CODE = (
     "import sys; sys.path[:] = [entry for entry in sys.path if entry];"
@@ -25,29 +26,48 @@ CODE = (
 )
 """An empty entry is the working folder, which Python puts in front of all others for `-c`, as it does for `-m`."""
 
+MFD_NOEXEC_SEAL = 8  # Linux 6.3, include/uapi/linux/memfd.h; some systems allow no other
 LEFT_TO_THE_LINE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that a terminal or a service manager sends to all processes of a line."""
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A process that was started.
+    """A process that was started. As a context it is ended at the end, unless somebody has taken it over.
 
     Attributes:
         process: the process.
-        wire: connection to it.
+        connection: to it.
         life: readable when it has ended; it ends when this is closed.
         memory: descriptor of the memory that both see.
     """
 
     process: subprocess.Popen[bytes]
-    wire: Wire
+    connection: socket.socket
     life: socket.socket
     memory: int
 
+    taken: list[bool] = field(default_factory=list)
+
+    def __enter__(self) -> Launched:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self.taken:
+            self.process.kill()
+            self.process.wait()
+            self.close()
+
+    def take(self) -> Launched:
+        """The process, which whoever asks is to end."""
+        self.taken.append(True)
+        return self
+
     def close(self) -> None:
         """Close what belongs to this side."""
-        self.wire.close()
+        self.connection.close()
         self.life.close()
         os.close(self.memory)
 
@@ -99,7 +119,22 @@ def _launch() -> Launched:
         raise
     theirs.close()
     their_life.close()
-    return Launched(process, Wire(ours), life, memory)
+    return Launched(process, ours, life, memory)
+
+
+def make_descriptor() -> int:
+    """A descriptor of new, empty memory, which the caller closes. Raises: OSError."""
+    if hasattr(os, "memfd_create"):
+        for flags in (os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, os.MFD_ALLOW_SEALING):
+            try:
+                descriptor = os.memfd_create("edge-ad", os.MFD_CLOEXEC | flags)
+            except OSError:  # an older kernel, or one that is told to allow none
+                continue
+            # Memory that the other process made shorter would end this one (SIGBUS).
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            return descriptor
+    with tempfile.TemporaryFile(prefix="edge-ad-", buffering=0) as file:
+        return os.dup(file.fileno())
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -16,22 +14,6 @@ from edge_ad.engine import BatchArray, EngineSpec, Outputs
 from edge_ad.errors import EngineError
 
 ALIGNED = 64  # bytes; a line of the processor's cache
-MFD_NOEXEC_SEAL = 8  # Linux 6.3, include/uapi/linux/memfd.h; some systems allow no other
-
-
-def make_descriptor() -> int:
-    """A descriptor of new, empty memory, which the caller closes. Raises: OSError."""
-    if hasattr(os, "memfd_create"):
-        for flags in (os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, os.MFD_ALLOW_SEALING):
-            try:
-                descriptor = os.memfd_create("edge-ad", os.MFD_CLOEXEC | flags)
-            except OSError:  # an older kernel, or one that is told to allow none
-                continue
-            # Memory that the other process made shorter would end this one (SIGBUS).
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-            return descriptor
-    with tempfile.TemporaryFile(prefix="edge-ad-", buffering=0) as file:
-        return os.dup(file.fileno())
 
 
 class Exchange:

@@ -80,6 +80,11 @@ class Wire:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
+    def give_up(self) -> None:
+        """Say and hear nothing more: who receives gets a GoneError, once all that was said is read."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._socket.close()
 

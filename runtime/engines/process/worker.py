@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import edge_ad
 from edge_ad.engine import BatchArray, EngineSpec, Outputs
 from edge_ad.runtime.engines.process.launch import Launched, launch
 from edge_ad.runtime.engines.process.memory import Exchange
-from edge_ad.runtime.engines.process.wire import GoneError, error_of, told_spec
+from edge_ad.runtime.engines.process.wire import GoneError, Wire, error_of, told_spec
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,16 @@ class Worker:
     Args:
         engine: name of the engine, whose libraries it loads before it is told what to compute.
         end_s: how long it may take to end when it is told to.
+        launched: a process that was started already.
 
     Raises: EngineError when it cannot be started.
     """
 
-    def __init__(self, engine: str, *, end_s: float) -> None:
+    def __init__(self, engine: str, *, end_s: float, launched: Launched | None = None) -> None:
         self._engine = engine
         self._end_s = end_s
-        self._launched: Launched = launch()
+        self._launched = (launched or launch()).take()
+        self._wire = Wire(self._launched.connection)
         self._why: str | None = None
         self._lock = threading.Lock()
         self._released = False
@@ -110,7 +112,7 @@ class Worker:
         exchange.make_room(images)
         exchange.put_inputs(batch_nhwc)
         try:
-            self._launched.wire.send({"images": images, "room": exchange.images})
+            self._wire.send({"images": images, "room": exchange.images})
         except GoneError:
             raise DiedError(self.wait(), unseen=True) from None
         match self._answer(limit_s):
@@ -124,9 +126,14 @@ class Worker:
                 raise self.kill(NONSENSE)
 
     def watch(self) -> None:
-        """Wait until it ends, or is to."""
+        """Wait until it ends, or is to. Whoever waits for an answer is told."""
         poll = select.poll()
         poll.register(self._launched.life, select.POLLIN)
+        with suppress(AttributeError, OSError), open_pidfd(self.pid) as ended:
+            poll.register(ended, select.POLLIN)  # processes that it has started may hold its other descriptors
+            poll.poll()
+            self._wire.give_up()
+            return
         poll.poll()
 
     def wait(self) -> str:
@@ -158,7 +165,7 @@ class Worker:
         """Have it close the engine and end, if need be by force. Nobody may use it meanwhile or afterwards."""
         with self._lock:
             was_well, self._why = self._why is None, self._why or "was told to end"
-        self._launched.wire.end()
+        self._wire.end()
         try:
             code = self._launched.process.wait(self._end_s)
         except subprocess.TimeoutExpired:
@@ -177,12 +184,12 @@ class Worker:
     def _send(self, message: dict[str, Any], attachment: bytes = b"") -> None:
         """Say something; if nobody listens any more, its last words are still there to be read."""
         with suppress(GoneError):
-            self._launched.wire.send(message, attachment)
+            self._wire.send(message, attachment)
 
     def _answer(self, limit_s: float) -> dict[str, Any]:
         while True:
             try:
-                answer = self._launched.wire.receive(limit_s)
+                answer = self._wire.receive(limit_s)
             except TimeoutError:
                 raise self.kill(f"gave no answer within {limit_s:.1f} s") from None
             except GoneError:
@@ -200,6 +207,16 @@ class Worker:
             return error_of(told)
         except ValueError:
             return self.kill(NONSENSE)
+
+
+@contextmanager
+def open_pidfd(pid: int) -> Iterator[int]:
+    """A descriptor that can be read when a process has ended. Raises: AttributeError, OSError where there are none."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _why(code: int) -> str:

@@ -52,6 +52,11 @@ class CrashingEngine(FakeEngine):
                 raise EngineError("refused")
             case 246:
                 raise ValueError("a defect")
+            case 248:
+                if os.fork() == 0:
+                    time.sleep(2)
+                    os._exit(0)
+                segfault()
             case 247:
                 outputs = super().infer_impl(batch_nhwc)
                 return Outputs(outputs.patch_map[:, 1:], outputs.anomaly_map, outputs.pred_score)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_process import DEFECT, EXIT, HANG, HOLD, REFUSE, SEGV, SHAPE, MakeEngine, batch_of, children
+from engine_process import DEFECT, EXIT, FORK, HANG, HOLD, REFUSE, SEGV, SHAPE, MakeEngine, batch_of, children
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.engine import EngineSpec, Outputs
@@ -76,6 +76,7 @@ def test_this_process_needs_no_library_of_the_engine() -> None:
 CRASHES = {
     SEGV: "its process crashed (SIGSEGV: it touched memory that is not its own); a fresh one takes over",
     EXIT: "its process ended by itself (exit code 7); a fresh one takes over",
+    FORK: "its process crashed (SIGSEGV",  # and what it has started holds its descriptors
     HANG: "its process gave no answer within",
     HOLD: "its process gave no answer within",
 }

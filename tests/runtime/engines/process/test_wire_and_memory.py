@@ -19,7 +19,8 @@ from edge_ad.engine import EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EdgeAdError, EngineError, MissingExtraError
 from edge_ad.runtime.engines.process import wire as wire_module
 from edge_ad.runtime.engines.process.keeper import Limits, Pauses
-from edge_ad.runtime.engines.process.memory import Exchange, make_descriptor
+from edge_ad.runtime.engines.process.launch import make_descriptor
+from edge_ad.runtime.engines.process.memory import Exchange
 from edge_ad.runtime.engines.process.wire import (
     EngineDefect,
     GoneError,
