@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import click
 from edge_ad.cli.logs import Log, log_options, logging_to_stderr
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
-from edge_ad.errors import ImageError
+from edge_ad.errors import EngineError, ImageError
 
 if TYPE_CHECKING:
     from edge_ad.runtime.engines.process.launch import Launched
@@ -119,7 +119,8 @@ def command(config: str | None, log_format: str, log_level: str, **given: Any) -
         if _may_want_process(config, given):
             from edge_ad.runtime.engines.process.launch import launch
 
-            launched = stack.enter_context(launch())  # it loads what it needs while settings are read here
+            with suppress(EngineError):  # which is said by whoever needs it
+                launched = stack.enter_context(launch())  # it loads what it needs while settings are read here
         return _run(log, config, given, launched)
 
 

@@ -64,7 +64,7 @@ def run(
         reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
             that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it. A
             line with such a file runs by itself: its engine gets a process of its own, unless settings say otherwise.
-        launched: a process that was started for the engine, if it wants one; it stays the caller's where it does not.
+        launched: a process that was started for the engine, if it wants one; ended where it does not.
 
     Raises: EdgeAdError.
     """
@@ -76,6 +76,8 @@ def run(
         if _wants_process(settings, by_itself=reread is not None):
             # At once: its libraries take as long to load as a bundle to be read, or longer.
             make = door.enter_context(EngineProcess(settings.engine, launched=launched)).engine
+        elif launched is not None:
+            launched.drop()
         sighup = None if reread is None else door.enter_context(SighupReload())
         if settings.http is not None:
             from edge_ad.runtime.http.listen import listening

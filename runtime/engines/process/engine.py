@@ -48,9 +48,13 @@ class ProcessEngine(Engine):
     def health(self) -> EngineHealth:
         return EngineHealth() if self._keeper is None else self._keeper.health
 
-    def load_impl(self) -> None:
+    def unused(self) -> Worker | None:
+        """The process that was started already, if the engine was not loaded since; it is the caller's then."""
         first, self._first = self._first, None
-        self._keeper = Keeper(self.name, self.spec, self._read_model, self._limits, first=first)
+        return first
+
+    def load_impl(self) -> None:
+        self._keeper = Keeper(self.name, self.spec, self._read_model, self._limits, first=self.unused())
         loaded = self._keeper.load()
         self.effective_precision = loaded.effective_precision
         self.from_cache = loaded.from_cache
@@ -88,6 +92,7 @@ class EngineProcess:
         engine_class(name)
         self._limits = limits or Limits()
         self._worker: Worker | None = Worker(name, end_s=self._limits.end_s, launched=launched)
+        self._made: ProcessEngine | None = None
 
     def __enter__(self) -> EngineProcess:
         return self
@@ -95,13 +100,16 @@ class EngineProcess:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the process, if no engine was asked for."""
+        """End the process, if no engine was loaded in it."""
         worker, self._worker = self._worker, None
+        if worker is None and self._made is not None:
+            worker = self._made.unused()
         if worker is not None:
             worker.kill("was not needed")
             worker.release()
 
     def engine(self, name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
-        """The engine, not loaded yet, which owns the process from now on; as `make_engine`."""
+        """The engine, not loaded yet, which owns the process as soon as it is; as `make_engine`."""
         worker, self._worker = self._worker, None
-        return ProcessEngine(name, read_model, spec, limits=self._limits, first=worker)
+        self._made = ProcessEngine(name, read_model, spec, limits=self._limits, first=worker)
+        return self._made

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 
 from edge_ad.errors import EngineError, os_reason
@@ -31,7 +31,7 @@ LEFT_TO_THE_LINE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM",
 """Signals that a terminal or a service manager sends to all processes of a line."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Launched:
     """A process that was started. As a context it is ended at the end, unless somebody has taken it over.
 
@@ -46,8 +46,7 @@ class Launched:
     connection: socket.socket
     life: socket.socket
     memory: int
-
-    taken: list[bool] = field(default_factory=list)
+    _is_ours: bool = True
 
     def __enter__(self) -> Launched:
         return self
@@ -55,15 +54,20 @@ class Launched:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self.taken:
-            self.process.kill()
-            self.process.wait()
-            self.close()
+        self.drop()
 
     def take(self) -> Launched:
         """The process, which whoever asks is to end."""
-        self.taken.append(True)
+        self._is_ours = False
         return self
+
+    def drop(self) -> None:
+        """End it, unless somebody has taken it over."""
+        if self._is_ours:
+            self._is_ours = False
+            self.process.kill()
+            self.process.wait()
+            self.close()
 
     def close(self) -> None:
         """Close what belongs to this side."""
@@ -95,11 +99,11 @@ def command(arguments: list[str], *, safe_path: bool = sys.version_info >= (3, 1
 
 
 def _launch() -> Launched:
-    memory = make_descriptor()
+    memory = _above_standard(make_descriptor())
     sockets: list[socket.socket] = []
     try:
         for _ in range(2):
-            sockets += socket.socketpair()
+            sockets += (socket.socket(fileno=_above_standard(one.detach())) for one in socket.socketpair())
         ours, theirs, life, their_life = sockets
         passed = [theirs.fileno(), their_life.fileno(), memory]
         # Records go to standard output; whatever a library prints there has to go elsewhere.
@@ -120,6 +124,15 @@ def _launch() -> Launched:
     theirs.close()
     their_life.close()
     return Launched(process, ours, life, memory)
+
+
+def _above_standard(descriptor: int) -> int:
+    """The same file under a number that is no standard stream's, which a service may have closed."""
+    if descriptor > 2:
+        return descriptor
+    higher = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return higher
 
 
 def make_descriptor() -> int:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ Message = Mapping[str, Any]
 
 LENGTH_BYTES = 4
 MOST_BYTES = 1 << 20  # of a message; a graph goes beside them
+MOST_SHOWN = 10_000  # characters of anything that the user is told
 PIECE_BYTES = 1 << 16
 SLICE_S = 0.5  # a wait counts no more for each of these, so that the time in which both processes were stopped does not
 
@@ -57,12 +58,17 @@ class Wire:
         except OSError as exc:
             raise GoneError(os_reason(exc)) from exc
 
-    def receive(self, limit_s: float | None = None) -> dict[str, Any]:
+    def receive(self, limit_s: float | None = None, is_there: Callable[[], bool] = lambda: True) -> dict[str, Any]:
         """What the other side says next.
+
+        Args:
+            limit_s: how long to wait; None for ever.
+            is_there: asked now and then whether the other side has ended; a process that it has started may hold its
+                end of the wire.
 
         Raises: TimeoutError when it says nothing for so long; GoneError; ValueError when it says what is no message.
         """
-        patience = _Patience(limit_s)
+        patience = _Patience(limit_s, is_there)
         length = int.from_bytes(self._take(LENGTH_BYTES, patience), "big")
         if length > MOST_BYTES:
             raise ValueError(f"a message of {length} bytes")
@@ -73,17 +79,12 @@ class Wire:
 
     def receive_attachment(self, count: int) -> bytes:
         """The bytes that follow a message."""
-        return bytes(self._take(count, _Patience(None)))
+        return bytes(self._take(count, _Patience(None, lambda: True)))
 
     def end(self) -> None:
         """Say nothing more, so that the other side gets a GoneError."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-
-    def give_up(self) -> None:
-        """Say and hear nothing more: who receives gets a GoneError, once all that was said is read."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()
@@ -108,17 +109,20 @@ class Wire:
 
 
 class _Patience:
-    """How much longer may be waited. Args: limit_s: None for ever."""
+    """How much longer may be waited."""
 
-    def __init__(self, limit_s: float | None) -> None:
+    def __init__(self, limit_s: float | None, is_there: Callable[[], bool]) -> None:
         self._left_s = limit_s
+        self._is_there = is_there
 
     @property
     def slice_s(self) -> float | None:
         return None if self._left_s is None else min(SLICE_S, self._left_s)
 
     def waited(self, seconds: float) -> None:
-        """Raises: TimeoutError when that was all."""
+        """Raises: TimeoutError when that was all; GoneError when nobody is there."""
+        if not self._is_there():
+            raise GoneError("it has ended")
         if self._left_s is not None:
             self._left_s -= min(seconds, SLICE_S)
             if self._left_s <= 1e-6:
@@ -139,15 +143,20 @@ def error_of(told: Any) -> Exception:
     """The same exception on this side: its kind, its exit code and its words. Raises: ValueError for what is none."""
     match told:
         case {"kind": "ConfigError", "where": str(where), "faults": [*faults]}:
-            return ConfigError(where, [str(fault) for fault in faults])
+            return ConfigError(printable(where), [printable(str(fault)) for fault in faults])
         case {"kind": str(kind), "text": str(text)}:
             known = vars(errors).get(kind)
             if not (isinstance(known, type) and issubclass(known, EdgeAdError)):
-                return EngineDefect(text)
+                return EngineDefect(printable(text))
             error: EdgeAdError = known.__new__(known)  # some are made of more than their words
-            Exception.__init__(error, text)
+            Exception.__init__(error, printable(text))
             return error
     raise ValueError("no error")
+
+
+def printable(text: str) -> str:
+    """What a terminal may be shown of what the other side says."""
+    return "".join(character if character.isprintable() else " " for character in text[:MOST_SHOWN])
 
 
 def told_spec(spec: EngineSpec) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import edge_ad
 from edge_ad.engine import BatchArray, EngineSpec, Outputs
 from edge_ad.runtime.engines.process.launch import Launched, launch
 from edge_ad.runtime.engines.process.memory import Exchange
-from edge_ad.runtime.engines.process.wire import GoneError, Wire, error_of, told_spec
+from edge_ad.runtime.engines.process.wire import GoneError, Wire, error_of, printable, told_spec
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ CRASHES = {
 """What the signal that ended a process means."""
 
 NONSENSE = "said what it should not"
+LOGGERS = ("edge_ad", "py.warnings")
+MOST_LOGGED = 1000  # messages before an answer
 
 
 class DiedError(Exception):
@@ -94,7 +96,7 @@ class Worker:
         while True:
             match self._answer(limit_s):
                 case {"ready": {"precision": str(precision), "from_cache": bool(cached), "resizes": bool(resizes)}}:
-                    return Loaded(precision, cached, resizes)
+                    return Loaded(printable(precision), cached, resizes)
                 case {"graph": None}:
                     graph = read_model()
                     self._send({"bytes": len(graph)}, graph)
@@ -126,15 +128,13 @@ class Worker:
                 raise self.kill(NONSENSE)
 
     def watch(self) -> None:
-        """Wait until it ends, or is to. Whoever waits for an answer is told."""
+        """Wait until it ends, or is to."""
         poll = select.poll()
         poll.register(self._launched.life, select.POLLIN)
-        with suppress(AttributeError, OSError), open_pidfd(self.pid) as ended:
-            poll.register(ended, select.POLLIN)  # processes that it has started may hold its other descriptors
+        with ExitStack() as stack:
+            with suppress(AttributeError, OSError):  # processes that it has started may hold its other descriptors
+                poll.register(stack.enter_context(open_pidfd(self.pid)), select.POLLIN)
             poll.poll()
-            self._wire.give_up()
-            return
-        poll.poll()
 
     def wait(self) -> str:
         """Wait for its end, which has begun. Returns: why, in words for the user."""
@@ -186,10 +186,13 @@ class Worker:
         with suppress(GoneError):
             self._wire.send(message, attachment)
 
+    def _is_there(self) -> bool:
+        return self._launched.process.poll() is None
+
     def _answer(self, limit_s: float) -> dict[str, Any]:
-        while True:
+        for _ in range(MOST_LOGGED):
             try:
-                answer = self._wire.receive(limit_s)
+                answer = self._wire.receive(limit_s, self._is_there)
             except TimeoutError:
                 raise self.kill(f"gave no answer within {limit_s:.1f} s") from None
             except GoneError:
@@ -197,10 +200,11 @@ class Worker:
             except ValueError:
                 raise self.kill(NONSENSE) from None
             match answer:
-                case {"log": [int(level), str(name), str(text)]}:
-                    logging.getLogger(name).log(level, text)
+                case {"log": [int(level), str(name), str(text)]} if name.startswith(LOGGERS):
+                    logging.getLogger(name).log(level, printable(text))
                 case _:
                     return answer
+        raise self.kill(NONSENSE)
 
     def _error(self, told: Any) -> Exception:
         try:

@@ -149,3 +149,19 @@ def test_where_there_is_no_such_process_one_line_says_so(monkeypatch: pytest.Mon
     with pytest.raises(Exception, match="cannot start a process for the engine: No such file") as raised:
         launch.launch()
     assert raised.value.exit_code == 9  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("closed", [[0], [0, 1, 2]])
+def test_a_service_may_have_closed_standard_streams(tmp_path: Path, closed: list[int]) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text(ASK.replace("print(detector.health)", f"open({str(tmp_path / 'said')!r}, 'w').write('loaded')"))
+    close = "; ".join(f"os.close({number})" for number in closed)
+    code = f"import os; {close}; os.execv({sys.executable!r}, [{sys.executable!r}, {str(script)!r}, '3.11'])"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, stderr=subprocess.PIPE)
+    assert (done.returncode, (tmp_path / "said").read_text()) == (0, "loaded")
+
+
+def test_starting_one_needs_no_heavy_library() -> None:
+    code = "import sys; import edge_ad.runtime.engines.process.launch; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'numpy'" not in loaded and "'pydantic'" not in loaded

@@ -21,6 +21,7 @@ from edge_ad.engine import EngineSpec, Outputs
 from edge_ad.errors import BundleError, ConfigError, EngineError, ImageError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.process.engine import EngineProcess, ProcessEngine
+from edge_ad.runtime.engines.process.launch import launch
 from edge_ad.runtime.engines.process.wire import EngineDefect
 
 
@@ -243,9 +244,12 @@ def test_a_batch_that_hangs_can_be_given_up(
     assert "was not waited for any longer" in str(raised[0])
 
 
-def test_a_process_that_nobody_needs_is_ended() -> None:
-    with EngineProcess("fake"):
+def test_a_process_that_nobody_needs_is_ended(spec: EngineSpec) -> None:
+    with EngineProcess("fake") as process:
         assert len(children()) == 1
+        process.engine("fake", bytes, spec)  # which nobody loads
+    with launch() as launched:
+        assert launched.process.pid in children()
 
 
 def test_an_interrupt_while_it_is_loaded_leaves_no_process(make: MakeEngine, crashing: Callable[[str], None]) -> None:

@@ -65,6 +65,16 @@ def test_no_other_class_is_made_of_what_is_said() -> None:
             error_of(nonsense)
 
 
+def test_nothing_that_it_says_rules_a_terminal() -> None:
+    for told in (
+        {"kind": "EngineError", "text": "\x1b[2Jgone\r\n"},
+        {"kind": "ConfigError", "where": "\x1b[2Jgone", "faults": ["\x07"]},
+        {"kind": "", "text": "\u202egone" * 10_000},
+    ):
+        text = str(error_of(told))
+        assert text.isprintable() and len(text) <= wire_module.MOST_SHOWN
+
+
 def test_a_defect_says_what_it_is() -> None:
     assert str(error_of(told_error(KeyError("x")))) == "KeyError: 'x'"
     assert str(error_of(told_error(MemoryError()))) == "MemoryError"
