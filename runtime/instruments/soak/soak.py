@@ -108,7 +108,7 @@ class Soak:
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
         few_arenas()
-        totals, rounds, interrupted, before = Snapshot(), 0, False, set(children())
+        totals, rounds, interrupted, before = Snapshot(), 0, False, len(children())
         with ExitStack() as stack:
             detector = stack.enter_context(self._detector(stack))
             began, began_s = Held.now(), time.monotonic()
@@ -121,9 +121,9 @@ class Soak:
             self._check_engine(detector, totals, rounds)
             ended = _settled(began)
         self._check_end(began, ended)
-        left = set(children()) - before
-        if left:
-            self.findings.add("left over", f"{len(left)} processes when all was closed")
+        left = len(children()) - before
+        if left > 0:
+            self.findings.add("left over", f"{left} processes when all was closed")
         faults = dict(self._plan.counts)
         return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted)
 
