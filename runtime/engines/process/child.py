@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ad
-from edge_ad.engine import Engine
+from edge_ad.engine import Engine, output_fault
 from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines import engine_class, make_engine
 from edge_ad.runtime.engines.process.launch import LEFT_TO_THE_LINE
@@ -100,7 +100,10 @@ def _graph(wire: Wire) -> bytes:
 def _computed(engine: Engine, exchange: Exchange, images: int, room: int) -> dict[str, Any]:
     try:
         exchange.use(room)
-        exchange.put_outputs(engine.infer_impl(exchange.inputs(images)))
+        outputs = engine.infer_impl(exchange.inputs(images))
+        if not exchange.put_outputs(outputs, images):  # the values are looked at by the other side
+            fault = output_fault(outputs, images, engine.spec, engine.effective_precision)
+            raise EngineError(f"engine {engine.name!r} returned {fault}")
     except Exception as exc:
         return {"error": told_error(exc), "lost": engine.lost}
     return {"done": images}

@@ -29,7 +29,6 @@ class Exchange:
     def __init__(self, spec: EngineSpec, descriptor: int) -> None:
         self._shapes = [_fixed(tensor.name, tensor.shape[1:]) for tensor in (spec.image, *spec.outputs)]
         self._types: list[Any] = [np.uint8, *[np.float32] * len(spec.outputs)]
-        self._names = [tensor.name for tensor in spec.outputs]
         self._descriptor = descriptor
         self._arrays: list[NDArray[Any]] = []
         self.images = 0
@@ -68,14 +67,15 @@ class Exchange:
         view: BatchArray = self._arrays[0][:images]
         return view
 
-    def put_outputs(self, outputs: Outputs) -> None:
-        """Raises: EngineError for arrays of another shape than the spec says."""
+    def put_outputs(self, outputs: Outputs, images: int) -> bool:
+        """Returns: False when they are not what the spec says, in type and shape."""
         given = (outputs.patch_map, outputs.anomaly_map, outputs.pred_score)
-        for name, array, values in zip(self._names, self._arrays[1:], given, strict=True):
-            wanted = array[: len(outputs.pred_score)]
-            if values.shape != wanted.shape:
-                raise EngineError(f"output {name!r}: the graph gives {values.shape}, the bundle has {wanted.shape}")
-            np.copyto(wanted, values, casting="same_kind")
+        places = [array[:images] for array in self._arrays[1:]]
+        if any((one.dtype, one.shape) != (place.dtype, place.shape) for one, place in zip(given, places, strict=True)):
+            return False
+        for values, place in zip(given, places, strict=True):
+            np.copyto(place, values)
+        return True
 
     def outputs(self, images: int) -> Outputs:
         """Copies, which belong to the caller."""

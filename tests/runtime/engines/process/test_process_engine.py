@@ -124,7 +124,7 @@ def test_a_batch_that_is_refused_costs_no_process(
             engine.infer(batch_of(spec, REFUSE))
         with pytest.raises(EngineDefect, match=r"^ValueError: a defect$"):
             engine.infer(batch_of(spec, DEFECT))
-        with pytest.raises(EngineError, match="output 'patch_map': the graph gives"):
+        with pytest.raises(EngineError, match="engine 'fake' returned 'patch_map' as float32"):
             engine.infer(batch_of(spec, SHAPE))
         with pytest.raises(ImageError, match="bundle expects"):
             engine.infer(np.zeros((1, 2, 2, 3), np.uint8))
