@@ -114,6 +114,23 @@ def maxima(outputs: Outputs, postprocess: PostprocessSpec) -> NDArray[np.float32
     return highest
 
 
+@dataclass(frozen=True)
+class EngineHealth:
+    """How an engine is doing.
+
+    Attributes:
+        fault: why it computes nothing at the moment; None when it does.
+        restarts: how often a fresh process has taken over from one that failed.
+        last_fault: what the last one of them failed with.
+        pid: the process that computes, where it is not this one; None too while there is none.
+    """
+
+    fault: str | None = None
+    restarts: int = 0
+    last_fault: str = ""
+    pid: int | None = None
+
+
 class Engine(ABC):
     """Computes one graph. Allocates on `__enter__`, frees on `__exit__`; one caller at a time.
 
@@ -188,6 +205,28 @@ class Engine(ABC):
         Raises: EngineError.
         """
         return Preprocessor(spec)
+
+    @property
+    def health(self) -> EngineHealth:
+        """How it is doing; from any thread, and without waiting."""
+        return EngineHealth()
+
+    @property
+    def lost(self) -> str | None:
+        """Why this process cannot compute any more, though a fresh one may; None while it can."""
+        return None
+
+    @property
+    def resizes_on_device(self) -> bool:
+        """Whether `preprocessor` works where the engine does; known after `__enter__`."""
+        return False
+
+    @classmethod  # noqa: B027 - some need none
+    def import_libraries(cls) -> None:
+        """Load what `load_impl` needs, where it is installed; it takes a while, and the graph is not needed for it."""
+
+    def give_up(self) -> None:  # noqa: B027 - most cannot
+        """Make a call that hangs fail, where that can be done; from any thread. Nothing is computed from then on."""
 
     @abstractmethod
     def load_impl(self) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_ad.cli.logs import Log, log_options, logging_to_stderr
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
-from edge_ad.errors import ImageError
+from edge_ad.errors import EngineError, ImageError
+
+if TYPE_CHECKING:
+    from edge_ad.runtime.engines.process.launch import Launched
 
 
 @click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
@@ -30,6 +35,12 @@ from edge_ad.errors import ImageError
     "--engine",
     metavar="NAME",
     help="openvino (default), onnxruntime or tensorrt; fake computes brightness, to size a line.",
+)
+@text_option(
+    "--engine-process",
+    metavar="on|off",
+    help="on: the engine computes in a process of its own, so that a crash of it costs the frames in hand and not the"
+    " line (default: on with --config, else off).",
 )
 @text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
 @text_option(
@@ -103,11 +114,23 @@ def command(config: str | None, log_format: str, log_level: str, **given: Any) -
     Ctrl-C ends the run after the frame in hand. 'edge-ad check' says what is wrong with a file of the line; while it
     runs, SIGHUP has its thresholds read again.
     """
-    with logging_to_stderr("run", log_format, log_level) as log:
-        return _run(log, config, given)
+    with logging_to_stderr("run", log_format, log_level) as log, ExitStack() as stack:
+        launched = None
+        if _may_want_process(config, given):
+            from edge_ad.runtime.engines.process.launch import launch
+
+            with suppress(EngineError):  # which is said by whoever needs it
+                launched = stack.enter_context(launch())  # it loads what it needs while settings are read here
+        return _run(log, config, given, launched)
 
 
-def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
+def _may_want_process(config: str | None, given: dict[str, Any]) -> bool:
+    """Whether the engine is likely to get a process of its own; the settings, once they are read, know for certain."""
+    asked = given.get("engine_process")
+    return os.name == "posix" and (asked == "on" or (asked is None and config is not None))
+
+
+def _run(log: Log, config: str | None, given: dict[str, Any], launched: Launched | None) -> int:
     from edge_ad.cli.summary import check_miss_rate, print_summary
     from edge_ad.runtime.station.file import read_line, run_options
     from edge_ad.runtime.station.run import run
@@ -121,7 +144,7 @@ def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
     else:
         reread = partial(read_line, Path(config), options)
         settings = reread()
-    result = run(settings, say=log.say, reread=reread)
+    result = run(settings, say=log.say, reread=reread, launched=launched)
     if log.is_json:
         log.counters(result.telemetry)
     else:

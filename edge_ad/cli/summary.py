@@ -40,6 +40,8 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
         f"missed deadlines: {missed} ({late} judged too late, {missed - late} too old to be judged; {limit}),"
         f" dropped for a newer frame: {counts.overtaken}"
     )
+    if counts.engine_restarts:
+        console.print(f"the engine failed and was started again {counts.engine_restarts} times; error records say why")
     for lane in counts.lanes:
         if lane.no_frame:
             console.print(f"{lane.name} was silent: reported {lane.no_frame} times")

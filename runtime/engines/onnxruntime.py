@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ class OnnxRuntimeEngine(Engine):
     """Runs the graph as it is written, in the arithmetic that is in it. Loads in a moment, so nothing is cached."""
 
     name = "onnxruntime"
+
+    @classmethod
+    def import_libraries(cls) -> None:
+        with suppress(ImportError):
+            import onnxruntime  # noqa: F401
 
     def load_impl(self) -> None:
         try:

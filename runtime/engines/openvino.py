@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
     _blob: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def import_libraries(cls) -> None:
+        with suppress(ImportError):
+            openvino_core()
 
     def load_impl(self) -> None:
         try:

@@ -126,8 +126,13 @@ def _states(work: Work) -> Iterator[Any]:
     yield gauge("edge_ad_threshold", "Score from which on a frame is anomalous.", ("camera",), known)
     reloads = {("done",): float(work.reload.done), ("failed",): float(work.reload.failed)}
     yield counter("edge_ad_threshold_reloads", "Times that thresholds were read again.", ("outcome",), reloads)
+    restarts = {(): float(work.telemetry.counters.snapshot().engine_restarts)}
+    text = "Times that a fresh process of the engine has taken over from one that failed."
+    yield counter("edge_ad_engine_restarts", text, (), restarts)
     status = work.line.status
     if status is not None:
+        up_now = {(): float(status.computing() is None)}
+        yield gauge("edge_ad_engine_up", "1 when the engine computes, else 0.", (), up_now)
         up = {(name,): float(fault is None) for name, fault in status.delivering().items()}
         yield gauge("edge_ad_source_up", "1 when a source gives frames, else 0.", ("camera",), up)
         ages = {(name,): age_s for name, age_s in status.oldest_frame_s().items()}

@@ -16,6 +16,8 @@ from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.validation import build
 
+MakeEngine = Callable[[str, Callable[[], bytes], EngineSpec], Engine]
+
 
 def open_detector(
     bundle: str | Path | Bundle,
@@ -27,6 +29,7 @@ def open_detector(
     device: int = 0,
     dla: int | None = None,
     batch: int = 1,
+    make: MakeEngine = make_engine,
     around_engine: Callable[[Engine], Engine] = lambda engine: engine,
 ) -> Detector:
     """Open a bundle for judging frames.
@@ -42,6 +45,7 @@ def open_detector(
         device: number of the GPU, for TensorRT.
         dla: core of its deep learning accelerator; None for the GPU itself.
         batch: frames that the engine is to take at once, for lines of several cameras.
+        make: makes the engine of that name; `EngineProcess.engine` puts it into a process of its own.
         around_engine: puts another engine around the one that was made, to watch it or to make it fail.
 
     Raises: BundleError, ConfigError, MissingExtraError.
@@ -59,7 +63,7 @@ def open_detector(
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
-    made = make_engine(engine, lambda: opened.read_file(file), spec)
+    made = make(engine, lambda: opened.read_file(file), spec)
     return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 

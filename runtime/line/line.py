@@ -12,6 +12,7 @@ import numpy as np
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.line.engine_watch import EngineWatch
 from edge_ad.runtime.line.events import LineEvents
 from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.line.scheduling.capture import Capture, Silence
@@ -103,6 +104,7 @@ class Line:
         ]
         self.triggers = Triggers(dict(zip(names, self._gates, strict=True)), self._say)
         self.thresholds = ThresholdBoard(names, [_in_use(lane, detector) for lane in lanes])
+        self._engine = EngineWatch(lambda: detector.health, counters, self._say)
         self._times = ServiceTimes()
         self._judging = Judging(
             detector,
@@ -148,7 +150,7 @@ class Line:
             for capture in captures:
                 capture.start()
             self.status = LineStatus(
-                captures, self._ledgers, self._judging, self._outputs, self._events.away, self._clock_ns
+                captures, self._ledgers, self._judging, self._outputs, self._events.away, self._clock_ns, self._engine
             )
             self._attend(captures, stop)
         except BaseException:
@@ -163,6 +165,8 @@ class Line:
                 stop.set()
                 self._end(captures, stop, join_s=0.0, limit_s=0.0)
                 raise
+            finally:
+                self._engine.look()
         failures = [self._failure, *(capture.failure for capture in captures)]
         for failure in failures:
             if failure is not None:
@@ -193,6 +197,7 @@ class Line:
             self._changed.wait(TICK_S)
             self._changed.clear()
             self._outputs.work()
+            self._engine.look()
             self.triggers.expire(self._clock_ns())
             hung_s = engine.silent_s(self._judging.inferring_since_ns, self._clock_ns())
             if hung_s is not None:

@@ -75,7 +75,9 @@ class RunView:
         status = self._status()
         if status is None:
             return [self.idle]
-        return [*status.dead(), *(fault for fault in status.delivering().values() if fault), *status.stuck()]
+        computing = status.computing()
+        engine = [] if computing is None else [computing]
+        return [*status.dead(), *engine, *(fault for fault in status.delivering().values() if fault), *status.stuck()]
 
     def fire(self, camera: str, part_id: object) -> Fired | None:
         """Trigger a camera; None while there is no line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edge_ad.runtime.line.engine_watch import EngineWatch
 from edge_ad.runtime.line.scheduling.capture import Capture
 from edge_ad.runtime.line.scheduling.judging import Judging
 from edge_ad.runtime.line.scheduling.lane import Lane
@@ -13,6 +14,7 @@ from edge_ad.runtime.line.scheduling.output import Outputs
 from edge_ad.runtime.sources.outage import ReportsOutages
 
 STUCK_S = 5.0  # a sink that has not taken a record for so long is stuck
+GONE_S = 300.0  # an engine that no fresh process could bring back for so long is not brought back by further ones
 SILENT_S = 5.0  # a read of a file that takes so long hangs
 
 
@@ -31,14 +33,22 @@ class LineStatus:
     outputs: Outputs
     away: Callable[[int], str | None]
     clock_ns: Callable[[], int]
+    engine: EngineWatch | None = None
 
     def dead(self) -> list[str]:
-        """Threads that should run and do not; one line each."""
+        """What should run and does not, so that only a new start helps; one line each."""
         dead = [*self.judging.dead, *(f"sink {name}" for name in self.outputs.dead)]
         dead += [
             f"capture of {capture.lane.name}" for capture in self.captures if not capture.is_alive and not capture.ended
         ]
-        return [f"the thread {name} has ended" for name in dead]
+        faults = [f"the thread {name} has ended" for name in dead]
+        if self.engine is not None and self.engine.down_for_s > GONE_S:
+            faults.append(f"{self.engine.fault}; no fresh process has taken over for {GONE_S:g} s")
+        return faults
+
+    def computing(self) -> str | None:
+        """Why no frame is judged at the moment, or None when they are."""
+        return None if self.engine is None else self.engine.fault
 
     def delivering(self) -> dict[str, str | None]:
         """For every camera why it gives no frames, or None when it does, or waits until one is wanted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,15 @@ from typing import TextIO
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
+from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.process.engine import EngineProcess
+from edge_ad.runtime.engines.process.launch import Launched
 from edge_ad.runtime.host.messages import unfailing
+from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import ResultFolder
 from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.judge.loader import open_detector
+from edge_ad.runtime.judge.loader import MakeEngine, open_detector
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.lane import Lane
@@ -44,7 +49,11 @@ class RunResult:
 
 
 def run(
-    settings: LineSettings, say: Callable[[str], None], *, reread: Callable[[], LineSettings] | None = None
+    settings: LineSettings,
+    say: Callable[[str], None],
+    *,
+    reread: Callable[[], LineSettings] | None = None,
+    launched: Launched | None = None,
 ) -> RunResult:
     """Judge the frames of all cameras.
 
@@ -53,13 +62,22 @@ def run(
     Args:
         say: receives what the user should know, one line each; what it raises is ignored.
         reread: gives the settings as they are now, when their thresholds are to be read again; then SIGHUP asks for
-            that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it.
+            that. Without it they are those of the start, and only the bundle is read again, when HTTP asks for it. A
+            line with such a file runs by itself: its engine gets a process of its own, unless settings say otherwise.
+        launched: a process that was started for the engine, if it wants one; ended where it does not.
 
     Raises: EdgeAdError.
     """
+    few_arenas()
     say = unfailing(say)
     run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
+        make: MakeEngine = make_engine
+        if _wants_process(settings, by_itself=reread is not None):
+            # At once: its libraries take as long to load as a bundle to be read, or longer.
+            make = door.enter_context(EngineProcess(settings.engine, launched=launched)).engine
+        elif launched is not None:
+            launched.drop()
         sighup = None if reread is None else door.enter_context(SighupReload())
         if settings.http is not None:
             from edge_ad.runtime.http.listen import listening
@@ -70,7 +88,7 @@ def run(
             if not settings.http.is_loopback:
                 remedy = "take the host 127.0.0.1, and a proxy with TLS in front of it"
                 say(f"warning: the token for {place} goes in clear text and can be read on its way; {remedy}")
-        detector = _detector(settings)
+        detector = _detector(settings, make)
         sources = open_sources(settings)
         lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))
         telemetry = Telemetry()
@@ -108,7 +126,18 @@ def run(
     return RunResult(telemetry, interrupted.is_set(), failure)
 
 
-def _detector(settings: LineSettings) -> Detector:
+def _wants_process(settings: LineSettings, *, by_itself: bool) -> bool:
+    """Whether the engine is to compute in a process of its own.
+
+    Unless it is told to, TensorRT does not: it has a process take over when the GPU is lost to this one, and what it
+    would do on the GPU before, making model inputs of frames, it cannot do from another process.
+    """
+    if settings.engine_process is not None:
+        return settings.engine_process == "on"
+    return by_itself and settings.engine != "tensorrt" and os.name == "posix"
+
+
+def _detector(settings: LineSettings, make: MakeEngine) -> Detector:
     bundle = Bundle.read(settings.bundle)
     if settings.blur_check == "off":
         bundle = bundle.with_usability(replace(bundle.usability, sharpness_min=None))
@@ -120,6 +149,7 @@ def _detector(settings: LineSettings) -> Detector:
         device=settings.device or 0,
         dla=settings.dla,
         batch=settings.batch,
+        make=make,
     )
 
 

@@ -78,6 +78,14 @@ def _trigger(value: object) -> Trigger:
     raise ValueError("wanted every_frame, software or {interval_ms: 500}")
 
 
+def _on_or_off(value: object) -> object:
+    """YAML has read `on` and `off` as true and false, if they are not quoted."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
+
+
+OnOrOff = Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)]
 Pathname = Annotated[Path, AfterValidator(_usable_path)]
 Edge = Annotated[int, Field(ge=0, le=LARGEST_EDGE)]
 
@@ -149,6 +157,8 @@ class LineSettings:
         bundle: directory of the bundle.
         cameras: in the order in which records number them.
         engine: name of the inference engine.
+        engine_process: `on` has it compute in a process of its own, so that a crash in there costs the frames in hand;
+            None leaves it to how the line is started, see `edge_ad.runtime.station.run.run`.
         precision: which of the bundle's models; None for its default.
         engine_cache: folder for compiled models; None for the user's cache folder.
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT, where None is the first.
@@ -165,6 +175,7 @@ class LineSettings:
     bundle: Pathname
     cameras: Annotated[tuple[CameraSettings, ...], Field(min_length=1, max_length=MAX_CAMERAS)]
     engine: Annotated[str, _one_of(ENGINES)] = "openvino"
+    engine_process: OnOrOff | None = None
     precision: Precision | None = None
     engine_cache: Pathname | None = None
     device: Annotated[int, Field(ge=0)] | None = None

@@ -16,10 +16,11 @@ INVARIANTS: dict[str, str] = {
     "deadline": "ok is in time and late is not, by the times of the soak itself",
     "outages": "every loss of a camera, every return and every silence leaves one event, in turn",
     "sinks": "taken = delivered + lost + dropped + waiting, and delivered is what the sink really has",
+    "engine": "a crash or hang of the engine's process costs the batch in hand; a fresh one takes over, and is counted",
     "goes on": "neither a camera, nor the engine, nor a sink ends the line; it stops in time",
     "fairness": "cameras that want more than there is are served alike",
     "memory": "memory does not grow",
-    "left over": "threads and open files at the end are those of the start",
+    "left over": "threads, open files and processes at the end are those of the start",
 }
 """Every invariant by its short name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,18 @@ def engine_nan(engine: WatchedEngine, dice: random.Random, batch_nhwc: BatchArra
     return replace(outputs, pred_score=np.full_like(outputs.pred_score, np.nan))
 
 
+def engine_crash(engine: WatchedEngine, dice: random.Random, batch_nhwc: BatchArray) -> Outputs:
+    """The engine's process is ended in the middle of a batch, as by a fault of its library or for want of memory."""
+    engine.strike(signal.SIGKILL)
+    return engine.compute(batch_nhwc)
+
+
+def engine_hang(engine: WatchedEngine, dice: random.Random, batch_nhwc: BatchArray) -> Outputs:
+    """The engine's process stands still."""
+    engine.strike(signal.SIGSTOP)
+    return engine.compute(batch_nhwc)
+
+
 def sink_down(sink: FaultySink, dice: random.Random) -> None:
     """The broker is away for some writes."""
 
@@ -153,6 +166,8 @@ FAULTS: dict[str, Fault] = {
     "engine-defect": Fault("engine", engine_defect),
     "engine-slow": Fault("engine", engine_slow),
     "engine-nan": Fault("engine", engine_nan),
+    "engine-crash": Fault("engine", engine_crash, weight=0.3, of_process=True),
+    "engine-hang": Fault("engine", engine_hang, weight=0.1, of_process=True),
     "sink-down": Fault("sink", sink_down),
     "disk-full": Fault("sink", disk_full),
     "sink-slow": Fault("sink", sink_slow),

@@ -68,6 +68,7 @@ def closing_lines(result: SoakResult) -> Iterator[str]:
         yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times; {lost}"
     for number, sink in enumerate(result.totals.sinks):
         yield sink_sum(SINKS[number] if number < len(SINKS) else f"sink {number}", sink)
+    yield f"the engine's process: {result.totals.engine_restarts} fresh ones took over while a line ran"
     struck = ", ".join(f"{kind} {count}" for kind, count in sorted(result.faults.items())) or "none"
     yield f"faults: {sum(result.faults.values())} ({struck})"
     grown = "not known" if result.growth_mib is None else f"{result.growth_mib:+.1f} MiB"

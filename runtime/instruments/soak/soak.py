@@ -16,6 +16,10 @@ from edge_ad.engine import Engine
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.geometry import place
+from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.process.engine import EngineProcess
+from edge_ad.runtime.engines.process.keeper import Limits
+from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
@@ -23,14 +27,14 @@ from edge_ad.runtime.instruments.soak.dice import Dice, Plan
 from edge_ad.runtime.instruments.soak.engine import WatchedEngine
 from edge_ad.runtime.instruments.soak.faults import FAULTS
 from edge_ad.runtime.instruments.soak.options import SoakOptions
-from edge_ad.runtime.instruments.soak.process import Growth, Held
+from edge_ad.runtime.instruments.soak.process import Growth, Held, children
 from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
 from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.judge.loader import open_detector
+from edge_ad.runtime.judge.loader import MakeEngine, open_detector
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.scheduling.counters import Snapshot
 from edge_ad.runtime.line.scheduling.lane import Lane
@@ -45,6 +49,8 @@ LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive 
 LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
 WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
+LIMITS = Limits(answer_s=2.0, first_answer_s=30.0, wait_s=30.0, first_pause_s=0.05, longest_pause_s=0.5, good_s=1.0)
+"""Of the engine's process: frames wait for a fresh one, so that each fault costs the batch in hand and no other."""
 PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
 SETTLE_S = 5.0  # how long threads may take to end after the last round
 
@@ -77,7 +83,11 @@ class Soak:
         self._protect = protect or self._reconnecting
         self._more_sinks = more_sinks
         self._plan = Plan(
-            {name: FAULTS[name] for name in options.faults},
+            {
+                name: FAULTS[name]
+                for name in options.faults
+                if options.engine_process == "on" or not FAULTS[name].of_process
+            },
             seed=options.seed,
             rate=options.fault_rate,
             limit=options.max_faults,
@@ -97,8 +107,10 @@ class Soak:
 
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
-        totals, rounds, interrupted = Snapshot(), 0, False
-        with self._detector() as detector:
+        few_arenas()
+        totals, rounds, interrupted, before = Snapshot(), 0, False, len(children())
+        with ExitStack() as stack:
+            detector = stack.enter_context(self._detector(stack))
             began, began_s = Held.now(), time.monotonic()
             left_s = self._options.seconds
             while left_s > 0 and not self._plan.spent.is_set() and not interrupted:
@@ -106,16 +118,24 @@ class Soak:
                 totals = added(totals, counts)
                 rounds += 1
                 left_s = began_s + self._options.seconds - time.monotonic()
+            self._check_engine(detector, totals, rounds)
             ended = _settled(began)
         self._check_end(began, ended)
+        left = len(children()) - before
+        if left > 0:
+            self.findings.add("left over", f"{left} processes when all was closed")
         faults = dict(self._plan.counts)
         return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted)
 
-    def _detector(self) -> Detector:
+    def _detector(self, stack: ExitStack) -> Detector:
         options = self._options
         threshold = options.threshold
         if threshold is None and options.engine == "fake":
             threshold = FAKE_THRESHOLD
+
+        make: MakeEngine = make_engine
+        if options.engine_process == "on":
+            make = stack.enter_context(EngineProcess(options.engine, LIMITS)).engine
 
         def watched(engine: Engine) -> Engine:
             dice = Dice("engine", "engine", self._plan)
@@ -129,6 +149,7 @@ class Soak:
             threshold=threshold,
             engine_cache=options.engine_cache,
             batch=options.batch,
+            make=make,
             around_engine=watched,
         )
 
@@ -194,6 +215,20 @@ class Soak:
             self._sink_dice.append(Dice(f"sink {number} {type(sink).__name__}", "sink", self._plan))
         return [FaultySink(sink, dice) for sink, dice in zip(inner, self._sink_dice, strict=True)]
 
+    def _check_engine(self, detector: Detector, totals: Snapshot, rounds: int) -> None:
+        """Every strike has cost one batch at most, and one process has taken over for each."""
+        until_s = time.monotonic() + LIMITS.wait_s
+        while detector.health.fault is not None and time.monotonic() < until_s:
+            time.sleep(0.05)
+        strikes, health = self._engine.strikes, detector.health
+        if health.fault is not None or health.restarts != strikes:
+            got = f"{health.restarts} fresh processes for {strikes} faults; {health.fault or 'it computes'}"
+            self.findings.add("engine", got)
+        if self._engine.unanswered > strikes:
+            self.findings.add("engine", f"{self._engine.unanswered} batches without an answer, {strikes} faults")
+        if not strikes - rounds <= totals.engine_restarts <= strikes:  # one may come between two lines
+            self.findings.add("engine", f"{totals.engine_restarts} restarts counted, {strikes} faults")
+
     def _check_end(self, began: Held, ended: Held) -> None:
         growth_mib = self._growth.mib
         if growth_mib is not None and growth_mib > self._options.memory_mib:
@@ -203,7 +238,8 @@ class Soak:
 
 
 def _has_more(ended: Held, began: Held) -> bool:
-    return ended.threads > began.threads or (ended.files or 0) > (began.files or 0)
+    more_files = (ended.files or 0) > (began.files or 0)
+    return ended.threads > began.threads or more_files or ended.processes > began.processes
 
 
 def _settled(began: Held) -> Held:

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from edge_ad.engine import BatchArray, Outputs
+from edge_ad.errors import ConfigError, EngineError
 from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.engines.process.keeper import Keeper
 from edge_ad.runtime.instruments.soak import dice as dice_module
 from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
 from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
-from edge_ad.runtime.instruments.soak.options import SoakOptions
+from edge_ad.runtime.instruments.soak.options import SoakOptions, soak_options
 from edge_ad.runtime.instruments.soak.report import SoakResult, closing_lines
 from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line import line as line_module
@@ -43,6 +45,7 @@ Patch = pytest.MonkeyPatch
 
 def soak(seconds: float = 0.4, **options: Any) -> SoakResult:
     values = {"cameras": 2, "fps": 60.0, "budget_ms": 2000.0, "faults": (), "fault_rate": 0.3, **options}
+    values.setdefault("engine_process", "off")  # which starts at once
     return Soak(SoakOptions(BUNDLE, seconds=seconds, **values)).run()
 
 
@@ -103,6 +106,44 @@ def test_cameras_that_drop_out_or_hang_come_back(monkeypatch: Patch) -> None:
     hung = sum(lane.hung for lane in result.totals.lanes)
     assert lost > hung > 0 and result.rounds == 1
     assert result.faults["drop"] + result.faults["hang"] - 4 <= lost  # a camera may be away when the line ends
+
+
+def test_an_engine_that_crashes_or_hangs_costs_its_batch(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(soak_module, "LIMITS", replace(soak_module.LIMITS, answer_s=0.5))
+    faults = ("engine-crash", "engine-hang")
+    result = soak(4.0, engine_process="on", faults=faults, fault_rate=0.05, max_faults=4, fps=30.0)
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert sum(result.faults.values()) == 4
+    assert 1 <= result.totals.statuses["error"] <= 4
+    assert result.totals.statuses["ok"] > 10
+    assert result.ended.processes == result.began.processes == 1
+
+
+@pytest.mark.parametrize("way", ["no fresh process", "not counted"])
+def test_control_an_engine_is_gone(monkeypatch: Patch, way: str) -> None:
+    if way == "not counted":
+        monkeypatch.setattr(Counters, "engine_restarts", lambda *_: None)
+    else:
+        monkeypatch.setattr(soak_module, "LIMITS", replace(soak_module.LIMITS, wait_s=0.3))
+        original = Keeper._put_to_work
+
+        def put_to_work(self: Keeper, worker: Any) -> None:
+            if self._loaded is not None:
+                raise EngineError("simulated: no fresh process")
+            original(self, worker)
+
+        monkeypatch.setattr(Keeper, "_put_to_work", put_to_work)
+    result = soak(
+        2.0, engine_process="on", faults=("engine-crash",), fault_rate=0.2, max_faults=3 if way == "not counted" else 1
+    )
+    assert "engine" in broken(result)
+
+
+def test_what_strikes_a_process_needs_one() -> None:
+    assert soak(0.3, faults=("engine-crash",), fault_rate=1.0).faults == {}
+    with pytest.raises(ConfigError, match="engine-hang strike a process of the engine, and --engine-process is off"):
+        soak_options({"bundle": "b", "engine_process": "off", "faults": "black,engine-hang"}, "options")
+    assert soak_options({"bundle": "b", "engine_process": "off"}, "options").engine_process == "off"
 
 
 def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
