@@ -189,13 +189,16 @@ def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: T
         noise = measure_noise(chosen.held_out, judge, answers, seed=options.seed, watch=tools.watch("score noise"))
     for lost in answers.lost:
         tools.say(f"warning: {lost.name} is held out and was not judged: {lost.reason}")
+    truths = read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None
+    for note in truths.notes if truths is not None else ():
+        tools.say(f"note: {note}")
     return HeldOut(
         answers=answers,
         labelled=chosen.labelled,
         threshold=bundle.thresholds("fp32").image,
         threshold_of="bundle",
         noise=noise,
-        truths=read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None,
+        truths=truths,
         seed=options.seed,
     )
 

@@ -115,6 +115,7 @@ def compare(options: CompareOptions) -> ReportContent:
         detectors = [stack.enter_context(detector) for detector in _detectors(options, first, second)]
         judges = detectors[0].judge, detectors[1].judge
         reference, candidate = (collect(samples, judge, watch) for judge in judges)
+        truths = read_truths(samples, first.manifest.preprocess) if labelled else None
         agreed = agreement(
             reference,
             candidate,
@@ -122,7 +123,7 @@ def compare(options: CompareOptions) -> ReportContent:
             threshold=threshold,
             threshold_of="bundle" if options.threshold is None else "given",
             noise=measure_noise(samples, judges[0], reference, seed=options.seed, watch=watch),
-            truths=read_truths(samples, first.manifest.preprocess) if labelled else None,
+            truths=truths,
             seed=options.seed,
         )
         about = _about(options, detectors, dataset)
@@ -144,7 +145,7 @@ def compare(options: CompareOptions) -> ReportContent:
         breaches=broken,
         scores=image_scores(reference, candidate, labelled=labelled),
         thresholds=shift,
-        notes=(*notes, *_notes(about, shift, agreed), *dataset.notes),
+        notes=(*notes, *_notes(about, shift, agreed), *dataset.notes, *(truths.notes if truths is not None else ())),
         pictures=pictures,
     )
     if options.output is not None:

@@ -98,7 +98,10 @@ def test_onnxruntime_against_openvino_in_json(selftest: Selftest) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda outputs: Outputs(outputs.patch_map, outputs.anomaly_map, outputs.pred_score + 0.1), "score off by 0.1"),
+        (
+            lambda outputs: Outputs(outputs.patch_map, outputs.anomaly_map, outputs.pred_score + 0.1),
+            "engine 'openvino' returned the score",
+        ),
         (
             lambda outputs: Outputs(outputs.patch_map, np.roll(outputs.anomaly_map, 1, axis=2), outputs.pred_score),
             "anomaly map off by",
