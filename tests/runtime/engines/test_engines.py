@@ -21,6 +21,7 @@ from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
 from edge_ad.image.frame import ColorOrder, ImageArray
 from edge_ad.image.preprocess import ModelInput, Preprocessor
+from edge_ad.openvino_core import load_openvino
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.fake import FakeEngine
 
@@ -68,8 +69,7 @@ def test_openvino_and_onnxruntime_agree(make: MakeEngine, batch: int | None) -> 
 
 def test_fp32_is_really_fp32(make: MakeEngine) -> None:
     """OpenVINO's default is bf16 or f16 where the CPU has it; only its own property tells."""
-    import openvino
-
+    openvino = load_openvino()
     with make("openvino") as engine:
         assert engine.effective_precision == "fp32"
         assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
