@@ -16,6 +16,7 @@ from typing import Any
 # that threads wait for each other longer than they compute: on two busy cores two of them take three times as long.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as edge_ad does, for test modules that load ONNX Runtime before it
 
 import numpy as np
 import pytest
