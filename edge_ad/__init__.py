@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_ad.runtime.judge.detector import Detector as Detector
     from edge_ad.runtime.judge.loader import open_detector as open
 
-# From 1.32 on ONNX Runtime writes an identifier below HOME and posts events, unless this stands there when it is loaded.
+# ONNX Runtime 1.32 writes an identifier below HOME and posts events, unless this stands there when it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
