@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_EXPORT = {"backbone": "resnet18", "layers": "layer1,layer2", "imgsz": 64, "pretrain_embed_dim": 48}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder that is not the user's, for the processes that tests start too."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
 
 
 def pytest_configure(config: pytest.Config) -> None:

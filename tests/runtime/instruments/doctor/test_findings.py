@@ -221,7 +221,7 @@ def test_engines_of_a_bundle_that_fit_and_those_that_do_not(orin: Any, tiny_bund
     assert other_gpu.endswith(": does not fit, built for SM89, this is SM87")
     assert other_version.endswith(": does not fit, built by TensorRT 8.6.2, this is 10.3.0")
     assert rtx.endswith(": does not fit, TensorRT-RTX cannot be used here")
-    assert damaged.endswith(": damaged")
+    assert damaged.endswith(": is damaged")
     assert no_sidecar == "f-no-sidecar.plan is not used: its .json is missing or damaged"
     everything = orin.checks(engine_cache=str(folder))["engine-files"]
     assert everything.found == "2 of 7 TensorRT engines can run here"
