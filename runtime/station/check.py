@@ -138,7 +138,7 @@ def _cache(settings: LineSettings) -> Iterator[str]:
     """Why the folder for compiled models would not be used; then the line compiles at every start."""
     folder = settings.engine_cache or default_cache_dir(ENGINE_FOLDER)
     fault = fault_of_folder(folder) or fault_of_key()
-    if fault is not None:
+    if fault is not None and _unwritable(folder) is None:  # else a finding says it
         yield f"engine_cache: {folder} is not used: {fault}"
 
 

@@ -185,7 +185,7 @@ def build_job(job: Job, *, force: bool = False, say: Say = lambda _: None, progr
                 found = place.read()
                 return Built(place.path, len(found), True, plan_payload(found))
             except UntrustedPlanError as exc:
-                say(f"engine {place.path}: {exc}")
+                say(f"engine {place.path} {exc}")
         request = job.request
         say(f"building {request.precision} for {request.target}, {request.batches}")
         plan = build_plan(job.graph.read(), request, progress)
