@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_ad.disk.private import NotPrivateError, fault_of_folder, make_private_folder, read_private
 from edge_ad.disk.storage import write_atomically
-from edge_ad.disk.vouching import NoKeyError, is_vouched, own_key, read_key, vouched, without_code
+from edge_ad.disk.vouching import NoKeyError, fault_of_key, is_vouched, own_key, read_key, vouched, without_code
 from edge_ad.errors import os_reason
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 ENGINE_FOLDER = "engines"
 """Purpose of the cache for compiled models, of every engine."""
 
-_said: set[str] = set()
+_said: set[Path] = set()
+"""Folders that were said not to be used."""
 
 
 def default_cache_dir(purpose: str) -> Path:
@@ -62,8 +63,12 @@ class BlobCache:
             log.warning("%s is not used: %s; making it again", self.what, exc)
             return None
         try:
+            key = read_key()
+            fault = fault_of_key() if key is None else None
+            if fault is not None:
+                raise NoKeyError(fault)
             sidecar = json.loads(text)
-            if isinstance(sidecar, dict) and is_vouched(read_key(), blob_path.name, sidecar):
+            if isinstance(sidecar, dict) and is_vouched(key, blob_path.name, sidecar):
                 blob = read_private(blob_path)
                 if without_code(sidecar) == _content(fingerprint, blob):
                     return blob
@@ -107,10 +112,9 @@ class BlobCache:
 
     def _say(self, why: str) -> None:
         """Say once in this process why a folder is not used, whatever is looked for in it."""
-        line = f"cache {self.folder} is not used: {why}"
-        if line not in _said:
-            _said.add(line)
-            log.warning("%s", line)
+        if self.folder not in _said:
+            _said.add(self.folder)
+            log.warning("cache %s is not used: %s", self.folder, why)
 
     def _paths(self, fingerprint: Mapping[str, str]) -> tuple[Path, Path]:
         key = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:32]

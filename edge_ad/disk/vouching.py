@@ -1,7 +1,8 @@
 """Who kept what lies in a cache: entries carry a code (HMAC-SHA256) of a key that only this user can read.
 
-The key is 32 random bytes in the user's state folder, made when the first entry is kept. Without it nothing that lies
-in a cache is believed, for whoever can write an entry can write its plain checksum as well.
+The key is 32 random bytes in the user's state folder, or beside the caches of a user without one, made when the first
+entry is kept. Without it nothing that lies in a cache is believed, for whoever can write an entry can write its plain
+checksum as well.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from edge_ad.disk.private import NotPrivateError, fault_of_folder, make_private_
 from edge_ad.errors import os_reason
 
 KEY_BYTES = 32
+KEY_FILE = "cache.key"
 CODE = "hmac"
 """Field of an entry's description that holds the code."""
-REMEDY = "the user's state folder has to be writable by this user alone (XDG_STATE_HOME names another)"
+REMEDY = "name a folder that this user alone can write to in XDG_STATE_HOME"
 
 
 class NoKeyError(Exception):
@@ -30,24 +32,25 @@ class NoKeyError(Exception):
 
 
 def key_path() -> Path:
-    """Where this user's key lies: in ~/.local/state/edge-ad on Linux."""
-    from platformdirs import user_state_path
-
-    return user_state_path("edge-ad", appauthor=False) / "cache.key"
+    """Where this user's key lies, or would be made."""
+    made = [path for path in _places() if os.path.lexists(path)]
+    return made[0] if made else _places_for_new()[0]
 
 
 def read_key() -> bytes | None:
     """This user's key; None where none was made yet. Raises: NoKeyError for one that cannot be trusted or read."""
     path = key_path()
+    if not os.path.lexists(path):
+        return None
     fault = fault_of_folder(path.parent)
     if fault is not None:
-        raise NoKeyError(f"the key {path} is not used: {fault}; {REMEDY}")
+        raise NoKeyError(f"the key {path} cannot be trusted: {fault}")
     try:
         key = bytes(read_private(path, closed=True))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except NotPrivateError as exc:
-        raise NoKeyError(f"the key is not used: {exc}; remove it") from exc
+        raise NoKeyError(f"the key cannot be trusted: {exc}; remove it") from exc
     except OSError as exc:
         raise NoKeyError(f"the key {path} cannot be read: {os_reason(exc)}; remove it") from exc
     if len(key) != KEY_BYTES:
@@ -61,17 +64,20 @@ def own_key() -> bytes:
     Raises: NoKeyError.
     """
     key = read_key()
-    if key is not None:
-        return key
-    path = key_path()
-    try:
-        make_private_folder(path.parent)
-        _make(path)
-    except OSError as exc:
-        raise NoKeyError(f"the key {path} cannot be made: {os_reason(exc)}; {REMEDY}") from exc
-    key = read_key()
+    faults: list[str] = []
+    for path in _places_for_new() if key is None else ():
+        fault = fault_of_folder(path.parent)
+        if fault is None:
+            try:
+                make_private_folder(path.parent)
+                _make(path)
+                key = read_key()
+                break
+            except OSError as exc:
+                fault = f"{path.parent} cannot be written to: {os_reason(exc)}"
+        faults.append(fault)
     if key is None:
-        raise NoKeyError(f"the key {path} has gone; {REMEDY}")
+        raise NoKeyError(f"no key can be made: {'; '.join(faults)}; {REMEDY}")
     return key
 
 
@@ -82,11 +88,27 @@ def fault_of_key() -> str | None:
             return None
     except NoKeyError as exc:
         return str(exc)
-    folder = key_path().parent
+    faults = [fault_of_folder(path.parent) or _unwritable(path.parent) for path in _places_for_new()]
+    return None if None in faults else f"no key can be made: {'; '.join(filter(None, faults))}; {REMEDY}"
+
+
+def _places() -> tuple[Path, Path]:
+    """Where a key may lie: in the user's state folder, or beside the user's caches."""
+    from platformdirs import user_cache_path, user_state_path
+
+    return tuple(place("edge-ad", appauthor=False) / KEY_FILE for place in (user_state_path, user_cache_path))
+
+
+def _places_for_new() -> list[Path]:
+    """Where a key may be made, the best first. A HOME without a state folder does not get one."""
+    state, beside_caches = _places()
+    has_state = bool(os.environ.get("XDG_STATE_HOME")) or state.parent.parent.is_dir()
+    return [state, beside_caches] if has_state else [beside_caches]
+
+
+def _unwritable(folder: Path) -> str | None:
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK):
-        return None
-    return f"the key {key_path()} cannot be made: {there} cannot be written to; {REMEDY}"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
 
 
 def vouched(key: bytes, name: str, content: Mapping[str, Any]) -> dict[str, Any]:

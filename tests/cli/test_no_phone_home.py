@@ -78,7 +78,7 @@ class Bystander:
     def left_in_home(self) -> list[str]:
         """Files that are not edge-ad's own."""
         files = (path.relative_to(self.home).as_posix() for path in self.home.rglob("*") if path.is_file())
-        return sorted(name for name in files if not name.startswith((".cache/edge-ad/", ".local/state/edge-ad/")))
+        return sorted(name for name in files if not name.startswith(".cache/edge-ad/"))
 
 
 @pytest.fixture

@@ -41,8 +41,9 @@ CONTENT = st.dictionaries(st.text(max_size=4).filter(lambda name: name != CODE),
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This user's state folder, which does not exist yet."""
+    """This user's state folder, which does not exist yet, like the one for caches."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     return tmp_path / "state"
 
 
@@ -136,7 +137,7 @@ def test_a_foreign_key_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_state_folder_that_others_can_write_to_is_not_used(state: Path) -> None:
     own_key()
     key_path().parent.chmod(0o777)
-    with pytest.raises(NoKeyError, match=r"others can write to .*XDG_STATE_HOME names another"):
+    with pytest.raises(NoKeyError, match=r"cannot be trusted: others can write to"):
         own_key()
 
 
@@ -156,19 +157,43 @@ def test_a_link_in_place_of_the_key_is_not_followed(tmp_path: Path) -> None:
         own_key()
 
 
-def test_where_it_cannot_be_kept_that_is_said(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fault_of_key() is None and not state.exists()
+def test_where_the_state_folder_cannot_be_written_it_lies_beside_the_caches(state: Path, tmp_path: Path) -> None:
     state.write_text("a file in the way")
-    with pytest.raises(NoKeyError, match="is no folder"):
+    assert fault_of_key() is None
+    key = own_key()
+    assert key_path() == tmp_path / "caches" / "edge-ad" / "cache.key"
+    state.unlink()
+    assert own_key() == key  # and stays there
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of Linux")
+def test_a_home_without_a_state_folder_does_not_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own_key()
+    assert key_path() == tmp_path / ".cache" / "edge-ad" / "cache.key" and os.listdir(tmp_path) == [".cache"]
+    key_path().unlink()
+    (tmp_path / ".local" / "state").mkdir(parents=True)
+    own_key()
+    assert key_path() == tmp_path / ".local" / "state" / "edge-ad" / "cache.key"
+
+
+def test_where_it_cannot_be_kept_that_is_said(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fault_of_key() is None and not state.exists()
+    for path in (state, tmp_path / "caches"):
+        path.write_text("a file in the way")
+    with pytest.raises(NoKeyError, match=r"no key can be made: .*state is no folder; .*caches is no folder; name a"):
         own_key()
     assert "is no folder" in str(fault_of_key())
-    state.unlink()
+    for path in (state, tmp_path / "caches"):
+        path.unlink()
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(vouching, "_make", full)
-    with pytest.raises(NoKeyError, match="cannot be made: No space left"):
+    with pytest.raises(NoKeyError, match=r"no key can be made: .* cannot be written to: No space left"):
         own_key()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "cannot be written to" in str(fault_of_key())

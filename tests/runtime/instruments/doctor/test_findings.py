@@ -193,12 +193,13 @@ def test_a_key_that_cannot_be_used_is_shown_and_none_is_made(
     made_up: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"
-    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(state))
     check = made_up().checks(engine_cache=str(tmp_path / "engines"))["cache"]
     assert check.state == "ok" and check.details[0].endswith("cache.key") and not state.exists()
     state.write_text("a file in the way")
     check = made_up().checks(engine_cache=str(tmp_path / "engines"))["cache"]
-    assert check.state == "broken" and "is not used: the key" in check.found
+    assert check.state == "broken" and "is not used: no key can be made" in check.found
 
 
 def test_an_engine_of_another_user_is_named(orin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,8 +246,9 @@ def test_choices_are_those_of_this_user_for_this_model(
         folder.chmod(0o777)
         assert read_choices(folder, NEED) is None  # which is said of the plans
     (tmp_path / "a file").touch()
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a file"))
-    with pytest.raises(OutputError, match="cannot be vouched for: the key"):
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "a file"))
+    with pytest.raises(OutputError, match="cannot be vouched for: no key can be made"):
         write_choices(folder, NEED, wanted)
 
 
