@@ -96,7 +96,8 @@ def _places() -> tuple[Path, Path]:
     """Where a key may lie: in the user's state folder, or beside the user's caches."""
     from platformdirs import user_cache_path, user_state_path
 
-    return tuple(place("edge-ad", appauthor=False) / KEY_FILE for place in (user_state_path, user_cache_path))
+    state, caches = user_state_path("edge-ad", appauthor=False), user_cache_path("edge-ad", appauthor=False)
+    return state / KEY_FILE, caches / KEY_FILE
 
 
 def _places_for_new() -> list[Path]:

@@ -15,20 +15,17 @@ import pytest
 from edge_ad.bundle import bundle as edge_ad_bundle
 from edge_ad.bundle import steady
 from edge_ad.bundle.bundle import CHECKSUM, Bundle, write_bundle, write_changed
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
 from edge_ad.disk import storage
 from edge_ad.errors import BundleError
 
+IMAGE, OUTPUTS = contract(64, 48, (16, 12), None)
 FIELDS: dict[str, Any] = {
     "model": {"family": "glass", "config": {"backbone": "resnet18", "layers": ["layer1", "layer2"]}},
     "preprocess": PreprocessSpec(64, 48),
     "postprocess": PostprocessSpec(),
-    "input": TensorSpec("image", (None, 64, 48, 3), "uint8"),
-    "outputs": (
-        TensorSpec("patch_map", (None, 16, 12), "float32"),
-        TensorSpec("anomaly_map", (None, 64, 48), "float32"),
-        TensorSpec("pred_score", (None,), "float32"),
-    ),
+    "input": IMAGE,
+    "outputs": OUTPUTS,
     "opset": 17,
     "models": {"fp32": "model.onnx"},
     "thresholds": Thresholds(0.25),
@@ -200,13 +197,13 @@ def test_a_link_that_is_pointed_elsewhere_meanwhile(bundle: Bundle, tmp_path: Pa
     other = write_changed(bundle, tmp_path / "v4.edgead", {}, files={"model.onnx": b"fourth"})
     link = tmp_path / "current.edgead"
     link.symlink_to(bundle.path)
-    hashing = edge_ad_bundle.sha256_of_each
+    parse = edge_ad_bundle._parse_manifest
 
-    def pointed_elsewhere(paths: Any) -> list[str]:
-        monkeypatch.setattr(edge_ad_bundle, "sha256_of_each", hashing)
+    def pointed_elsewhere(*given: Any) -> Any:
+        monkeypatch.setattr(edge_ad_bundle, "_parse_manifest", parse)
         (tmp_path / "next").symlink_to(other.path)
         (tmp_path / "next").replace(link)
-        return hashing(paths)
+        return parse(*given)
 
-    monkeypatch.setattr(edge_ad_bundle, "sha256_of_each", pointed_elsewhere)
+    monkeypatch.setattr(edge_ad_bundle, "_parse_manifest", pointed_elsewhere)
     assert Bundle.read(link).sha256 == other.sha256
