@@ -138,6 +138,17 @@ def one_line(exc: BaseException) -> str:
     return lines[0] if lines else type(exc).__name__
 
 
+def library_lines(exc: BaseException) -> list[str]:
+    """Lines of what a library of C++ says about a file, at least one, with all escaped that no terminal should print.
+
+    Such a library quotes names and bytes of the file as they are. Where these are no text, its binding to Python fails
+    with UnicodeDecodeError in place of the library's exception, which holds what was said.
+    """
+    said = exc.object.decode("utf-8", "backslashreplace") if isinstance(exc, UnicodeDecodeError) else str(exc)
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(exc).__name__]
+    return ["".join(char if char.isprintable() else ascii(char)[1:-1] for char in line) for line in lines]
+
+
 def os_reason(exc: OSError) -> str:
     """What the operating system says about a failed call, without the path that the message already names."""
     return exc.strerror or one_line(exc)

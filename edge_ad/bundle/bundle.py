@@ -28,6 +28,7 @@ from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
 from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
+from edge_ad.bundle.steady import read_steadily
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
@@ -56,12 +57,15 @@ class Bundle:
 
     @classmethod
     def read(cls, path: str | Path) -> Bundle:
-        """Open a bundle and check every file of it.
+        """Open a bundle and check every file of it. While it is replaced, it is the old one or the new one.
 
         Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad, and when its manifest
             contradicts itself or the contract (`edge_ad.bundle.consistency`).
         """
-        path = Path(path)
+        return read_steadily(Path(path), CHECKSUM, lambda: cls._read(Path(path)))
+
+    @classmethod
+    def _read(cls, path: Path) -> Bundle:
         if not path.is_dir():
             what = "is a file, not a directory" if path.exists() else "does not exist"
             raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
@@ -118,10 +122,21 @@ class Bundle:
         digest = self.manifest.files.get(name)
         if digest is None:
             raise BundleError(f"bundle {self.path}: {name!r} is not listed in its manifest")
-        data = read_all(file_inside(self.path, name), MAX_FILE_BYTES)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
-        return data
+
+        def read() -> bytes:
+            data = read_all(file_inside(self.path, name), MAX_FILE_BYTES)
+            if hashlib.sha256(data).hexdigest() != digest:
+                self.check_unchanged()
+                raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
+            return data
+
+        return read_steadily(self.path, CHECKSUM, read)
+
+    def check_unchanged(self) -> None:
+        """Raise BundleError when another bundle has taken the place of this one."""
+        text = read_steadily(self.path, CHECKSUM, lambda: _checked_manifest(self.path))
+        if hashlib.sha256(text).hexdigest() != self.sha256:
+            raise BundleError(f"bundle {self.path}: was replaced while it was in use; start again with the new one")
 
 
 def write_bundle(
@@ -130,7 +145,7 @@ def write_bundle(
     """Write a bundle atomically: all of it appears at `path`, or nothing.
 
     Args:
-        path: directory to create; its parent must exist or can be made.
+        path: directory to create; its parent must exist or can be made. A link stays, and what it points to is written.
         manifest: fields of `Manifest` but `schema_version` and `files`, as dataclasses or plain values.
         files: content of every file by its name in the bundle.
         replace: take the place of an existing bundle; anything that is no bundle is never replaced.
@@ -139,21 +154,23 @@ def write_bundle(
     """
     path = Path(path)
     check_destination(path, replace=replace)
+    place = Path(os.path.realpath(path))
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     fields = {"schema_version": SCHEMA_VERSION, **manifest, "files": hashes}
     text = dump_yaml(plain(build(Manifest, fields, "manifest"))).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
         try:
             for name, data in {**files, MANIFEST: text, CHECKSUM: _checksum_line(text)}.items():
                 target = scratch / safe_name(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(target, data)
             scratch.chmod(0o755)
-            fsync_directory(scratch)
+            for folder in {scratch, *(scratch.joinpath(safe_name(name)).parent for name in files)}:
+                fsync_directory(folder)
             written = Bundle.read(scratch)
-            publish_directory(scratch, path, replace=replace)
+            publish_directory(scratch, place, replace=replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as exc:
@@ -183,8 +200,7 @@ def write_changed(
     Raises: OutputError as `write_bundle` does; BundleError when the bundle has changed since it was read: what somebody
         else has written into it meanwhile is not lost.
     """
-    if hashlib.sha256(_checked_manifest(bundle.path)).hexdigest() != bundle.sha256:
-        raise BundleError(f"bundle {bundle.path}: was replaced while it was in use; start again with the new one")
+    bundle.check_unchanged()
     derived = ("schema_version", "files")
     fields = {name: value for name, value in plain(bundle.manifest).items() if name not in derived}
     kept = {name: bundle.read_file(name) for name in bundle.manifest.files if name not in {*files, *without}}

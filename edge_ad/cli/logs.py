@@ -75,33 +75,34 @@ class Log:
 
 @contextmanager
 def logging_to_stderr(command: str, log_format: str, log_level: str) -> Iterator[Log]:
-    """Send what `edge_ad` logs to standard error while the command runs.
+    """Send what `edge_ad` and the libraries log to standard error while the command runs, each message once.
 
-    In JSON, what ends the command is a line like the others, and leaves as an exit code.
+    In JSON, what ends the command is a line like the others, and leaves as an exit code. Libraries are heard through
+    the root logger: without a handler there, Python prints their warnings as they are, and the first that calls
+    `logging.warning` would hang a handler of Python's own there, which prints every later message once more.
     """
     is_json = log_format == "json"
     with_traces = log_level == "debug" or bool(os.environ.get("EDGE_AD_TRACEBACK"))
     handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter(with_traces=with_traces))
     handler.addFilter(Limited())
-    logger = logging.getLogger("edge_ad")
+    handler.setLevel(log_level.upper())  # of libraries too
+    root, logger = logging.getLogger(), logging.getLogger("edge_ad")
     before = logger.level
-    logger.addHandler(handler)
+    root.addHandler(handler)
     logger.setLevel(log_level.upper())
     try:
         if not is_json:
             yield Log(command, is_json=False)
             return
         logging.captureWarnings(True)
-        logging.getLogger("py.warnings").addHandler(handler)
         try:
             with _failures_as_lines(logger):
                 yield Log(command, is_json=True)
         finally:
-            logging.getLogger("py.warnings").removeHandler(handler)
             logging.captureWarnings(False)
     finally:
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         logger.setLevel(before)
 
 

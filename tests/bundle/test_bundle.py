@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import edge_ad.bundle.bundle
 from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
+from edge_ad.disk import storage
 from edge_ad.errors import BundleError, ConfigError, OutputError
 
 FILES = {"model.onnx": b"\x08\x08graph", "model.int8.onnx": bytes(range(256)), "report/report.html": b"<p>fine</p>"}
@@ -371,6 +372,7 @@ def test_a_failed_rename_leaves_the_old_state(
 ) -> None:
     path = tmp_path / "part.edgead"
     before = write_bundle(path, FIELDS, FILES) if replace else None
+    monkeypatch.setattr(storage, "_exchange", lambda one, other: False)  # as where directories cannot be exchanged
     rename, calls = Path.rename, 0
 
     def failing(self: Path, target: Path) -> Path:
@@ -389,6 +391,21 @@ def test_a_failed_rename_leaves_the_old_state(
         assert not path.exists()
     else:
         assert Bundle.read(path) == before
+
+
+@pytest.mark.parametrize("failure", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_a_failed_exchange_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    before = write_bundle(tmp_path / "part.edgead", FIELDS, FILES)
+
+    def fail(one: Path, other: Path) -> bool:
+        raise failure
+
+    monkeypatch.setattr(storage, "_exchange", fail)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        write_bundle(before.path, FIELDS, {**FILES, "model.onnx": b"new"}, replace=True)
+    assert Bundle.read(before.path) == before and _leftovers(tmp_path) == []
 
 
 def test_a_copied_bundle_is_the_same_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_ad.engine import BatchArray, EngineSpec
 from edge_ad.errors import EngineError, one_line
-from edge_ad.openvino_core import openvino_core
+from edge_ad.openvino_core import openvino_core, openvino_reason
 from edge_ad.runtime.engines.openvino import DEVICE, compile_config
 
 CALLS = 10
@@ -83,8 +83,8 @@ def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[La
             for node in request.get_profiling_info():
                 key = node.node_name, node.node_type, node.exec_type
                 sums[key] = sums.get(key, 0.0) + node.real_time.total_seconds() * 1e3
-    except RuntimeError as exc:
-        raise EngineError(f"OpenVINO cannot profile the graph: {one_line(exc)}") from exc
+    except Exception as exc:  # see the engine
+        raise EngineError(f"OpenVINO cannot profile the graph: {openvino_reason(exc)}") from exc
     return [Layer(*key, total / CALLS) for key, total in sums.items() if total > 0]
 
 

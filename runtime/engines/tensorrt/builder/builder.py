@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeVar
 
+from edge_ad.disk.private import NotPrivateError, read_private
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import EngineError, OutputError, os_reason
 from edge_ad.runtime.engines.tensorrt.builder.network import ParsedNetwork, is_strongly_typed, parsed_network
@@ -244,8 +245,11 @@ def _load_timing_cache(session: _Session) -> None:
     path, config = session.request.timing_cache, session.config
     assert path is not None
     try:
-        data = path.read_bytes()
+        data = bytes(read_private(path))
     except FileNotFoundError:
+        data = b""
+    except NotPrivateError as exc:
+        session.notes.append(f"timing cache {path} is not used: {exc}; starting a new one")
         data = b""
     except OSError as exc:
         raise EngineError(f"timing cache {path}: cannot be read: {os_reason(exc)}") from exc
