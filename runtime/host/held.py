@@ -47,6 +47,12 @@ class HeldName:
         return "removed" if held.st_nlink == 0 else "renamed"
 
     @property
+    def size_bytes(self) -> int:
+        """Of the file, wherever it is. Raises: OSError."""
+        assert self._handle is not None
+        return os.fstat(self._handle).st_size
+
+    @property
     def now_at(self) -> Path | None:
         """Where a renamed file is; None where the system does not say."""
         try:
