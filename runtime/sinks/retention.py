@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_ad.errors import OutputError, one_line, os_reason
-from edge_ad.runtime.host.held import HeldName
 from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.host.results import is_drawn
 from edge_ad.runtime.sinks import output_folder
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
-from edge_ad.runtime.sinks.rescue import write_again
+from edge_ad.runtime.sinks.rescue import OwnNames
 
 EXPIRED = 100  # pictures that go at once, when one comes
 _SCHEMA = """
@@ -61,7 +60,7 @@ class Retention:
         self._say = Seldom(say)
         self._clocks = clocks or Clocks()
         self._index = folder.with_name(f".edge-ad-{folder.name}.sqlite")
-        self._held: HeldName | None = None
+        self._names: OwnNames | None = None
         self._db: sqlite3.Connection | None = None
         self._bytes = 0
         self._ages: Ages | None = None
@@ -92,13 +91,13 @@ class Retention:
     def _open(self, index: Path) -> None:
         self._db = _connected(index)
         try:
-            self._held = HeldName(index)
+            self._names = OwnNames(index)
             self._add_up()
             if self._ages is not None:
                 newest = self._db.execute("SELECT id, at FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
                 self._ages.begin(self._db, {"pictures": newest or (0, None)})
         except BaseException:
-            self.__exit__(None, None, None)
+            self._close()
             raise
 
     def _add_up(self) -> None:
@@ -120,15 +119,15 @@ class Retention:
 
     def restore(self) -> None:
         """Write the index again if somebody has taken it away. Raises: OutputError."""
-        if self._held is None or self._held.standing == "there":
+        if self._names is None or self._names.are_there:
             return
+        said = self._names.write_again(self._connection)
+        self._close()
         try:
-            write_again(self._connection, self._index)
-            self.__exit__(None, None, None)
             self._open(self._index)
         except (sqlite3.Error, OSError) as exc:
-            raise OutputError(f"{self._index}: cannot be written again: {one_line(exc)}") from exc
-        self._say(f"{self._index}: somebody has taken the index of pictures away; it is written again")
+            raise OutputError(f"{self._index}: cannot be opened: {one_line(exc)}") from exc
+        self._say(said)
 
     def deleted(self) -> int:
         """How many pictures were deleted since this was last asked."""
@@ -225,12 +224,15 @@ class Retention:
     ) -> None:
         for deletions in (self._too_old, self._too_many):
             deletions.tell()
+        self._close()
+
+    def _close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._names is not None:
+            self._names.close()
+            self._names = None
 
 
 def _connected(index: Path) -> sqlite3.Connection:

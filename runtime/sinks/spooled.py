@@ -88,6 +88,10 @@ class SpooledSink(ABC):
         self._spool.put(record_line({"key": idempotency_key(entry, self._run_id), **entry}))
         self._wake.set()
 
+    def look(self) -> None:
+        """Raises: OutputError when the spool was taken away, and cannot be written again."""
+        self._spool.look()
+
     def account(self) -> SinkCounts:
         """Records in the spool, those of earlier runs included, and what became of them."""
         return self._spool.counts()
