@@ -19,6 +19,7 @@ from edge_ad.image.geometry import place
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.clock import WrongClock
 from edge_ad.runtime.instruments.soak.dice import Dice, Plan
 from edge_ad.runtime.instruments.soak.engine import WatchedEngine
 from edge_ad.runtime.instruments.soak.faults import FAULTS
@@ -26,8 +27,9 @@ from edge_ad.runtime.instruments.soak.options import SoakOptions
 from edge_ad.runtime.instruments.soak.process import Growth, Held
 from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
-from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
+from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.taken import check_databases, check_files
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
@@ -36,7 +38,9 @@ from edge_ad.runtime.line.scheduling.counters import Snapshot
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks.ages import Clocks
 from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.sinks.sqlite import SqliteRecords
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
 
@@ -46,6 +50,7 @@ LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
 WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
 PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
+DATABASE, KEEP_DAYS = "verdicts.sqlite", 1.0  # no row of a soak is as old as that
 SETTLE_S = 5.0  # how long threads may take to end after the last round
 
 
@@ -83,6 +88,7 @@ class Soak:
             limit=options.max_faults,
         )
         self._sink_dice: list[Dice] = []
+        self._clock = WrongClock()
         self._growth = Growth()
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
@@ -154,7 +160,9 @@ class Soak:
                 Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
             ]
             witness = Witness(books)
-            sinks = self._sinks([JsonLines(Path(folder)), Gallery(self.findings), *self._more_sinks()])
+            top, clocks = Path(folder), Clocks(self._clock.now_s, time.monotonic)
+            database = SqliteRecords(top / "files" / DATABASE, "soak", keep_days=KEEP_DAYS, clocks=clocks)
+            sinks = self._sinks([JsonLines(top / "files"), Gallery(self.findings), database, *self._more_sinks()])
             line = self._line(detector, lanes, [witness, *sinks], telemetry)
             for sink in sinks:
                 sink.__enter__()
@@ -167,7 +175,9 @@ class Soak:
                     sink.closed.set()  # one that still hangs comes back
                 for plug in self._plugs:
                     plug.release()
-            check_file(Path(folder) / RECORDS, sinks[0], self.findings)
+            of_records, of_database = counts.sinks[1], counts.sinks[3]
+            check_files(top, RECORDS, of_records.delivered, self.findings)
+            check_databases(top, DATABASE, of_database.delivered, of_database.expired, self.findings)
         return counts, line_round.interrupted
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
@@ -182,7 +192,7 @@ class Soak:
         height, width = self._frame_hw
         spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
         dice = Dice(f"camera {lane}", "source", self._plan)
-        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count())
+        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count(), self._clock)
 
     def _reconnecting(self, open_anew: Callable[[], FrameSource]) -> FrameSource:
         """What protects a line from its cameras in earnest, with less patience."""
@@ -192,7 +202,7 @@ class Soak:
     def _sinks(self, inner: Sequence[Sink]) -> list[FaultySink]:
         for number, sink in enumerate(inner[len(self._sink_dice) :], len(self._sink_dice)):
             self._sink_dice.append(Dice(f"sink {number} {type(sink).__name__}", "sink", self._plan))
-        return [FaultySink(sink, dice) for sink, dice in zip(inner, self._sink_dice, strict=True)]
+        return [FaultySink(sink, dice, self._clock) for sink, dice in zip(inner, self._sink_dice, strict=True)]
 
     def _check_end(self, began: Held, ended: Held) -> None:
         growth_mib = self._growth.mib
