@@ -150,9 +150,10 @@ class JsonLines:
         if file is None:
             return "there"
         cut = file.notice_cut()
-        if cut:
+        if cut is not None:
             self._gone += cut
-            self._say_seldom(f"warning: {path}: somebody has truncated it: {cut} records that were in it are lost")
+            what = f"{cut} records that were in it are lost" if cut else "its records are in a copy beside it"
+            self._say_seldom(f"{'warning: ' if cut else ''}{path}: somebody has truncated it: {what}")
         standing = file.standing
         if standing == "there":
             return standing

@@ -10,6 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 from edge_ad.runtime.host.held import HeldName, Standing
+from edge_ad.runtime.sinks.copies import Content
 
 _STEP = 1 << 20
 
@@ -32,7 +33,8 @@ class LineFile:
         self._lock = threading.Lock()
         self._torn: tuple[int, int] | None = None  # where a line that failed begins, and how much of it there may be
         self._dirty = False
-        self._cut_off = 0
+        self._cut_off: int | None = None
+        self._content = Content()
         self.size_bytes = 0
         self.lines = 0
         self.began_s = time.monotonic()
@@ -53,6 +55,7 @@ class LineFile:
             while not self._append(line, flush):
                 pass  # cut off at once; whoever does that over and over is not faster than a disk
             self.lines += 1
+            self._content.add(line)
             self._dirty = not flush
 
     def _append(self, line: bytes, flush: bool) -> bool:
@@ -96,11 +99,14 @@ class LineFile:
             self._file.truncate(begin)
         self._torn = None
 
-    def notice_cut(self) -> int:
-        """How many lines somebody has cut off by truncating the file, since this was last asked. Raises: OSError."""
+    def notice_cut(self) -> int | None:
+        """How many lines somebody has cut off by truncating the file, since this was last asked, and not copied before.
+
+        Returns: None when nobody has truncated it. Raises: OSError.
+        """
         with self._lock:
             self._notice_cut()
-            count, self._cut_off = self._cut_off, 0
+            count, self._cut_off = self._cut_off, None
             return count
 
     def _notice_cut(self) -> None:
@@ -116,7 +122,9 @@ class LineFile:
     def _count_cut(self, size: int) -> None:
         """Of the lines of which only those in the first `size` bytes are left."""
         left = min(self.lines, sum(self._read(at, min(_STEP, size - at)).count(b"\n") for at in range(0, size, _STEP)))
-        self._cut_off += self.lines - left
+        copied = min(self.lines, self._content.lines_copied(self._name.path)) if left < self.lines else left
+        self._cut_off = (self._cut_off or 0) + self.lines - max(left, copied)
+        self._content = Content()
         self.lines = left
 
     def _last_break(self, size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -123,6 +124,39 @@ def test_a_file_that_is_truncated_goes_on_at_its_end(sink: JsonLines, said: list
     assert found(sink.path) == [*range(whole), 3, 4]
     assert sink.written_off() == {"gone": 3 - whole}
     assert said == [f"warning: {sink.path}: somebody has truncated it: {3 - whole} records that were in it are lost"]
+
+
+@pytest.mark.parametrize("suffix", [".1", "-20260131", ".1.gz"])
+@pytest.mark.parametrize("between", [0, 1, 5])
+def test_what_was_copied_before_is_not_lost(sink: JsonLines, said: list[str], suffix: str, between: int) -> None:
+    """logrotate's copytruncate loses what is written between its two steps: exactly that is counted."""
+    assert sink.path is not None
+    for _ in range(2):
+        put(sink, *range(3, 50))
+        copy = sink.path.with_name(sink.path.name + suffix)
+        if suffix.endswith("gz"):
+            copy.write_bytes(gzip.compress(sink.path.read_bytes()))
+        else:
+            shutil.copyfile(sink.path, copy)
+        put(sink, *range(50, 50 + between))
+        os.truncate(sink.path, 0)
+        put(sink, 70, 71)
+        assert found(sink.path) == [70, 71]
+        assert sink.written_off() == {"gone": between}
+    what = f"{between} records that were in it are lost" if between else "its records are in a copy beside it"
+    line = f"{'warning: ' if between else ''}{sink.path}: somebody has truncated it: {what}"
+    assert said == [line, line]
+
+
+@pytest.mark.parametrize("content", [b"", b"somebody's", b'{"frame_id": 0}\n{"frame_id": 5}\n', b"\x1f\x8bno archive"])
+def test_control_a_file_beside_it_is_no_copy(sink: JsonLines, content: bytes) -> None:
+    assert sink.path is not None
+    for suffix in (".1", ".2.gz"):
+        sink.path.with_name(sink.path.name + suffix).write_bytes(content)
+    os.truncate(sink.path, 0)
+    put(sink, 3)
+    whole = content.startswith(b'{"frame_id": 0}\n')
+    assert sink.written_off() == {"gone": 2 if whole else 3}
 
 
 def test_others_may_write_there_too(sink: JsonLines) -> None:
