@@ -71,8 +71,8 @@ class HeldName:
 class HeldFolder:
     """A folder for results that is made again when somebody takes it away.
 
-    Not where another file system would get it: a share that is not mounted any more leaves an empty folder behind, and
-    what is written there fills a disk that nobody looks at.
+    Not while its file system is not mounted: a share leaves an empty folder behind, and what is written there fills a
+    disk that nobody looks at.
 
     Args: path: of a folder that is there. Raises: OSError.
     """
@@ -80,7 +80,8 @@ class HeldFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._name = HeldName(path)
-        self._device = path.stat().st_dev
+        real = Path(os.path.realpath(path))
+        self._mount = next((one for one in (real, *real.parents) if os.path.ismount(one)), None)
 
     def restore(self) -> Standing:
         """Make the folder where it is not there. Returns: what became of the one of last time. Raises: OutputError."""
@@ -88,9 +89,8 @@ class HeldFolder:
         if standing == "there":
             return standing
         try:
-            above = next(one for one in (self.path, *self.path.absolute().parents) if one.exists())
-            if above.stat().st_dev != self._device:
-                raise OutputError(f"{self.path}: its file system is gone; is it mounted?")
+            if self._mount is not None and not os.path.ismount(self._mount):
+                raise OutputError(f"{self.path}: nothing is mounted at {self._mount} any more")
             self.path.mkdir(parents=True, exist_ok=True)
             held = HeldName(self.path)
         except OSError as exc:

@@ -133,7 +133,7 @@ class Deletions:
     """Says how much was deleted as the settings say: when the first of it is done, then once an hour at most, and at
     the end.
 
-    Args: what: is deleted, and why, such as `records were deleted: older than 90 days`.
+    Args: what: is deleted, and why, such as `records deleted, older than 90 days`.
     """
 
     def __init__(self, what: str, say: Callable[[str], None], *, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -153,7 +153,7 @@ class Deletions:
     def tell(self) -> None:
         """Say what was not said yet."""
         if self._unsaid:
-            self._say(f"{self._unsaid} {self._what}")
+            self._say(f"{self._what}: {self._unsaid}")
             self._unsaid, self._said_s = 0, self._now_s()
 
     def read(self) -> int:

@@ -86,6 +86,7 @@ class JsonLines:
                 self._stdout.append(data)
                 return
             for _ in range(ATTEMPTS):
+                self._standing(self.path)  # before, too: who has moved it may be compressing it by now
                 file = self._writable(self.path, len(data))
                 file.append(data, flush=self._sync.every_record)
                 if self._standing(self.path, writing=1) != "removed":
@@ -138,7 +139,7 @@ class JsonLines:
             gone = sum(lines for full, lines in self._full.items() if not full.exists())
             self._full = {}
             self._gone += gone
-            more = f"; {gone} records in full files that were there are lost" if gone else ""
+            more = f"; records lost in full files: {gone}" if gone else ""
             self._say_seldom(f"warning: {path.parent}: somebody has removed it, and it is made again{more}")
 
     def _standing(self, path: Path, *, writing: int = 0) -> Standing:
@@ -152,15 +153,16 @@ class JsonLines:
         cut = file.notice_cut()
         if cut is not None:
             self._gone += cut
-            what = f"{cut} records that were in it are lost" if cut else "its records are in a copy beside it"
-            self._say_seldom(f"{'warning: ' if cut else ''}{path}: somebody has truncated it: {what}")
+            what = _lost(cut)
+            self._say_seldom(f"{what[0]}{path}: somebody has truncated it: {what[1]}")
         standing = file.standing
         if standing == "there":
             return standing
         if standing == "removed":
-            self._gone += file.lines - writing
-            lost = f"{file.lines - writing} records that were in it are lost"
-            self._say_seldom(f"warning: {path}: somebody has removed or replaced it: {lost}; a new one is begun")
+            gone = max(0, file.lines - writing - file.lines_copied())
+            self._gone += gone
+            what = _lost(gone)
+            self._say_seldom(f"{what[0]}{path}: somebody has removed or replaced it: {what[1]}; a new one is begun")
         else:
             self._say_seldom(f"{path}: somebody has moved it to {file.now_at or 'another name'}; a new one is begun")
         try:
@@ -198,6 +200,13 @@ class JsonLines:
             self._end_file(flush=self._sync.interval_s is not None)
         if self._folder is not None:
             self._folder.close()
+
+
+def _lost(count: int) -> tuple[str, str]:
+    """How to begin and end a line about records that somebody took away."""
+    if count:
+        return "warning: ", f"records lost: {count}"
+    return "", "its records are in a copy beside it"
 
 
 class _NamedErrors:

@@ -49,6 +49,10 @@ class LineFile:
         """Where it is, if the system says so."""
         return self._name.now_at
 
+    def lines_copied(self) -> int:
+        """How many of the lines are in a copy that somebody has left beside the file."""
+        return min(self.lines, self._content.lines_copied(self._name.path))
+
     def append(self, line: bytes, *, flush: bool) -> None:
         """Write a line with its break, to the device if `flush`. Raises: OSError; nothing of it stays in the file."""
         with self._lock:
@@ -122,7 +126,7 @@ class LineFile:
     def _count_cut(self, size: int) -> None:
         """Of the lines of which only those in the first `size` bytes are left."""
         left = min(self.lines, sum(self._read(at, min(_STEP, size - at)).count(b"\n") for at in range(0, size, _STEP)))
-        copied = min(self.lines, self._content.lines_copied(self._name.path)) if left < self.lines else left
+        copied = self.lines_copied() if left < self.lines else left
         self._cut_off = (self._cut_off or 0) + self.lines - max(left, copied)
         self._content = Content()
         self.lines = left

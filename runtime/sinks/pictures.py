@@ -122,8 +122,8 @@ class PictureFiles:
         if standing != "there":
             gone, self._written = self._written if standing == "removed" else 0, 0
             self._gone += gone
-            what = f"removed it, with {gone} pictures of this run" if standing == "removed" else "moved it"
-            self._say(f"warning: {self.folder}: somebody has {what}; it is made again")
+            what = "removed it" if standing == "removed" else "moved it"
+            self._say(f"warning: {self.folder}: somebody has {what}; it is made again; pictures lost: {gone}")
         if not is_drawn(self.folder):
             try:
                 claim(self.folder)

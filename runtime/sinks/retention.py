@@ -64,11 +64,11 @@ class Retention:
         self._db: sqlite3.Connection | None = None
         self._bytes = 0
         self._ages: Ages | None = None
-        self._too_old = self._too_many = Deletions(f"pictures of {folder} were deleted: more than their quota", say)
+        self._too_old = self._too_many = Deletions(f"{folder}: pictures deleted, more than their quota", say)
         if limits.max_age_s is not None:
             self._ages = Ages(limits.max_age_s, str(folder), say, self._clocks)
             old = f"older than {in_words(limits.max_age_s)}"
-            self._too_old = Deletions(f"pictures of {folder} were deleted: {old}", say)
+            self._too_old = Deletions(f"{folder}: pictures deleted, {old}", say)
 
     def __enter__(self) -> Retention:
         """Raises: OutputError."""

@@ -263,7 +263,7 @@ class Spool:
         if self._db is not None and self._names is not None and not self._names.are_there:
             said = self._names.write_again(self._db)
             self._close()
-            self._say_seldom(f"warning: {said}, with the {self.waiting} records that wait")
+            self._say_seldom(f"warning: {said}; records waiting in it: {self.waiting}")
         if self._db is None:
             if not self._entered:
                 raise OutputError(f"{self.path}: is closed")

@@ -73,7 +73,7 @@ class SqliteRecords:
         if keep_days is not None:
             self._ages = Ages(keep_days * 86400, str(path), say, clocks or Clocks(wall_clock_s))
             old = f"older than {in_words(keep_days * 86400)}"
-            self._deletions = Deletions(f"records and events in {path} were deleted: {old}", say)
+            self._deletions = Deletions(f"{path}: records and events deleted, {old}", say)
         self._log = UpAndDown(say, lambda: f"{path}: its log has become small again")
         self._folder: HeldFolder | None = None
         self._db: Database | None = None
@@ -131,7 +131,7 @@ class SqliteRecords:
                     lost -= sum(self._found(damaged, table) for table in DATES)
                 damaged.close()
             self._gone += max(lost, 0)
-        more = f"; {lost} records in it cannot be read" if lost else ""
+        more = f"; records lost: {lost}" if lost else ""
         self._say(f"warning: {self.path}: {one_line(exc)}; it is kept as {moved}, and a new one is written{more}")
         return Database(self.path, self._sync)
 
@@ -229,7 +229,7 @@ class SqliteRecords:
         if standing == "removed":
             gone, self._rows = self._rows - writing, 0
             self._gone += gone
-            lost = f"{gone} records of this run that were in it are lost"
+            lost = f"records lost: {gone}"
             self._say_seldom(f"warning: {self.path}: somebody has removed or replaced it: {lost}; a new one is begun")
         elif standing == "renamed":
             self._rows = 0

@@ -118,7 +118,8 @@ def test_a_folder_of_pictures_is_made_again(tmp_path: Path, whole: bool, moved: 
         assert 12_000 < sum(path.stat().st_size for path in folder.iterdir()) <= 20_000  # the quota holds on
         if moved:
             assert numbers(tmp_path / "moved" / "masks" if whole else tmp_path / "moved") == [0, 1, 2, 3, 4]
-    assert f"{folder}: somebody has {'moved it' if moved else 'removed it, with 5 pictures'}" in said[0]
+    what, lost = ("moved", 0) if moved else ("removed", 5)
+    assert f"{folder}: somebody has {what} it; it is made again; pictures lost: {lost}" in said[0]
     with pictures(folder, said.append) as sink:  # pictures of this run are edge-ad's in the next one
         for number in range(60, 100):
             put(sink, number)

@@ -127,7 +127,7 @@ def test_pictures_go_by_age(tmp_path: Path) -> None:
         assert sink.written_off() == {"gone": 0, "expired": 14}
     assert _numbers(tmp_path) == [14, 15, 16, 17, 18, 19]
     folder = tmp_path / "masks"
-    assert said == [f"{count} pictures of {folder} were deleted: older than 60 seconds" for count in (1, 13)]
+    assert said == [f"{folder}: pictures deleted, older than 60 seconds: {count}" for count in (1, 13)]
 
 
 def test_nothing_foreign_is_deleted(tmp_path: Path) -> None:

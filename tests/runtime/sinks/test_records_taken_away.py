@@ -53,7 +53,7 @@ def test_a_file_that_is_removed_is_begun_anew_and_what_was_in_it_is_gone(sink: J
     put(sink, 3, 4)
     assert found(sink.path) == [3, 4]
     assert (sink.written_off(), sink.written_off()) == ({"gone": 3}, {"gone": 0})
-    lost = "3 records that were in it are lost"
+    lost = "records lost: 3"
     assert said == [f"warning: {sink.path}: somebody has removed or replaced it: {lost}; a new one is begun"]
 
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_truncated_goes_on_at_its_end(sink: JsonLines, said: list
     whole = left // size
     assert found(sink.path) == [*range(whole), 3, 4]
     assert sink.written_off() == {"gone": 3 - whole}
-    assert said == [f"warning: {sink.path}: somebody has truncated it: {3 - whole} records that were in it are lost"]
+    assert said == [f"warning: {sink.path}: somebody has truncated it: records lost: {3 - whole}"]
 
 
 @pytest.mark.parametrize("suffix", [".1", "-20260131", ".1.gz"])
@@ -143,9 +143,23 @@ def test_what_was_copied_before_is_not_lost(sink: JsonLines, said: list[str], su
         put(sink, 70, 71)
         assert found(sink.path) == [70, 71]
         assert sink.written_off() == {"gone": between}
-    what = f"{between} records that were in it are lost" if between else "its records are in a copy beside it"
+    what = f"records lost: {between}" if between else "its records are in a copy beside it"
     line = f"{'warning: ' if between else ''}{sink.path}: somebody has truncated it: {what}"
     assert said == [line, line]
+
+
+def test_what_was_compressed_and_then_removed_is_not_lost(sink: JsonLines, said: list[str]) -> None:
+    """logrotate moves a file, makes an empty one, compresses the old one and deletes it, all within milliseconds."""
+    assert sink.path is not None
+    moved = sink.path.with_name(f"{sink.path.name}.1")
+    sink.path.rename(moved)
+    sink.path.touch()
+    moved.with_name(f"{moved.name}.gz").write_bytes(gzip.compress(moved.read_bytes()))
+    moved.unlink()
+    put(sink, 3)
+    assert (found(sink.path), sink.written_off()) == ([3], {"gone": 0})
+    what = "its records are in a copy beside it"
+    assert said == [f"{sink.path}: somebody has removed or replaced it: {what}; a new one is begun"]
 
 
 @pytest.mark.parametrize("content", [b"", b"somebody's", b'{"frame_id": 0}\n{"frame_id": 5}\n', b"\x1f\x8bno archive"])
@@ -183,16 +197,22 @@ def test_a_folder_that_cannot_be_made_is_an_error_until_it_can(
     assert (found(sink.path), sink.written_off()) == ([3], {"gone": 3})
 
 
-def test_a_share_that_is_not_mounted_any_more_is_not_written_to(sink: JsonLines) -> None:
+def test_a_share_that_is_not_mounted_any_more_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What would be written to the folder below it fills another disk."""
-    assert sink.path is not None and sink._folder is not None
-    sink._folder._device += 1
-    shutil.rmtree(sink.path.parent)
-    with pytest.raises(OutputError, match="its file system is gone"):
-        put(sink, 3)
-    sink._folder._device -= 1
-    put(sink, 3)
-    assert found(sink.path) == [3]
+    mounted, ismount = {tmp_path}, os.path.ismount
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) in mounted or ismount(path))
+    with JsonLines(tmp_path / "out") as sink:
+        put(sink, 0)
+        shutil.rmtree(tmp_path / "out")
+        mounted.clear()
+        with pytest.raises(OutputError, match=f"nothing is mounted at {tmp_path} any more"):
+            put(sink, 1)
+        assert list(tmp_path.iterdir()) == []
+        mounted.add(tmp_path)
+        put(sink, 1)
+    assert found(tmp_path / "out" / RECORDS) == [1]
 
 
 def test_a_file_system_that_does_not_answer_takes_nothing_away(

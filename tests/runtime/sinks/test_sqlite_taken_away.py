@@ -91,7 +91,7 @@ def test_a_database_that_is_removed_is_begun_anew_and_what_was_in_it_is_gone(
     put(sink, 4, 5)
     assert found(path) == [3, 4, 5]
     assert (sink.written_off()["gone"], sink.written_off()["gone"]) == (3, 0)
-    assert len(said) == 1 and "3 records of this run that were in it are lost; a new one is begun" in said[0]
+    assert len(said) == 1 and "records lost: 3; a new one is begun" in said[0]
 
 
 def test_it_is_noticed_without_a_record(sink: SqliteRecords, path: Path, said: list[str]) -> None:
