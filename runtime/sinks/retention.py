@@ -63,10 +63,11 @@ class Retention:
         self._names: OwnNames | None = None
         self._db: sqlite3.Connection | None = None
         self._bytes = 0
-        self._ages: Ages | None = None
+        # What the clock does is noted for a later run, too, though nobody need hear of it where pictures keep no age.
+        hears, limit_s = (lambda _: None, 86400.0) if limits.max_age_s is None else (say, limits.max_age_s)
+        self._ages = Ages(limit_s, str(folder), hears, self._clocks)
         self._too_old = self._too_many = Deletions(f"{folder}: pictures deleted, more than their quota", say)
         if limits.max_age_s is not None:
-            self._ages = Ages(limits.max_age_s, str(folder), say, self._clocks)
             old = f"older than {in_words(limits.max_age_s)}"
             self._too_old = Deletions(f"{folder}: pictures deleted, {old}", say)
 
@@ -92,10 +93,9 @@ class Retention:
         self._db = _connected(index)
         try:
             self._names = OwnNames(index)
+            newest = self._db.execute("SELECT id, at FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
+            self._ages.begin(self._db, {"pictures": newest or (0, None)})
             self._add_up()
-            if self._ages is not None:
-                newest = self._db.execute("SELECT id, at FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
-                self._ages.begin(self._db, {"pictures": newest or (0, None)})
         except BaseException:
             self._close()
             raise
@@ -161,8 +161,7 @@ class Retention:
         return OutputError(f"{self._folder}: the index of pictures cannot be written: {one_line(exc)}")
 
     def _enter(self, name: str, size_bytes: int, reject: bool) -> int:
-        if self._ages is not None:
-            self._ages.tick(self._connection, self._newest)
+        self._ages.tick(self._connection, self._newest)
         too_many = 0
         with self._connection as db:
             too_old = self._expire(db)
@@ -189,8 +188,7 @@ class Retention:
     def _expire(self, db: sqlite3.Connection) -> int:
         """Delete the oldest pictures that are too old. Returns: how many."""
         count = 0
-        for reject in (0, 1) if self._ages is not None else ():
-            assert self._ages is not None
+        for reject in (0, 1) if self._limits.max_age_s is not None else ():
             of_kind = "FROM pictures WHERE reject = ? AND id <= ? ORDER BY id"
             rows = db.execute(f"SELECT id, at {of_kind}", (reject, 1 << 62))
             last = self._ages.last_old("pictures", rows, EXPIRED)

@@ -16,12 +16,13 @@ from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.host.held import HeldFolder, Standing
 from edge_ad.runtime.host.messages import Seldom, UpAndDown
-from edge_ad.runtime.sinks import BusyError, output_folder, set_aside
+from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
-from edge_ad.runtime.sinks.sqlite_file import SIDES, Database, beside
+from edge_ad.runtime.sinks.sqlite_file import SIDES, Database, beside, is_damage, named
 from edge_ad.runtime.sinks.sqlite_rows import COLUMNS, DATES, dated, newest_ids, put
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
+DAY_S = 86400.0
 EXPIRED = 200  # records that go at once, when one comes
 ATTEMPTS = 3  # to write to a file that somebody removes meanwhile
 MANY_LOG_BYTES = 16 << 20  # of a log that somebody who reads keeps from being moved to the file: said from here on
@@ -68,11 +69,12 @@ class SqliteRecords:
         self._sync = sync or SyncPolicy()
         self._say = say
         self._say_seldom = Seldom(say)
-        self._ages: Ages | None = None
         self._deletions: Deletions | None = None
+        # A run that keeps all rows notes what the clock does, too, for one that does not; nobody need hear of it.
+        hears, limit_s = (lambda _: None, DAY_S) if keep_days is None else (say, keep_days * DAY_S)
+        self._ages = Ages(limit_s, str(path), hears, clocks or Clocks(wall_clock_s))
         if keep_days is not None:
-            self._ages = Ages(keep_days * 86400, str(path), say, clocks or Clocks(wall_clock_s))
-            old = f"older than {in_words(keep_days * 86400)}"
+            old = f"older than {in_words(limit_s)}"
             self._deletions = Deletions(f"{path}: records and events deleted, {old}", say)
         self._log = UpAndDown(say, lambda: f"{path}: its log has become small again")
         self._folder: HeldFolder | None = None
@@ -102,17 +104,24 @@ class SqliteRecords:
             try:
                 if self._damage is not None:
                     raise self._damage
-                database = Database(self.path, self._sync)
+                self._db = self._opened()
             except sqlite3.DatabaseError as exc:
-                if not _is_damage(exc):
+                if not is_damage(exc):
                     raise
-                database = self._open_another(exc)
-            self._count_rows(database.connection)
+                self._db = self._open_another(exc)
         except sqlite3.Error as exc:
-            raise _named(self.path, "opened", exc) from exc
+            raise named(self.path, "opened", exc) from exc
         except OSError as exc:
             raise OutputError(f"{self.path}: cannot be opened: {os_reason(exc)}") from exc
-        self._db = database
+        return self._db
+
+    def _opened(self) -> Database:
+        database = Database(self.path, self._sync)
+        try:
+            self._count_rows(database.connection)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def _open_another(self, exc: sqlite3.DatabaseError) -> Database:
@@ -133,7 +142,7 @@ class SqliteRecords:
             self._gone += max(lost, 0)
         more = f"; records lost: {lost}" if lost else ""
         self._say(f"warning: {self.path}: {one_line(exc)}; it is kept as {moved}, and a new one is written{more}")
-        return Database(self.path, self._sync)
+        return self._opened()
 
     def _found(self, db: sqlite3.Connection, table: str) -> int:
         """How many rows of this run there are."""
@@ -148,8 +157,7 @@ class SqliteRecords:
             self._rows = found
         else:
             self._first = {table: number + 1 for table, number in newest_ids(db).items()}
-        if self._ages is not None:
-            self._ages.begin(db, {table: next(dated(db, table, newest_first=True), (0, None)) for table in DATES})
+        self._ages.begin(db, {table: next(dated(db, table, newest_first=True), (0, None)) for table in DATES})
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
         """Raises: OutputError."""
@@ -173,8 +181,7 @@ class SqliteRecords:
     def _commit(self, database: Database, entries: Sequence[Mapping[str, Any]]) -> None:
         db = database.connection
         try:
-            if self._ages is not None:
-                self._ages.tick(db, lambda: newest_ids(db))
+            self._ages.tick(db, lambda: newest_ids(db))
             db.execute("BEGIN IMMEDIATE")
             try:
                 for entry in entries:
@@ -186,9 +193,9 @@ class SqliteRecords:
                     db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as exc:
-            if isinstance(exc, sqlite3.DatabaseError) and _is_damage(exc):
+            if isinstance(exc, sqlite3.DatabaseError) and is_damage(exc):
                 self._give_up(database, exc)
-            raise _named(self.path, "written", exc) from exc
+            raise named(self.path, "written", exc) from exc
         self._rows += len(entries) - ours
         if self._deletions is not None and expired:
             self._deletions.add(expired, more=expired >= EXPIRED)
@@ -196,8 +203,7 @@ class SqliteRecords:
     def _expire(self, db: sqlite3.Connection) -> tuple[int, int]:
         """Delete the oldest rows that are too old. Returns: how many, and how many of them are of this run."""
         expired = ours = 0
-        for table in DATES if self._ages is not None else ():
-            assert self._ages is not None
+        for table in DATES if self._deletions is not None else ():
             read: list[int] = []
             last = self._ages.last_old(table, dated(db, table, read), EXPIRED)
             if last is not None:
@@ -244,7 +250,7 @@ class SqliteRecords:
         try:
             database.check()
         except sqlite3.DatabaseError as exc:
-            if _is_damage(exc):
+            if is_damage(exc):
                 self._give_up(database, exc)
             return
         log_bytes = database.log_bytes
@@ -287,14 +293,3 @@ class SqliteRecords:
             self._db = None
         if self._folder is not None:
             self._folder.close()
-
-
-def _is_damage(exc: sqlite3.DatabaseError) -> bool:
-    """Whether it is about the file; other kinds have classes of their own."""
-    return type(exc) is sqlite3.DatabaseError
-
-
-def _named(path: Path, what: str, exc: sqlite3.Error) -> OutputError:
-    """An error of SQLite in words; whether somebody else only holds the file is in its text up to Python 3.10."""
-    is_busy = isinstance(exc, sqlite3.OperationalError) and ("locked" in str(exc) or "busy" in str(exc))
-    return (BusyError if is_busy else OutputError)(f"{path}: cannot be {what}: {one_line(exc)}")

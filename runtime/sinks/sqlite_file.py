@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from edge_ad.errors import OutputError
+from edge_ad.errors import OutputError, one_line
 from edge_ad.runtime.host.held import HeldName, Standing
 from edge_ad.runtime.sinks import BusyError, free_name
 from edge_ad.runtime.sinks.syncing import SyncPolicy
@@ -47,7 +47,8 @@ class Database:
 
     def __init__(self, path: Path, sync: SyncPolicy) -> None:
         self.path = path
-        path.touch()  # SQLite takes an empty file for a new one
+        if not path.exists():
+            path.touch()  # SQLite takes an empty file for a new one
         before = path.stat()
         self.connection = _connected(path, sync)
         try:
@@ -143,6 +144,17 @@ class Database:
 
 def beside(path: Path, side: str) -> Path:
     return path.with_name(path.name + side)
+
+
+def is_damage(exc: sqlite3.DatabaseError) -> bool:
+    """Whether it is about the file; other kinds have classes of their own."""
+    return type(exc) is sqlite3.DatabaseError
+
+
+def named(path: Path, what: str, exc: sqlite3.Error) -> OutputError:
+    """An error of SQLite in words; whether somebody else only holds the file is in its text up to Python 3.10."""
+    is_busy = isinstance(exc, sqlite3.OperationalError) and ("locked" in str(exc) or "busy" in str(exc))
+    return (BusyError if is_busy else OutputError)(f"{path}: cannot be {what}: {one_line(exc)}")
 
 
 def _connected(path: Path, sync: SyncPolicy) -> sqlite3.Connection:

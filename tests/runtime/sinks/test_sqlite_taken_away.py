@@ -253,6 +253,39 @@ def test_a_log_that_grows_beside_a_reader_is_said_and_bounded(
     assert reader() == 3
 
 
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_kill_while_it_is_set_aside_loses_no_row(tmp_path: Path, is_renamed: bool) -> None:
+    path, aside = tmp_path / "v.sqlite", tmp_path / "v-20260101T000000Z.sqlite"
+    with closing(sqlite3.connect(tmp_path / "other")), SqliteRecords(path, "run") as sink:
+        put(sink, *range(20))
+        copies = {side: beside(path, side).read_bytes() for side in ("", *SIDES)}  # as a kill leaves them
+    for side, content in copies.items():
+        beside(path, side).write_bytes(content)
+    for side in SIDES:
+        os.link(beside(path, side), beside(aside, side))
+    if is_renamed:
+        path.rename(aside)
+    with SqliteRecords(path, "next") as sink:
+        put(sink, 20)
+    assert found(*([aside] if is_renamed else []), path) == list(range(21))
+
+
+def test_what_cannot_be_set_aside_is_gone_on_with(
+    sink: SqliteRecords, path: Path, said: list[str], reader: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sqlite_module, "MANY_LOG_BYTES", 50_000)
+    monkeypatch.setattr(sqlite_module, "MOST_LOG_BYTES", 100_000)
+    monkeypatch.setattr(Path, "rename", fail)
+    for number in range(3, 100):
+        put(sink, number)
+    assert found(path) == list(range(100))
+    assert said[1] == f"warning: {path}: cannot be set aside: Permission denied"
+    assert len(said) == 7  # six times a minute
+
+
 def test_the_log_becomes_small_again_when_the_reader_has_gone(sink: SqliteRecords, path: Path, said: list[str]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
