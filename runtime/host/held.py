@@ -17,15 +17,18 @@ class HeldName:
 
     Args:
         path: of a file that is there. A link stands for what it points to.
-        handle: of that file, which stays the caller's; by default one of its own. The file is not opened for it, so
-            that closing it drops none of the locks that SQLite holds on the file.
+        handle: of that file, which stays the caller's; by default one of its own, on systems other than Windows, where
+            nobody can take away what is open. The file is not opened for it, so that closing it drops none of the locks
+            that SQLite holds on the file.
 
     Raises: OSError.
     """
 
     def __init__(self, path: Path, handle: int | None = None) -> None:
         self.path = path
-        self._own = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC) if handle is None else None
+        self._own: int | None = None
+        if handle is None and os.name == "posix":
+            self._own = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
         self._handle = handle if self._own is None else self._own
 
     @property
@@ -34,7 +37,8 @@ class HeldName:
 
         Where the file system does not answer, nothing is known to have changed.
         """
-        assert self._handle is not None
+        if self._handle is None:
+            return "there"
         named: os.stat_result | None = None
         try:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -49,8 +53,7 @@ class HeldName:
     @property
     def size_bytes(self) -> int:
         """Of the file, wherever it is. Raises: OSError."""
-        assert self._handle is not None
-        return os.fstat(self._handle).st_size
+        return (self.path.stat() if self._handle is None else os.fstat(self._handle)).st_size
 
     @property
     def now_at(self) -> Path | None:

@@ -145,7 +145,10 @@ class LineFile:
         return os.fstat(self._file.fileno()).st_size
 
     def _read(self, begin: int, count: int) -> bytes:
-        return os.pread(self._file.fileno(), count, begin) if begin >= 0 and count > 0 else b""
+        if begin < 0 or count <= 0:
+            return b""
+        self._file.seek(begin)  # what is appended goes to the end all the same
+        return self._file.read(count)
 
     def flush(self) -> None:
         """Flush to the device what was written since the last time. Raises: OSError."""
@@ -173,6 +176,8 @@ class LineFile:
 
 
 def _open(path: Path, *, adopt: bool) -> FileIO:
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"):  # where the system has them
+        flags |= getattr(os, name, 0)
     handle = os.open(path, flags if adopt else flags | os.O_EXCL, 0o666)
     return FileIO(handle, "r+b")  # a buffer would keep the rest of a refused line, and write it later
