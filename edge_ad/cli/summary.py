@@ -55,9 +55,10 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
     for sink in counts.sinks:
         if sink.lost or sink.dropped or sink.failures or sink.waiting:
             waiting = f" {sink.waiting} waiting," if sink.waiting else ""
+            gone = f"; {sink.gone} of them were taken away by somebody else" if sink.gone else ""
             console.print(
                 f"{sink.name}: {sink.delivered} of {sink.taken} written, {sink.lost} lost, {sink.dropped} left out,"
-                f"{waiting} {sink.failures} failures"
+                f"{waiting} {sink.failures} failures{gone}"
             )
 
 

@@ -20,7 +20,7 @@ KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
 
 _TRIGGERS = ("accepted", "answered", "missed", "refused")
-_SINK_OUTCOMES = ("taken", "delivered", "lost", "dropped")
+_SINK_OUTCOMES = ("taken", "delivered", "lost", "dropped", "gone", "expired")
 
 
 class Metrics:
@@ -142,6 +142,8 @@ def _states(work: Work) -> Iterator[Any]:
 def _sinks(counts: Snapshot, work: Work) -> Iterator[Any]:
     sinks = dict(zip(_distinct([sink.name for sink in counts.sinks]), counts.sinks, strict=True))
     outcomes = {(name, one): float(getattr(sink, one)) for name, sink in sinks.items() for one in _SINK_OUTCOMES}
+    for name, sink in sinks.items():
+        outcomes[name, "delivered"] += sink.gone  # a counter never goes down
     yield counter("edge_ad_sink_records", "Records by what became of them.", ("sink", "outcome"), outcomes)
 
     def by_sink(value: Callable[[SinkCounts], int]) -> dict[tuple[str, ...], float]:

@@ -79,6 +79,11 @@ class RunView:
         engine = [] if computing is None else [computing]
         return [*status.dead(), *engine, *(fault for fault in status.delivering().values() if fault), *status.stuck()]
 
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with the line's files, by sink, and no reason to start it again."""
+        status = self._status()
+        return {} if status is None else status.troubles()
+
     def fire(self, camera: str, part_id: object) -> Fired | None:
         """Trigger a camera; None while there is no line."""
         work = self.work

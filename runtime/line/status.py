@@ -59,6 +59,10 @@ class LineStatus:
         sinks = zip(self.outputs.names, self.outputs.stuck_s(), strict=True)
         return [f"sink {name}: has taken nothing for {stuck_s:.0f} s" for name, stuck_s in sinks if stuck_s > STUCK_S]
 
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with sinks at the moment, by their names, though they may still take records."""
+        return self.outputs.troubles()
+
     def oldest_frame_s(self) -> dict[str, float]:
         """For every camera the age of the oldest frame without a record, seconds; 0 when there is none."""
         now_ns = self.clock_ns()

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.host.held import HeldFolder
+from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.host.results import claim, is_drawn
 from edge_ad.runtime.sinks import output_folder, set_aside
+from edge_ad.runtime.sinks.ages import Clocks
 from edge_ad.runtime.sinks.naming import file_name
 from edge_ad.runtime.sinks.retention import Limits, Retention
 from edge_ad.runtime.sinks.selection import Selection, is_reject
@@ -37,6 +40,8 @@ class PictureFiles:
         selection: which frames get one; all by default.
         limits: when pictures are deleted; never by default.
         several: put the source in front of the name, for frames of several sources.
+        say: receives what the user should know.
+        clocks: by which pictures become old.
 
     Attributes:
         label: what the kind of picture is called.
@@ -51,15 +56,21 @@ class PictureFiles:
         limits: Limits | None = None,
         *,
         several: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.folder = folder
         self.label = folder.name
         self._suffix = suffix
         self._draw = draw
         self._selection = selection or Selection()
-        self._retention = None if limits is None or limits == Limits() else Retention(folder, limits)
+        self._retention = None if limits is None or limits == Limits() else Retention(folder, limits, say, clocks)
         self._several = several
         self._scratch = folder / f".writing{suffix}"
+        self._say = Seldom(say)
+        self._above: HeldFolder | None = None
+        self._held: HeldFolder | None = None
+        self._written = self._gone = 0
 
     def __enter__(self) -> PictureFiles:
         output_folder(self.folder.parent)
@@ -75,6 +86,7 @@ class PictureFiles:
                     self._retention.moved(moved.name)
             claim(self.folder)
             output_folder(self.folder)
+            self._above, self._held = HeldFolder(self.folder.parent), HeldFolder(self.folder)
         except OSError as exc:
             self._close()
             raise OutputError(f"{self.folder}: results of an earlier run cannot be moved: {os_reason(exc)}") from exc
@@ -94,11 +106,38 @@ class PictureFiles:
         good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
         if not good:
             raise OutputError(f"{path}: the picture cannot be encoded")
+        self.look()
         if self._retention is None:
             self._put(path, data.tobytes())
         else:
             with self._retention.room(path.name, len(data), reject=is_reject(entry)):
                 self._put(path, data.tobytes())
+        self._written += 1
+
+    def look(self) -> None:
+        """Notice that somebody has taken the folder away, and make it again. Raises: OutputError."""
+        assert self._above is not None and self._held is not None
+        self._above.restore()
+        standing = self._held.restore()
+        if standing != "there":
+            gone, self._written = self._written if standing == "removed" else 0, 0
+            self._gone += gone
+            what = "removed it" if standing == "removed" else "moved it"
+            self._say(f"warning: {self.folder}: somebody has {what}; it is made again; pictures lost: {gone}")
+        if not is_drawn(self.folder):
+            try:
+                claim(self.folder)
+            except OSError as exc:
+                raise OutputError(f"{self.folder}: cannot be written: {os_reason(exc)}") from exc
+        if self._retention is not None:
+            self._retention.restore()
+
+    def written_off(self) -> Mapping[str, int]:
+        """Pictures that somebody took away, and that were deleted for quota or age, since this was last asked."""
+        expired = 0 if self._retention is None else self._retention.deleted()
+        self._written = max(self._written - expired, 0)
+        counts, self._gone = {"gone": self._gone, "expired": expired}, 0
+        return counts
 
     def _put(self, path: Path, data: bytes) -> None:
         """Half a picture is never seen: a killed run leaves one hidden file at most."""
@@ -113,6 +152,9 @@ class PictureFiles:
     def _close(self) -> None:
         if self._retention is not None:
             self._retention.__exit__(None, None, None)
+        for held in (self._above, self._held):
+            if held is not None:
+                held.close()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

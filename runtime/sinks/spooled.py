@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -87,6 +88,15 @@ class SpooledSink(ABC):
         """Raises: OutputError when the spool cannot take it."""
         self._spool.put(record_line({"key": idempotency_key(entry, self._run_id), **entry}))
         self._wake.set()
+
+    @property
+    def path(self) -> Path:
+        """Of the spool."""
+        return self._spool.path
+
+    def look(self) -> None:
+        """Raises: OutputError when the spool was taken away, and cannot be written again."""
+        self._spool.look()
 
     def account(self) -> SinkCounts:
         """Records in the spool, those of earlier runs included, and what became of them."""

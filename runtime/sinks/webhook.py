@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -151,7 +152,7 @@ class WebhookRecords(SpooledSink):
         except urllib3.exceptions.HTTPError as exc:
             return _Answer("failed", self._said(exc))
         self._leave(response)
-        return _judge(response.status, response.headers.get("Retry-After"))
+        return _judge(response.status, response.headers.get("Retry-After"), response.headers.get("Date"))
 
     def _leave(self, response: urllib3.BaseHTTPResponse) -> None:
         """Take the rest of an answer off its connection; close that where the rest is long, or does not come soon."""
@@ -192,22 +193,28 @@ class WebhookRecords(SpooledSink):
         self._pool.close()
 
 
-def _judge(status: int, retry_after: str | None) -> _Answer:
-    import urllib3
-
+def _judge(status: int, retry_after: str | None, date: str | None = None) -> _Answer:
     reason = f"it answers {status}"
     if 200 <= status < 300:
         return _Answer("taken")
     if status in REFUSALS:
         return _Answer("refused", reason)
-    wait_s = None
-    if retry_after is not None:
-        try:
-            wait_s = urllib3.Retry().parse_retry_after(retry_after)
-        except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
-            wait_s = None
     hint = " (redirects are not followed)" if 300 <= status < 400 else ""
-    return _Answer("failed", reason + hint, wait_s)
+    return _Answer("failed", reason + hint, _retry_after_s(retry_after, date))
+
+
+def _retry_after_s(wanted: str | None, date: str | None) -> float | None:
+    """How long a service wants to be left alone. Where it names a time, its own clock tells what time it is."""
+    import urllib3
+
+    if wanted is None:
+        return None
+    try:
+        if date is not None and not wanted.strip().isdigit():
+            return (parsedate_to_datetime(wanted) - parsedate_to_datetime(date)).total_seconds()
+        return urllib3.Retry().parse_retry_after(wanted)
+    except (urllib3.exceptions.InvalidHeader, ValueError, TypeError, OverflowError):
+        return None
 
 
 def _headers(settings: WebhookSettings, url: str, environment: Mapping[str, str]) -> dict[str, str]:

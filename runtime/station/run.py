@@ -97,7 +97,7 @@ def run(
             for source in sources:
                 stack.enter_context(source)
             if settings.output is not None:
-                stack.enter_context(ResultFolder(settings.output))
+                stack.enter_context(ResultFolder(settings.output, say))
             context = _context(settings, lanes, detector, say)
             sinks = list(_sinks(settings, context, lanes, detector, stop))
             line = Line(detector, lanes, sinks, telemetry, say=say)

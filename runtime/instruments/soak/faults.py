@@ -14,6 +14,7 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import EngineError, OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.runtime.instruments.soak.dice import Fault
+from edge_ad.runtime.instruments.soak.taken import taken_away
 
 if TYPE_CHECKING:
     from edge_ad.runtime.instruments.soak.engine import WatchedEngine
@@ -154,6 +155,24 @@ def sink_defect(sink: FaultySink, dice: random.Random) -> None:
     raise dice.choice([TypeError("simulated defect"), MemoryError()])
 
 
+def records_removed(sink: FaultySink, dice: random.Random) -> None:
+    """Somebody deletes the file of the sink, moves it away, or empties it as logrotate does."""
+    if sink.path is not None:
+        taken_away(sink.path, dice.choice(["delete", "move", "empty"]))
+
+
+def folder_removed(sink: FaultySink, dice: random.Random) -> None:
+    """Somebody deletes the folder of the sink with all that is in it, or moves it away."""
+    if sink.path is not None:
+        taken_away(sink.path.parent, dice.choice(["delete", "move"]))
+
+
+def clock_jump(sink: FaultySink, dice: random.Random) -> None:
+    """The clock of the machine is wrong, by an hour or by years, and set right some writes later."""
+    sink.clock.jump(dice)
+    sink.then(*[lambda: None] * dice.randrange(30), sink.clock.set_right)
+
+
 FAULTS: dict[str, Fault] = {
     "drop": Fault("source", drop, weight=0.2),
     "freeze": Fault("source", freeze),
@@ -173,5 +192,8 @@ FAULTS: dict[str, Fault] = {
     "sink-slow": Fault("sink", sink_slow),
     "sink-hung": Fault("sink", sink_hung, weight=0.3),
     "sink-defect": Fault("sink", sink_defect),
+    "records-removed": Fault("sink", records_removed, weight=0.5),
+    "folder-removed": Fault("sink", folder_removed, weight=0.2),
+    "clock-jump": Fault("sink", clock_jump, weight=0.3),
 }
 """Every kind by the name that the user gives it."""

@@ -11,7 +11,7 @@ from edge_ad.runtime.instruments.soak.process import Held
 from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.sinks.counts import SinkCounts
 
-SINKS = ("witness", "records", "pictures")
+SINKS = ("witness", "records", "pictures", "database")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def sink_sum(name: str, sink: SinkCounts) -> str:
     """`taken` and what it is the sum of."""
     return (
         f"{name}: taken {sink.taken} = delivered {sink.delivered} + lost {sink.lost} + dropped {sink.dropped}"
-        f" + waiting {sink.waiting}; {sink.failures} failures"
+        f" + waiting {sink.waiting}; {sink.failures} failures, {sink.gone} of the lost taken away by somebody else"
     )
 
 

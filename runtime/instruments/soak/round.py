@@ -159,8 +159,8 @@ class Round:
             ended = counted.delivered + counted.lost + counted.dropped + counted.waiting
             if counted.taken != wanted or counted.taken != ended or min(counted.lost, counted.dropped) < 0:
                 findings.add("sinks", f"{sink.name}: {wanted} records and events; counted {counted}")
-            if counted.delivered != sink.done:
-                findings.add("sinks", f"{sink.name}: {sink.done} writes done, {counted.delivered} counted as delivered")
+            if counted.delivered + counted.gone != sink.done:
+                findings.add("sinks", f"{sink.name}: {sink.done} writes done; counted {counted}")
             if sink.keeps_records and counted.dropped:
                 findings.add("sinks", f"{sink.name}: {counted.dropped} records dropped that it should keep")
             if counted.waiting and sink not in self._line.hung:

@@ -23,6 +23,7 @@ from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.clock import WrongClock
 from edge_ad.runtime.instruments.soak.dice import Dice, Plan
 from edge_ad.runtime.instruments.soak.engine import WatchedEngine
 from edge_ad.runtime.instruments.soak.faults import FAULTS
@@ -30,8 +31,9 @@ from edge_ad.runtime.instruments.soak.options import SoakOptions
 from edge_ad.runtime.instruments.soak.process import Growth, Held, children
 from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
-from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
+from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.taken import check_databases, check_files
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import MakeEngine, open_detector
@@ -40,7 +42,9 @@ from edge_ad.runtime.line.scheduling.counters import Snapshot
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks.ages import Clocks
 from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.sinks.sqlite import SqliteRecords
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
 
@@ -52,6 +56,7 @@ WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
 LIMITS = Limits(answer_s=2.0, first_answer_s=30.0, wait_s=30.0, first_pause_s=0.05, longest_pause_s=0.5, good_s=1.0)
 """Of the engine's process: frames wait for a fresh one, so that each fault costs the batch in hand and no other."""
 PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
+DATABASE, KEEP_DAYS = "verdicts.sqlite", 1.0  # no row of a soak is as old as that
 SETTLE_S = 5.0  # how long threads may take to end after the last round
 
 
@@ -93,6 +98,7 @@ class Soak:
             limit=options.max_faults,
         )
         self._sink_dice: list[Dice] = []
+        self._clock = WrongClock()
         self._growth = Growth()
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
@@ -175,7 +181,9 @@ class Soak:
                 Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
             ]
             witness = Witness(books)
-            sinks = self._sinks([JsonLines(Path(folder)), Gallery(self.findings), *self._more_sinks()])
+            top, clocks = Path(folder), Clocks(self._clock.now_s, time.monotonic)
+            database = SqliteRecords(top / "files" / DATABASE, "soak", keep_days=KEEP_DAYS, clocks=clocks)
+            sinks = self._sinks([JsonLines(top / "files"), Gallery(self.findings), database, *self._more_sinks()])
             line = self._line(detector, lanes, [witness, *sinks], telemetry)
             for sink in sinks:
                 sink.__enter__()
@@ -188,7 +196,9 @@ class Soak:
                     sink.closed.set()  # one that still hangs comes back
                 for plug in self._plugs:
                     plug.release()
-            check_file(Path(folder) / RECORDS, sinks[0], self.findings)
+            of_records, of_database = counts.sinks[1], counts.sinks[3]
+            check_files(top, RECORDS, of_records.delivered, self.findings)
+            check_databases(top, DATABASE, of_database.delivered, of_database.expired, self.findings)
         return counts, line_round.interrupted
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
@@ -203,7 +213,7 @@ class Soak:
         height, width = self._frame_hw
         spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
         dice = Dice(f"camera {lane}", "source", self._plan)
-        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count())
+        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count(), self._clock)
 
     def _reconnecting(self, open_anew: Callable[[], FrameSource]) -> FrameSource:
         """What protects a line from its cameras in earnest, with less patience."""
@@ -213,7 +223,7 @@ class Soak:
     def _sinks(self, inner: Sequence[Sink]) -> list[FaultySink]:
         for number, sink in enumerate(inner[len(self._sink_dice) :], len(self._sink_dice)):
             self._sink_dice.append(Dice(f"sink {number} {type(sink).__name__}", "sink", self._plan))
-        return [FaultySink(sink, dice) for sink, dice in zip(inner, self._sink_dice, strict=True)]
+        return [FaultySink(sink, dice, self._clock) for sink, dice in zip(inner, self._sink_dice, strict=True)]
 
     def _check_engine(self, detector: Detector, totals: Snapshot, rounds: int) -> None:
         """Every strike has cost one batch at most, and one process has taken over for each."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_ad.runtime.line.scheduling.counters import Counters
-from edge_ad.runtime.line.scheduling.sink_queue import ROOM, Item, SinkQueue, without_picture
+from edge_ad.runtime.line.scheduling.item import Item, without_picture
+from edge_ad.runtime.line.scheduling.sink_queue import ROOM, SinkQueue
 from edge_ad.runtime.line.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
 
@@ -70,6 +71,10 @@ class Outputs:
     def stuck_s(self) -> list[float]:
         """For every sink, for how long it has not taken what it is given."""
         return [queue.stuck_s() for queue in self._queues]
+
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with sinks at the moment, by their names."""
+        return {queue.name: trouble for queue in self._queues if (trouble := queue.trouble)}
 
     def deliver(self, ticket: Ticket) -> None:
         """Queue a settled frame for every sink."""

@@ -169,6 +169,20 @@ def test_a_thread_that_has_ended_is_ill_and_not_ready() -> None:
         assert (answer.status, json.loads(answer.body)["reasons"]) == (503, [fault])
 
 
+def test_a_sink_in_trouble_is_a_warning_and_what_it_is_needs_a_token() -> None:
+    class Troubled(RunView):
+        def troubles(self) -> dict[str, str]:
+            return {"SqliteRecords": "/data/line1/verdicts.sqlite: database is locked"}
+
+        def unready(self) -> list[str]:
+            return []
+
+    door = Routes(Troubled(), lambda: (b"", "text/plain"))
+    health, ready = (json.loads(door.answer(Request("GET", path)).body) for path in ("/healthz", "/readyz"))
+    assert health == {"status": "ok", "reasons": [], "warnings": ["sink SqliteRecords is in trouble"]}
+    assert ready["warnings"] == ["sink SqliteRecords: /data/line1/verdicts.sqlite: database is locked"]
+
+
 def test_before_and_after_the_line() -> None:
     door, run_view = routes()
     for reason in (STARTING, ENDED):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,15 +16,17 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
-from edge_ad.runtime.http.metrics import KEEP_S, Metrics
+from edge_ad.runtime.http.metrics import KEEP_S, Metrics, _sinks
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.line import status as line_status
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling import output
+from edge_ad.runtime.line.scheduling.counters import Snapshot
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import BOUNDS_MS, Telemetry
+from edge_ad.runtime.sinks.counts import SinkCounts
 
 PATIENCE_S = 20
 
@@ -162,6 +165,17 @@ def test_times_are_counted_in_their_classes() -> None:
     histogram = telemetry.histograms()["total"]
     assert histogram.counts == (2, 1, *[0] * 10, 1, 1)
     assert histogram.sum_ms == pytest.approx(14001.2)
+
+
+def test_what_is_gone_lets_no_counter_go_down() -> None:
+    """Prometheus would take that for a restart."""
+    work: Any = MagicMock()
+    work.line.status = None
+    for gone in (0, 2):
+        sink = SinkCounts("S", taken=5, delivered=5 - gone, lost=gone, gone=gone, expired=1)
+        (records,) = (one for one in _sinks(Snapshot((), (sink,)), work) if one.name == "edge_ad_sink_records")
+        values = {sample.labels["outcome"]: sample.value for sample in records.samples}
+        assert values == {"taken": 5, "delivered": 5, "lost": gone, "dropped": 0, "gone": gone, "expired": 1}
 
 
 def test_a_sink_that_refuses_what_it_must_keep_is_stuck(

@@ -18,6 +18,7 @@ from edge_ad.engine import BatchArray, Outputs
 from edge_ad.errors import ConfigError, EngineError
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.engines.process.keeper import Keeper
+from edge_ad.runtime.host.held import HeldName
 from edge_ad.runtime.instruments.soak import dice as dice_module
 from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
@@ -36,6 +37,7 @@ from edge_ad.runtime.line.scheduling.repeats import Repeats
 from edge_ad.runtime.line.scheduling.schedule import Schedule
 from edge_ad.runtime.line.scheduling.sink_queue import SinkQueue
 from edge_ad.runtime.line.telemetry import Telemetry
+from edge_ad.runtime.sinks.ages import Ages
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 
@@ -146,6 +148,29 @@ def test_what_strikes_a_process_needs_one() -> None:
     assert soak_options({"bundle": "b", "engine_process": "off"}, "options").engine_process == "off"
 
 
+def test_files_that_are_taken_away_and_a_clock_that_jumps_break_no_promise() -> None:
+    faults = ("records-removed", "folder-removed", "clock-jump")
+    result = soak(2.5, faults=faults, fault_rate=0.1, round_s=1.2, seed=3)
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert min(result.faults[kind] for kind in faults) > 0
+    _, records, _, database = result.totals.sinks
+    assert records.lost == records.gone > 0 and database.lost == database.gone > 0
+
+
+@pytest.mark.parametrize("fault", ["records-removed", "folder-removed"])
+def test_control_records_go_to_a_file_that_nobody_finds(monkeypatch: Patch, fault: str) -> None:
+    monkeypatch.setattr(HeldName, "standing", "there")
+    result = soak(1.0, faults=(fault,), fault_rate=0.1)
+    assert "sinks" in broken(result)
+    assert any("are counted as delivered" in example for example in result.findings.examples("sinks"))
+
+
+def test_control_ages_by_a_clock_that_jumps(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Ages, "tick", lambda *_: None)
+    monkeypatch.setattr(Ages, "age_s", lambda self, kind, number, at_s: self._now_s() - at_s)
+    assert "kept" in broken(soak(1.0, faults=("clock-jump",), fault_rate=0.1))
+
+
 def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
     options = SoakOptions(
         BUNDLE, seconds=0.8, cameras=2, fps=60.0, budget_ms=2000.0, faults=("sink-down",), fault_rate=0.1
@@ -159,7 +184,7 @@ def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
     result = Soak(options, more_sinks=more_sinks).run()
     assert broken(result) == set(), "\n".join(closing_lines(result))
     assert (result.rounds, len(made)) == (1, 1)
-    counts = result.totals.sinks[3]
+    counts = result.totals.sinks[4]
     assert counts.taken == result.totals.captured
     assert (tmp_path / "0" / "verdicts.jsonl").read_bytes().count(b"\n") == counts.delivered
 
