@@ -14,6 +14,7 @@ from typing import TextIO
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
+from edge_ad.image.limits import limited_to, max_megapixels
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.host.results import ResultFolder
 from edge_ad.runtime.host.stopping import stopping
@@ -28,6 +29,7 @@ from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
+from edge_ad.runtime.sinks.sizes import SizeChanges
 from edge_ad.runtime.station.hints import hints_after, hints_before, threshold_of
 from edge_ad.runtime.station.lanes import make_lanes, open_sources
 from edge_ad.runtime.station.reload import SighupReload, ThresholdReload, configured
@@ -60,6 +62,8 @@ def run(
     say = unfailing(say)
     run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
+        door.enter_context(limited_to(settings.max_megapixels))
+        max_megapixels()  # a faulty one in the environment ends the run here
         sighup = None if reread is None else door.enter_context(SighupReload())
         if settings.http is not None:
             from edge_ad.runtime.http.listen import listening
@@ -146,6 +150,7 @@ def _sinks(
 ) -> Iterator[Sink]:
     yield from make_sinks(settings.sinks, context)
     yield CoverageWarning(detector.bundle.manifest.preprocess, context.say, {lane.name: lane.roi for lane in lanes})
+    yield SizeChanges(context.say)
     if settings.show:
         from edge_ad.runtime.sinks.window import Window
 
