@@ -224,6 +224,9 @@ class _OpenCv:
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return "videotestsrc" in self.text
 
+    def get(self, prop: int) -> float:
+        return 0.0
+
     def grab(self) -> bool:
         return True
 
