@@ -7,7 +7,9 @@ does: the same libjpeg-turbo, the same pixels, and an error in place of every wa
 from __future__ import annotations
 
 import io
+import logging
 import re
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -18,6 +20,8 @@ from edge_ad.image.jpeg_marks import JpegHead, check_coded, is_suspicious, read_
 from edge_ad.image.limits import check_size
 from edge_ad.image.orientation import upright
 from edge_ad.image.pillow_rgb import as_rgb
+
+log = logging.getLogger(__name__)
 
 PADDING = 7
 """Bytes in front of the end marker that are taken for padding: some cameras fill up to multiples of 4 or 8 bytes."""
@@ -35,16 +39,22 @@ def decode_jpeg(data: bytes, order: ColorOrder = "rgb") -> tuple[ImageArray, Jpe
     Raises: ImageError when coded data is missing, cut off or damaged so that the decoder noticed; for a picture that is
         too large, see `limits`; and for what no decoder here reads (12 bits, lossless).
     """
-    head = read_head(data)
-    check_size(head.width, head.height, bytes_per_pixel=_PROGRESSIVE_BYTES if head.is_progressive else _BASELINE_BYTES)
-    if head.bits != 8:
-        raise ImageError(f"wanted 8 bits per channel, got a JPEG of {head.bits}; convert it to PNG")
+    head = checked_head(data)
     if is_suspicious(data, head):
         check_coded(data, head)
     image = _strictly(data, order) if len(head.components) in (1, 3) else None
     if image is None:
         image = _leniently(data, head, order)
     return upright(image, head.orientation), head
+
+
+def checked_head(data: bytes) -> JpegHead:
+    """What a JPEG says of itself, when that can be decoded. Raises: ImageError as `decode_jpeg` does."""
+    head = read_head(data)
+    check_size(head.width, head.height, bytes_per_pixel=_PROGRESSIVE_BYTES if head.is_progressive else _BASELINE_BYTES)
+    if head.bits != 8:
+        raise ImageError(f"wanted 8 bits per channel, got a JPEG of {head.bits}; convert it to PNG")
+    return head
 
 
 def _strictly(data: bytes, order: ColorOrder) -> ImageArray | None:
@@ -85,11 +95,13 @@ def _leniently(data: bytes, head: JpegHead, order: ColorOrder) -> ImageArray:
     return rgb if order == "rgb" else np.ascontiguousarray(rgb[:, :, ::-1])
 
 
+@lru_cache(maxsize=1)
 def _library() -> ModuleType | None:
     """simplejpeg, or None where it is not installed: a machine that it has no wheel for."""
     try:
         import simplejpeg
     except ImportError:
+        log.warning("simplejpeg is not installed: JPEGs are slower to read, and less of their damage is found")
         return None
     module: ModuleType = simplejpeg
     return module

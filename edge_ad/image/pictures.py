@@ -10,7 +10,9 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from edge_ad.errors import ConfigError, ImageError, SourceError, os_reason
 from edge_ad.image import notices, raster
 from edge_ad.image.frame import ImageArray
-from edge_ad.image.jpeg import decode_jpeg
+from edge_ad.image.jpeg import checked_head, decode_jpeg
 from edge_ad.image.jpeg_marks import START as JPEG_START
 from edge_ad.image.limits import LARGEST_FILE
 from edge_ad.image.notices import notice, pass_over
@@ -34,11 +36,15 @@ IMAGE_SUFFIXES = (
 
 NaturalKey = tuple[tuple[tuple[str | int, ...], ...], str]
 
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats by content, whatever the file is called: none that runs a program (EPS) or that has no mark of its own."""
+
+_PLUGINS = ("Avif", "Jpeg2K", "Tga", "Tiff", "WebP")  # besides those that Pillow loads itself
 
 _BY_SUFFIX = {".tga": "TGA"}  # a format without a mark; only the name tells
 _MARKS = (JPEG_START + b"\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+
+HEAD_BYTES = 4 << 20  # of a JPEG, in which its head ends, with thumbnails and profiles
 
 # `warnings.catch_warnings` swaps global state; two threads that interleave it would leave warnings switched off.
 _WARNINGS_LOCK = threading.Lock()
@@ -145,14 +151,19 @@ def read_nonzero(path: str) -> NDArray[np.bool_]:
 def picture_fault(path: str) -> str | None:
     """Why the file at `path` is no picture, by its head alone, or None; damage further down is not seen."""
     try:
-        with _opened(path):
-            return None
+        data = _jpeg_bytes(path, HEAD_BYTES)
+        if data is None:
+            with _opened(path):
+                return None
+        with _named(path):
+            checked_head(data)
     except ImageError as exc:
         return str(exc)
+    return None
 
 
-def _jpeg_bytes(path: str) -> bytes | None:
-    """The file, when it is a JPEG. Raises: ImageError when it cannot be read."""
+def _jpeg_bytes(path: str, most: int = LARGEST_FILE) -> bytes | None:
+    """The file, up to `most` bytes, when it is a JPEG. Raises: ImageError when it cannot be read."""
     try:
         with open(path, "rb") as file:
             head = file.read(len(JPEG_START) + 1)
@@ -161,16 +172,14 @@ def _jpeg_bytes(path: str) -> bytes | None:
             size = os.fstat(file.fileno()).st_size
             if size > LARGEST_FILE:
                 raise ImageError(f"picture {path}: a JPEG of {size >> 20} MiB, wanted {LARGEST_FILE >> 20} at most")
-            return head + file.read(LARGEST_FILE)
+            return head + file.read(most)
     except OSError as exc:
         raise ImageError(f"picture {path}: {_reason_of_os(exc)}") from exc
 
 
 def _jpeg_pixels(path: str, data: bytes) -> ImageArray:
-    try:
+    with _named(path):
         image, head = decode_jpeg(data)
-    except ImageError as exc:
-        raise ImageError(f"picture {path}: {exc}") from exc
     if head.orientation != 1:
         notice(notices.TURNED, path)
     if len(head.components) == 4:
@@ -180,6 +189,14 @@ def _jpeg_pixels(path: str, data: bytes) -> ImageArray:
     if raster.is_foreign_profile(head.profile):
         notice(notices.PROFILE, path)
     return image
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as exc:
+        raise ImageError(f"picture {path}: {exc}") from exc
 
 
 @contextmanager
@@ -214,10 +231,21 @@ def _without_pillow_limit(image: Any) -> Iterator[None]:
 
 
 def _formats(image: Any, path: str) -> tuple[str, ...]:
-    image.init()
+    _load_plugins()
     named = _BY_SUFFIX.get(os.path.splitext(path)[1].lower())
     wanted = _FORMATS if named is None else (*_FORMATS, named)
     return tuple(name for name in wanted if name in image.OPEN)
+
+
+@lru_cache(maxsize=1)
+def _load_plugins() -> None:
+    """The plugins of Pillow that are in use; `Image.init` would load forty more, which takes a tenth of a second."""
+    from PIL import Image
+
+    Image.preinit()
+    for name in _PLUGINS:
+        with suppress(ImportError):
+            import_module(f"PIL.{name}ImagePlugin")
 
 
 def _reason(path: str, exc: Exception) -> str:
