@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from edge_ad.errors import EdgeAdError, OutputError, os_reason
+from edge_ad.image.notices import noticing
 
 COMMANDS = {
     "train": "Train a detector on good pictures.",
@@ -84,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated command cleans up as an interrupted one does
     try:
-        code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
+        with noticing(_say):
+            code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
     except EdgeAdError as exc:
         return _fail(str(exc), exc.exit_code)
     except click.exceptions.NoArgsIsHelpError as exc:
@@ -112,6 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _fail(message: str, code: int) -> int:

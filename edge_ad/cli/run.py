@@ -14,6 +14,7 @@ from edge_ad.cli.logs import Log, log_options, logging_to_stderr
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.errors import EngineError, ImageError
+from edge_ad.image.notices import noticing
 
 if TYPE_CHECKING:
     from edge_ad.runtime.engines.process.launch import Launched
@@ -95,6 +96,11 @@ if TYPE_CHECKING:
     help="Frames that get one: all (default), rejects, or the rejects and a share of the others, 0 to 1.",
 )
 @text_option("--rotate-mb", metavar="MB", help="Size from which on verdicts.jsonl goes on in a new file.")
+@text_option(
+    "--max-megapixels",
+    metavar="MP",
+    help="Largest frame that is decoded (66); a larger one is an error. EDGE_AD_MAX_MEGAPIXELS: for all commands.",
+)
 @text_option("--max-frames", metavar="N", help="End after N captured frames of each source.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
@@ -115,6 +121,7 @@ def command(config: str | None, log_format: str, log_level: str, **given: Any) -
     runs, SIGHUP has its thresholds read again.
     """
     with logging_to_stderr("run", log_format, log_level) as log, ExitStack() as stack:
+        stack.enter_context(noticing(log.say))
         launched = None
         if _may_want_process(config, given):
             from edge_ad.runtime.engines.process.launch import launch

@@ -61,6 +61,10 @@ class Maps:
     postprocess: PostprocessSpec
     pixel_threshold: float | None
 
+    def in_frame(self, geometry: FrameGeometry) -> FrameMap:
+        """What carries `patch_map` over to the frame, or with another geometry to a reduced one."""
+        return FrameMap(geometry, _hw(self.patch_map), self.postprocess.sigma, self.postprocess.truncate)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -95,8 +99,7 @@ class Verdict:
         Raises: ValueError when the frame was not judged.
         """
         maps = self._judged_maps()
-        frame_map = FrameMap(maps.geometry, _hw(maps.patch_map), maps.postprocess.sigma, maps.postprocess.truncate)
-        return frame_map(maps.patch_map)
+        return maps.in_frame(maps.geometry)(maps.patch_map)
 
     @cached_property
     def mask_frame(self) -> NDArray[np.uint8]:
@@ -110,12 +113,13 @@ class Verdict:
         maps = self._judged_maps()
         if maps.pixel_threshold is None:
             raise ValueError("mask: no threshold is known; pass one to edge_ad.open or write one into the bundle")
-        x_min, y_min, x_max, y_max = maps.geometry.inspected_box
+        x_min, _, x_max, _ = maps.geometry.inspected_box
         mask = np.zeros(maps.geometry.frame_hw, np.uint8)
         if self.verdict == "normal" and self.threshold == maps.pixel_threshold:
             return mask
-        inside = reaches(self.anomaly_map_frame[y_min:y_max, x_min:x_max], maps.pixel_threshold)
-        mask[y_min:y_max, x_min:x_max] = inside * np.uint8(255)
+        for top, values in maps.in_frame(maps.geometry).strips(maps.patch_map):
+            inside = reaches(values, maps.pixel_threshold)
+            mask[top : top + len(values), x_min:x_max] = inside * np.uint8(255)
         for region in self.regions:
             mask[region.peak_xy[1], region.peak_xy[0]] = 255
         return mask

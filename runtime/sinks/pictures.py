@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import OutputError, os_reason
 from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.image.geometry import FrameGeometry
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.host.held import HeldFolder
 from edge_ad.runtime.host.messages import Seldom
@@ -28,6 +29,9 @@ BOX_BGR = (60, 60, 255)
 INSPECTED_BGR = (200, 200, 200)
 LABEL_BGR = {"anomalous": (60, 60, 255), "normal": (80, 200, 80), None: (220, 220, 220)}
 HEAT_OPACITY = 0.45
+
+LARGEST_OVERLAY = 16e6  # pixels; overlays are looked at, and one of a 66 megapixel frame takes 0.4 GB to draw
+LONGEST_EDGE = 16_384  # pixels; JPEG ends at 65,535, and viewers before that
 
 
 class PictureFiles:
@@ -168,36 +172,56 @@ def draw_mask(frame: Frame, verdict: Verdict) -> NDArray[np.uint8]:
 
 
 def draw_overlay(frame: Frame, verdict: Verdict) -> ImageArray:
-    """The frame with its anomaly map, regions, inspected box and score: (H, W, 3) uint8 BGR."""
+    """The frame with its anomaly map, regions, inspected box and score: (H, W, 3) uint8 BGR.
+
+    A frame of more than `LARGEST_OVERLAY` pixels, or an edge longer than `LONGEST_EDGE`, is drawn smaller.
+    """
     cv2 = load_cv2()
     assert frame.image_hwc is not None and verdict.maps is not None
-    order = 1 if frame.color_order == "bgr" else -1
-    picture: ImageArray = np.ascontiguousarray(frame.image_hwc[:, :, ::order]).copy()
-    x_min, y_min, x_max, y_max = verdict.maps.geometry.inspected_box
-    part = picture[y_min:y_max, x_min:x_max]
-    heat = heat_of(verdict.anomaly_map_frame[y_min:y_max, x_min:x_max], verdict.threshold)
-    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    opacity = (HEAT_OPACITY * heat)[..., None]
-    part[:] = (part * (1 - opacity) + colours * opacity).astype(np.uint8)
-    width = max(1, round(min(picture.shape[:2]) / 300))
-    cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), INSPECTED_BGR, width)
+    height, width = frame.image_hwc.shape[:2]
+    factor = max(1.0, (height * width / LARGEST_OVERLAY) ** 0.5, max(height, width) / LONGEST_EDGE)
+    geometry = verdict.maps.geometry
+    if factor > 1:
+        geometry = geometry.reduced(factor)
+        picture: ImageArray = cv2.resize(frame.image_hwc, geometry.frame_hw[::-1], interpolation=cv2.INTER_AREA)
+    else:
+        picture = frame.image_hwc.copy()
+    if frame.color_order == "rgb":
+        cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture)
+    x_min, y_min, x_max, y_max = geometry.inspected_box
+    _colour(picture[:, x_min:x_max], verdict, geometry)
+    stroke = max(1, round(min(picture.shape[:2]) / 300))
+    cv2.rectangle(picture, (x_min, y_min), (x_max - 1, y_max - 1), INSPECTED_BGR, stroke)
     for region in verdict.regions:
-        left, top, right, bottom = region.box_xyxy
-        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), BOX_BGR, 2 * width)
-    _write_label(picture, verdict, width)
+        left, top, right, bottom = (round(edge / factor) for edge in region.box_xyxy)
+        cv2.rectangle(picture, (left, top), (max(left, right - 1), max(top, bottom - 1)), BOX_BGR, 2 * stroke)
+    _write_label(picture, verdict, stroke)
     return picture
 
 
-def heat_of(values: NDArray[np.float32], threshold: float | None) -> NDArray[np.float32]:
-    """Anomaly values as heat in [0, 1]: 0 up to half the threshold, 1 from one and a half times on.
+def _colour(picture: ImageArray, verdict: Verdict, geometry: FrameGeometry) -> None:
+    """Lay the anomaly map over the inspected columns of a picture, strip by strip: whole copies of floats are large."""
+    cv2, maps = load_cv2(), verdict.maps
+    assert maps is not None
+    frame_map = maps.in_frame(geometry)
+    low, high = _heat_range((values for _, values in frame_map.strips(maps.patch_map)), verdict.threshold)
+    for top, values in frame_map.strips(maps.patch_map):
+        heat = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+        colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+        opacity = (HEAT_OPACITY * heat)[..., None]
+        part = picture[top : top + len(values)]
+        part[:] = (part * (1 - opacity) + colours * opacity).astype(np.uint8)
+
+
+def _heat_range(strips: Iterable[NDArray[np.float32]], threshold: float | None) -> tuple[float, float]:
+    """Anomaly values that are drawn as no heat and as full heat: half the threshold, and one and a half times.
 
     Without a threshold the range of the map itself is used.
     """
-    low, high = float(values.min()), float(values.max())
     if threshold is not None:
-        low, high = threshold * 0.5, threshold * 1.5
-    heat: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    return heat
+        return threshold * 0.5, threshold * 1.5
+    ranges = [(float(values.min()), float(values.max())) for values in strips]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def _write_label(picture: ImageArray, verdict: Verdict, width: int) -> None:

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import SourceError
+from edge_ad.image.limits import limited_to, max_megapixels
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.process.engine import EngineProcess
 from edge_ad.runtime.engines.process.launch import Launched
@@ -33,6 +34,7 @@ from edge_ad.runtime.sinks import Sink
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
+from edge_ad.runtime.sinks.sizes import SizeChanges
 from edge_ad.runtime.station.hints import hints_after, hints_before, threshold_of
 from edge_ad.runtime.station.lanes import make_lanes, open_sources
 from edge_ad.runtime.station.reload import SighupReload, ThresholdReload, configured
@@ -72,6 +74,8 @@ def run(
     say = unfailing(say)
     run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
+        door.enter_context(limited_to(settings.max_megapixels))
+        max_megapixels()  # a faulty one in the environment ends the run here
         make: MakeEngine = make_engine
         if _wants_process(settings, by_itself=reread is not None):
             # At once: its libraries take as long to load as a bundle to be read, or longer.
@@ -176,6 +180,7 @@ def _sinks(
 ) -> Iterator[Sink]:
     yield from make_sinks(settings.sinks, context)
     yield CoverageWarning(detector.bundle.manifest.preprocess, context.say, {lane.name: lane.roi for lane in lanes})
+    yield SizeChanges(context.say)
     if settings.show:
         from edge_ad.runtime.sinks.window import Window
 

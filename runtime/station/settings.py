@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from edge_ad.bundle.specs import Precision
+from edge_ad.image.limits import MOST_MEGAPIXELS
 from edge_ad.runtime.engines import ENGINES
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.scheduling.lane import BUFFERS, Buffer
@@ -166,6 +167,7 @@ class LineSettings:
         batch: frames that the engine takes at once.
         output: folder for `verdicts.jsonl` and pictures; None writes the records to standard output.
         blur_check: `bundle` calls frames unusable that are far blurrier than the bundle allows; `off` judges them.
+        max_megapixels: largest frame that is decoded; None for the default, see `edge_ad.image.limits`.
         show: open a window.
         sinks: where verdicts go.
         triggers: where parts are announced.
@@ -183,6 +185,7 @@ class LineSettings:
     batch: Annotated[int, Field(gt=0, le=64)] = 1
     output: Pathname | None = None
     blur_check: Literal["bundle", "off"] = "bundle"
+    max_megapixels: Annotated[float, Field(gt=0, le=MOST_MEGAPIXELS)] | None = None
     show: bool = False
     sinks: SinkSettings = field(default_factory=SinkSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)

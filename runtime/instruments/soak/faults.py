@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_ad.engine import BatchArray, Outputs
-from edge_ad.errors import EngineError, OutputError
+from edge_ad.errors import EngineError, ImageError, OutputError
 from edge_ad.image.frame import Frame
+from edge_ad.image.jpeg_marks import END, read_head
+from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.instruments.soak.dice import Fault
 from edge_ad.runtime.instruments.soak.taken import taken_away
+from edge_ad.runtime.sources.packets import bgr_of_packet
 
 if TYPE_CHECKING:
     from edge_ad.runtime.instruments.soak.engine import WatchedEngine
@@ -63,6 +66,24 @@ def corrupt(camera: FaultySource, dice: random.Random) -> Frame | None:
         {"image_hwc": b"no array"},
     ]
     return camera.spoiled("corrupt", replace(frame, **dice.choice(garbage)))
+
+
+def torn_mjpeg(camera: FaultySource, dice: random.Random) -> Frame | None:
+    """A JPEG of the stream is cut off, or has a hole; the reader of streams decodes what is left of it."""
+    frame = camera.next()
+    if frame is None or frame.image_hwc is None:
+        return frame
+    _, encoded = load_cv2().imencode(".jpg", frame.image_hwc)
+    whole = encoded.tobytes()
+    coded = read_head(whole).first_scan
+    at = dice.randrange(coded + (len(whole) - coded) // 5, len(whole) - (len(whole) - coded) // 5)
+    hole = bytes(min(512, (len(whole) - at) // 2))
+    torn = dice.choice([whole[:at], whole[:at] + END, whole[:at] + hole + whole[at + len(hole) :]])
+    try:
+        decoded: dict[str, Any] = {"image_hwc": bgr_of_packet(np.frombuffer(torn, np.uint8)), "color_order": "bgr"}
+    except ImageError as exc:
+        decoded = {"image_hwc": None, "error": str(exc)}
+    return camera.spoiled("corrupt", replace(frame, **decoded))
 
 
 def black(camera: FaultySource, dice: random.Random) -> Frame | None:
@@ -179,6 +200,7 @@ FAULTS: dict[str, Fault] = {
     "hang": Fault("source", hang, weight=0.1),
     "repeat": Fault("source", repeat),
     "corrupt": Fault("source", corrupt),
+    "torn-mjpeg": Fault("source", torn_mjpeg),
     "black": Fault("source", black),
     "burst": Fault("source", burst),
     "engine-error": Fault("engine", engine_error),

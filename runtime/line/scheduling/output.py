@@ -84,6 +84,8 @@ class Outputs:
         bare = without_picture(full)
         for queue in self._queues:
             queue.put(bare if queue.keeps_records else full)
+        assert bare.frame is not None
+        ticket.frame = bare.frame  # threads that are idle hold on to their last ticket; its picture need not stay
         if self._here:
             self._wake()
 

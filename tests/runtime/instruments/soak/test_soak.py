@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.engines.process.keeper import Keeper
 from edge_ad.runtime.host.held import HeldName
 from edge_ad.runtime.instruments.soak import dice as dice_module
+from edge_ad.runtime.instruments.soak import faults
 from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
 from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
@@ -264,6 +266,13 @@ def test_control_a_frame_is_normal_without_having_been_scored(monkeypatch: Patch
     result = soak(faults=(fault,))
     assert "scored" in broken(result)
     assert "normal, but the engine never saw it" in result.findings.examples("scored")[0]
+
+
+def test_control_a_torn_jpeg_is_completed_as_ffmpeg_does_it(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(faults, "bgr_of_packet", lambda packet: cv2.imdecode(packet, cv2.IMREAD_COLOR))
+    result = soak(faults=("torn-mjpeg",))
+    assert "spoiled" in broken(result)
+    assert "corrupt, and its status is ok" in result.findings.examples("spoiled")[0]
 
 
 def test_control_a_frame_gets_the_score_of_another(monkeypatch: Patch) -> None:

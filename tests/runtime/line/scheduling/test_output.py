@@ -91,6 +91,19 @@ class Bench:
         return counts
 
 
+def test_a_ticket_that_is_delivered_holds_no_picture() -> None:
+    """Threads that wait for work still refer to their last ticket; a large picture is not kept by that."""
+    here = Here()
+    bench = Bench(here)
+    frame = Frame(0, "test", datetime.now(timezone.utc), 0, np.zeros((4, 4, 3), np.uint8))
+    ticket = Ticket(0, frame, settled=(Verdict("ok", score=0.5), {"frame_id": 0}))
+    bench.outputs.deliver(ticket)
+    assert ticket.frame.image_hwc is None
+    bench.outputs.work()
+    assert here.pictures == [True]
+    bench.outputs.close(None)
+
+
 def test_every_sink_gets_every_record_in_order() -> None:
     kept, pictures = Kept(), Pictures()
     bench = Bench(kept, pictures, forgiving=False)
