@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Event
 
 from edge_ad.errors import BundleError, os_reason
 
@@ -59,15 +61,20 @@ def size_of(path: Path) -> int:
 
 def sha256_of_each(paths: Iterable[Path]) -> list[str]:
     """SHA-256 of files, in their order, some at the same time. Raises: BundleError for one that cannot be read."""
+    given_up = Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(_sha256_of, paths))
+        try:
+            return list(pool.map(partial(_sha256_of, given_up=given_up), paths))
+        except BaseException:  # nobody waits for the others any more, which may be of some gigabytes
+            given_up.set()
+            raise
 
 
-def _sha256_of(path: Path) -> str:
+def _sha256_of(path: Path, given_up: Event) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
+            while not given_up.is_set() and (chunk := file.read(1 << 20)):
                 digest.update(chunk)
     except OSError as exc:
         raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc

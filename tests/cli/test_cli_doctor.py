@@ -90,6 +90,7 @@ def test_a_damaged_bundle_is_on_the_page_and_fails(tmp_path: Path) -> None:
     assert line.startswith("edge-ad: error: bundle ")
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
     note = tmp_path / "probe"
     (tmp_path / "openvino.py").write_text(

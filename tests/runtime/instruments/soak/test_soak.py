@@ -89,6 +89,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert len({kind for kind in drawn(3) if kind}) == 7
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     def interrupt(_: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
