@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Event
 
-from edge_ad.errors import BundleError, os_reason
+from edge_ad.errors import BundleError, BundleUnavailableError, may_pass, os_reason
 
 AT_ONCE = 4  # files that are hashed; a station hashes all of a bundle at every start
 
@@ -33,11 +33,14 @@ def safe_name(name: str) -> PurePosixPath:
 def file_inside(root: Path, name: str) -> Path:
     """Where a file of a bundle lies. Raises: BundleError when it is missing, a link, or not inside."""
     target = root / safe_name(name)
-    resolved = target.resolve()
-    if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
-        raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
-    if not resolved.is_file():
-        raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    try:
+        resolved = target.resolve()
+        if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
+            raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
+        if not resolved.is_file():
+            raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    except OSError as exc:
+        raise unreadable(target, exc) from exc
     return resolved
 
 
@@ -48,7 +51,13 @@ def read_all(path: Path, max_bytes: int) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
+
+
+def unreadable(path: Path, exc: OSError) -> BundleError:
+    """What to raise when the system does not give a file or folder out."""
+    kind = BundleUnavailableError if may_pass(exc) else BundleError
+    return kind(f"{path}: cannot be read: {os_reason(exc)}")
 
 
 def size_of(path: Path) -> int:
@@ -77,5 +86,5 @@ def _sha256_of(path: Path, given_up: Event) -> str:
             while not given_up.is_set() and (chunk := file.read(1 << 20)):
                 digest.update(chunk)
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
     return digest.hexdigest()
