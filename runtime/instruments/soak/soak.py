@@ -35,6 +35,7 @@ from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
 from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.storms import Storms
 from edge_ad.runtime.instruments.soak.taken import check_databases, check_files
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
@@ -101,6 +102,8 @@ class Soak:
         )
         self._sink_dice: list[Dice] = []
         self._clock = WrongClock()
+        self._process_dice = Dice("process", "process", self._plan)
+        self._storms = Storms(self.findings)
         self._growth = Growth()
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
@@ -119,6 +122,7 @@ class Soak:
         totals, rounds, before = Snapshot(), 0, len(children())
         with ExitStack() as stack:
             interrupted = stack.enter_context(stopping(threading.Event()))
+            stack.enter_context(self._storms)
             detector = stack.enter_context(self._detector(stack))
             began, began_s = Held.now(), time.monotonic()
             left_s = self._options.seconds
@@ -129,6 +133,7 @@ class Soak:
                 rounds += 1
                 left_s = began_s + self._options.seconds - time.monotonic()
             self._check_engine(detector, totals, rounds)
+            self._storms.check(is_over=True)
             ended = _settled(began)
         self._check_end(began, ended)
         left = len(children()) - before
@@ -209,6 +214,10 @@ class Soak:
         return counts
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
+        self._storms.check()
+        fault = self._process_dice.draw() if self._storms.possible else None
+        if fault is not None:
+            fault.strike(self._storms, self._process_dice.random)
         held, now_s = Held.now(), time.monotonic()
         if held.memory_mib is not None:
             self._growth.add(held.memory_mib)
