@@ -381,5 +381,5 @@ def test_a_missing_extra_is_said_before_any_work(
     monkeypatch.setitem(sys.modules, module, None)
     line = fails(MISSING, base("nowhere", "nowhere", "--data", "nowhere", "-o", "out"), capsys)
     assert f"'{module}', which is not installed: pip install 'edge-ad[eval]'" in line
-    wanted = MISSING if module == "scipy" else BUNDLE  # the page alone needs the other two
+    wanted = MISSING if module == "scipy" else UNAVAILABLE  # the page alone needs the other two
     fails(wanted, base("nowhere", "nowhere", "--data", "nowhere"), capsys)

@@ -139,4 +139,4 @@ def test_a_missing_extra_is_said_before_any_work(
     extra = "quantize" if module.startswith("onnx") else "eval"
     assert f"'{module}', which is not installed: pip install 'edge-ad[{extra}]'" in line
     # Without the gate there is no report to draw.
-    refused_at_once(MISSING if extra == "quantize" else BUNDLE, [*wanted, "--gate", "off"], capsys)
+    refused_at_once(MISSING if extra == "quantize" else UNAVAILABLE, [*wanted, "--gate", "off"], capsys)
