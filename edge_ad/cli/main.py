@@ -84,18 +84,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns: the exit code; every failure is one line on stderr.
     """
-    if arguments is None:
-        supervise_process()
-    with supervised() as supervisor:
-        try:
-            code = _run(arguments)
-            if supervisor is not None:
-                supervisor.finish(code)
-        except KeyboardInterrupt:
-            if supervisor is not None:
-                supervisor.finish(EXIT_INTERRUPTED)
-            code = _fail("interrupted", EXIT_INTERRUPTED)
-        return code
+    try:
+        if arguments is None:
+            supervise_process()
+        with supervised() as supervisor:
+            try:
+                code = _run(arguments)
+                if supervisor is not None:
+                    supervisor.finish(code)
+            except KeyboardInterrupt:
+                if supervisor is not None:
+                    supervisor.finish(EXIT_INTERRUPTED)
+                code = _fail("interrupted", EXIT_INTERRUPTED)
+            return code
+    except KeyboardInterrupt:  # before there was a command
+        return _fail("interrupted", EXIT_INTERRUPTED)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import operator
 import os
 import signal
 import threading
@@ -30,7 +29,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from edge_ad.signals.wakeup import Wakeup
+from edge_ad.signals.wakeup import HANGUP, HEARD, REQUESTS, Wakeup
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 PRESS_S = 0.3  # between two requests of a person; those of one storm, or of a key that bounces, are closer together
@@ -38,16 +37,12 @@ MOMENT_S = 1.5  # for which the main thread may be out of reach, in native code
 CLEAN_UP_S = 10.0  # for which an interrupted main thread may clean up; cameras and servers close within a second each
 KNOCK_S = 0.05  # between attempts to interrupt it: one that comes just before it begins to wait does not wake it
 LAST_WORDS_S = 1.0  # for which standard error may be blocked
-REQUESTS = (signal.SIGINT, signal.SIGTERM)
-HANGUP: int | None = getattr(signal, "SIGHUP", None)
 SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar has hidden
 
 _INTERRUPT: signal.Signals = next(
     getattr(signal, name) for name in ("SIGRTMAX", "SIGUSR2", "SIGBREAK") if hasattr(signal, name)
 )
 """Sent to the main thread by the supervisor alone, so that this one handler may raise."""
-
-_nothing = operator.is_  # two arguments; written in C, so the next signal cannot come in between its steps
 
 
 def told() -> None:
@@ -59,13 +54,18 @@ def told() -> None:
 class Supervisor:
     """Hears the signals of this process; `supervised` and `supervise_process` make it.
 
+    Args:
+        wakeup: open.
+
     Attributes:
         interrupted: whether the main thread was interrupted; what it fails with from then on may come from that.
+        wakeup: where they come from.
         last_words: what is called before the process ends without its main thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wakeup: Wakeup) -> None:
         self.interrupted = False
+        self.wakeup = wakeup
         self.last_words = told
         self._take_stop: Callable[[], bool] | None = None
         self._take_hangup: Callable[[], None] | None = None
@@ -75,41 +75,21 @@ class Supervisor:
         self._may_raise = self._is_reached = self._has_told = False
         self._code: int | None = None
         self._main = threading.main_thread().ident
-        self._previous: dict[int, Any] = {}
-        self._wakeup = Wakeup()
+        self._interrupt_before: Any = None
         self._thread = threading.Thread(target=self._listen, name="edge-ad-signals", daemon=True)
 
     def open(self) -> None:
-        """Take the signals over; in the main thread."""
+        """Hear signals; in the main thread."""
+        self._interrupt_before = signal.signal(_INTERRUPT, self._interrupt)
         self._thread.start()
-        self._wakeup.open()
-        self._previous[_INTERRUPT] = signal.signal(_INTERRUPT, self._interrupt)
-        for number in REQUESTS if HANGUP is None else (*REQUESTS, HANGUP):
-            if number != HANGUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            self._previous[number] = signal.signal(number, _nothing)
-            if hasattr(signal, "siginterrupt"):
-                signal.siginterrupt(number, False)  # for libraries that take an interrupted call for a failed one
 
     def close(self) -> None:
         """Give the signals back; in the main thread."""
         self._may_raise = False
-        self._wakeup.end()
+        self.wakeup.end()
         self._thread.join()
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._wakeup.close()
-
-    def ignore(self) -> None:
-        """Ignore the signals for the rest of the process; at its end Python would give them back to the system."""
-        for number in self._previous:
-            signal.signal(number, signal.SIG_IGN)
-
-    def forget(self) -> None:
-        """Give the signals back in a process that was forked off; they are not for this one."""
-        signal.set_wakeup_fd(-1)
-        for number in self._previous:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(_INTERRUPT, self._interrupt_before)
+        self.wakeup.close()
 
     @contextmanager
     def on_stop(self, take: Callable[[], bool]) -> Iterator[None]:
@@ -155,7 +135,7 @@ class Supervisor:
             wait_s = None if self._give_up_s is None else max(0.0, self._give_up_s - time.monotonic())
             if self._may_raise:
                 wait_s = KNOCK_S if wait_s is None else min(KNOCK_S, wait_s)
-            numbers = self._wakeup.wait(wait_s)
+            numbers = self.wakeup.wait(wait_s)
             if numbers is None:
                 return
             if not numbers and self._may_raise:
@@ -248,29 +228,39 @@ def supervised() -> Iterator[Supervisor | None]:
         supervisor.close()
 
 
-def supervise_process() -> Supervisor:
-    """The supervisor of this process, up to its last line; in the main thread."""
+def supervise_process(wakeup: Wakeup | None = None) -> Supervisor:
+    """The supervisor of this process, up to its last line; in the main thread. Args: wakeup: if one is open already."""
     if _current is not None:
         return _current
-    supervisor = _opened()
-    atexit.register(supervisor.ignore)
-    return supervisor
+    return _opened(wakeup, for_good=True)
 
 
-def _opened() -> Supervisor:
+def give_up() -> int:
+    """End a process that was interrupted before it could say so itself. Returns: the exit code."""
+    if _current is not None:
+        _current.finish(EXIT_INTERRUPTED)
+        _current.last_words()
+    return EXIT_INTERRUPTED
+
+
+def _opened(wakeup: Wakeup | None = None, *, for_good: bool = False) -> Supervisor:
     global _current, _forks_are_told
     if not _forks_are_told and hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_forget)
         _forks_are_told = True
-    _current = Supervisor()
+    if wakeup is None:
+        wakeup = Wakeup()
+        wakeup.open()
+    if for_good:
+        atexit.register(wakeup.ignore)
+    _current = Supervisor(wakeup)
     _current.open()
     return _current
 
 
 def _hold() -> None:
     """Before a fork: what the other process gets before it is told may not be written to this one's pipe."""
-    numbers = REQUESTS if HANGUP is None else (*REQUESTS, HANGUP)
-    _held.mask = None if _current is None else signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    _held.mask = None if _current is None else signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
 
 
 def _release() -> None:
@@ -282,5 +272,5 @@ def _forget() -> None:
     global _current
     supervisor, _current = _current, None
     if supervisor is not None:
-        supervisor.forget()
+        supervisor.wakeup.forget()
     _release()

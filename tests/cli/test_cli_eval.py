@@ -20,7 +20,7 @@ from edge_ad.cli.eval import bundle_of
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-CONFIG, BUNDLE, SOURCE, IMAGE, MISSING, OUTPUT, UNAVAILABLE = 3, 5, 7, 8, 10, 11, 18
+CONFIG, SOURCE, IMAGE, MISSING, OUTPUT, UNAVAILABLE = 3, 7, 8, 10, 11, 18
 
 
 def make_data(root: Path) -> Path:

@@ -120,6 +120,24 @@ def test_a_storm_at_the_start_ends_a_line_that_has_not_begun(number: int, tmp_pa
         assert command.ended() == 130
 
 
+def hears(process: int, number: int) -> bool:
+    """Whether a process has taken a signal over."""
+    text = Path(f"/proc/{process}/status").read_text()
+    (caught,) = (line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_storm_at_the_first_line_of_a_command(number: int, tmp_path: Path) -> None:
+    """Python takes SIGINT over before that, so one that is taken over last is looked for."""
+    with running(tmp_path, *options(tmp_path), "--max-frames", "5") as command:
+        command.until(lambda: hears(command.process.pid, signal.SIGHUP))
+        command.storm(number)
+        assert command.ended() == (0 if number == signal.SIGHUP else 130)
+    assert command.count == (5 if number == signal.SIGHUP else 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_storm_at_the_end_changes_nothing_or_ends_it(number: int, tmp_path: Path) -> None:
     with running(tmp_path, *options(tmp_path), "--max-frames", "40") as command:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from edge_ad.runtime.instruments.soak.checks import Findings
-from edge_ad.signals.supervisor import HANGUP, supervised
+from edge_ad.signals.supervisor import supervised
+from edge_ad.signals.wakeup import HANGUP
 
 HEARD_S = 5.0  # within which a hangup is to be heard, on a machine that has something else to do
 
