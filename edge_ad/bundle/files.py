@@ -65,7 +65,7 @@ def size_of(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
 
 
 def sha256_of_each(paths: Iterable[Path]) -> list[str]:

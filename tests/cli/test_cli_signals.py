@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -166,9 +167,15 @@ def test_a_bundle_is_hashed_no_longer_than_somebody_waits_for_it() -> None:
 def test_a_large_bundle_is_given_up_at_the_first_request(tmp_path: Path) -> None:
     bundle = tmp_path / "large.edgead"
     bundle.mkdir()
-    for file in DISC.iterdir():
-        (bundle / file.name).write_bytes(file.read_bytes())
-    os.truncate(bundle / "model.onnx", 2**40)  # a hole: takes no room, and some minutes to be hashed
+    (bundle / "model.onnx").write_bytes((DISC / "model.onnx").read_bytes())
+    text = (DISC / "manifest.yaml").read_text()
+    for number in range(60):
+        (bundle / f"{number}").touch()
+        os.truncate(bundle / f"{number}", 2**31 - 1)  # a hole: takes no room, and some seconds to be hashed
+        text = text.replace("\nfiles:\n", f"\nfiles:\n  '{number}': {'a' * 64}\n")
+    (bundle / "manifest.yaml").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (bundle / "manifest.sha256").write_text(f"{digest}  manifest.yaml\n")
     with running(tmp_path, "run", str(bundle), *options(tmp_path)[2:], "--http", "0") as command:
         command.until(lambda: "listening" in command.said)
         time.sleep(0.2)
