@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,6 +46,14 @@ def _support(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # before it runs: its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """SIGINT is heard, here and in processes started meanwhile, where the tests are a background job of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -25,12 +25,12 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
-from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of
+from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of, unreadable
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.bundle.steady import read_steadily
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
-from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
+from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
 SCHEMA_VERSION = 1
@@ -59,16 +59,15 @@ class Bundle:
     def read(cls, path: str | Path) -> Bundle:
         """Open a bundle and check every file of it. While it is replaced, it is the old one or the new one.
 
-        Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad, and when its manifest
-            contradicts itself or the contract (`edge_ad.bundle.consistency`).
+        Raises: BundleError when it is damaged, foreign or written by a newer edge-ad, and when its manifest contradicts
+            itself or the contract (`edge_ad.bundle.consistency`); BundleUnavailableError when it is not there, or
+            cannot be read now.
         """
         return read_steadily(Path(path), CHECKSUM, lambda: cls._read(Path(path)))
 
     @classmethod
     def _read(cls, path: Path) -> Bundle:
-        if not path.is_dir():
-            what = "is a file, not a directory" if path.exists() else "does not exist"
-            raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
+        _check_there(path)
         text = _checked_manifest(path)
         manifest = _parse_manifest(text, path)
         files = [file_inside(path, name) for name in manifest.files]
@@ -220,6 +219,23 @@ def check_destination(path: Path, *, replace: bool) -> None:
         raise OutputError(f"{path} exists and is no bundle; choose another name for the output")
     if not replace:
         raise OutputError(f"bundle {path} exists; give --force to replace it, or choose another name")
+
+
+def _check_there(path: Path) -> None:
+    """Raise BundleUnavailableError where there is nothing at all, as before a share is mounted."""
+    try:
+        if path.is_dir():
+            if not any(path.iterdir()):
+                remedy = "nor anything else; mount what it lies on, or copy it there"
+                raise BundleUnavailableError(f"bundle {path}: no {MANIFEST} in it, {remedy}")
+            return
+        if path.exists():
+            raise BundleError(f"bundle {path}: is a file, not a directory; 'edge-ad export' writes one")
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
+    raise BundleUnavailableError(
+        f"bundle {path}: does not exist; 'edge-ad export' writes one, a share has to be mounted"
+    )
 
 
 def _checked_manifest(path: Path) -> bytes:

@@ -8,16 +8,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_ad.cli.main import EXIT_INTERNAL, EXIT_INTERRUPTED
+from edge_ad.cli.main import EXIT_INTERNAL
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.record.timestamps import utc_text
+from edge_ad.signals.supervisor import EXIT_INTERRUPTED, supervised, was_interrupted
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -108,17 +109,26 @@ def logging_to_stderr(command: str, log_format: str, log_level: str) -> Iterator
 
 @contextmanager
 def _failures_as_lines(logger: logging.Logger) -> Iterator[None]:
-    try:
-        yield
-    except EdgeAdError as exc:
-        logger.critical("%s", " ".join(str(exc).split()), extra={"exit_code": exc.exit_code})
-        raise click.exceptions.Exit(exc.exit_code) from exc
-    except KeyboardInterrupt as exc:
+    def interrupted() -> None:
         logger.critical("interrupted", extra={"exit_code": EXIT_INTERRUPTED})
+
+    try:
+        with supervised() as supervisor, nullcontext() if supervisor is None else supervisor.saying(interrupted):
+            yield
+    except KeyboardInterrupt as exc:
+        interrupted()
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc
-    except (OSError, click.ClickException, click.exceptions.Exit):
-        raise  # the front door knows what to do with a closed pipe
+    except click.exceptions.Exit:
+        raise
     except Exception as exc:
+        if was_interrupted():
+            interrupted()
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc
+        if isinstance(exc, EdgeAdError):
+            logger.critical("%s", " ".join(str(exc).split()), extra={"exit_code": exc.exit_code})
+            raise click.exceptions.Exit(exc.exit_code) from exc
+        if isinstance(exc, (OSError, click.ClickException)):
+            raise  # the front door knows what to do with a closed pipe
         logger.critical("internal error, a defect in edge-ad", exc_info=exc, extra={"exit_code": EXIT_INTERNAL})
         raise click.exceptions.Exit(EXIT_INTERNAL) from exc
 

@@ -138,7 +138,7 @@ def _may_want_process(config: str | None, given: dict[str, Any]) -> bool:
 
 
 def _run(log: Log, config: str | None, given: dict[str, Any], launched: Launched | None) -> int:
-    from edge_ad.cli.summary import check_miss_rate, print_summary
+    from edge_ad.cli.summary import check_lost, check_miss_rate, print_summary
     from edge_ad.runtime.station.file import read_line, run_options
     from edge_ad.runtime.station.run import run
 
@@ -162,6 +162,8 @@ def _run(log: Log, config: str | None, given: dict[str, Any], launched: Launched
         raise result.failure
     if result.interrupted:
         log.say("stopped by the user")
+    check_lost(result.telemetry, result.hung)
+    if result.interrupted:
         return EXIT_INTERRUPTED
     check_miss_rate(result.telemetry, settings.limits.max_miss_rate)
     if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edge_ad.errors import DeadlineError
+from edge_ad.errors import DeadlineError, LostRecordsError
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -77,6 +77,17 @@ def check_miss_rate(telemetry: Telemetry, limit: float | None) -> None:
         raise DeadlineError(
             f"{counts.missed} of {counts.captured} frames were late or skipped, a share of {counts.miss_rate:.3g};"
             f" wanted {limit:g} at most; take a faster engine or precision, a larger budget or fewer frames"
+        )
+
+
+def check_lost(telemetry: Telemetry, hung: Sequence[str]) -> None:
+    """Raises: LostRecordsError when a sink has lost what it should have kept. Args: hung: sinks that still write."""
+    sinks = [sink for sink in telemetry.counters.snapshot().sinks if sink.lost]
+    lost = [f"{sink.lost} of {sink.taken} by {sink.name}" for sink in sinks]
+    lost += [f"what {name} was still writing at the end" for name in hung]
+    if lost:
+        raise LostRecordsError(
+            f"records are lost: {', '.join(lost)}; mend what was said of it above, and judge them anew"
         )
 
 

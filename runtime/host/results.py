@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from edge_ad.errors import OutputError, os_reason
+from edge_ad.errors import OutputError, OutputUnavailableError, may_pass, os_reason
 from edge_ad.runtime.host.held import HeldFolder, HeldName
 from edge_ad.runtime.host.messages import Seldom
 
@@ -59,15 +59,18 @@ class ResultFolder:
         self._thread = threading.Thread(target=self._watch, name="edge-ad-folder", daemon=True)
 
     def __enter__(self) -> ResultFolder:
-        """Raises: OutputError when the folder cannot be made, or another run writes to it."""
+        """Raises: OutputError when the folder cannot be made; OutputUnavailableError when that may pass, or another
+        run writes to it.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._ledger = _locked(self.path / LEDGER)
             self._folder = HeldFolder(self.path)
         except BlockingIOError as exc:
-            raise OutputError(f"{self.path}: another run is writing here; choose another --output") from exc
+            raise OutputUnavailableError(f"{self.path}: another run is writing here; choose another --output") from exc
         except OSError as exc:
-            raise OutputError(f"output folder {self.path}: cannot be written: {os_reason(exc)}") from exc
+            kind = OutputUnavailableError if may_pass(exc) else OutputError
+            raise kind(f"output folder {self.path}: cannot be written: {os_reason(exc)}") from exc
         self._thread.start()
         return self
 

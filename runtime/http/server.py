@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, os_reason
+from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, UnavailableError, may_pass, os_reason
 from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.http.messages import Request, Response, refuse
 from edge_ad.runtime.http.settings import HttpSettings
@@ -149,9 +149,13 @@ class HttpServer:
                 stack.pop_all()
                 return sockets
         except OSError as exc:
-            advice = "another program has it; choose another port" if exc.errno in _IN_USE else "correct host or port"
             where = f"{settings.host}:{settings.port}"
-            raise ConfigError("http", [f"port: {where} cannot be listened on ({os_reason(exc)}): {advice}"]) from exc
+            what = f"port: {where} cannot be listened on ({os_reason(exc)})"
+            if exc.errno in _IN_USE:
+                raise UnavailableError(f"http: {what}: another program has it; choose another port") from exc
+            if exc.errno in _NOT_YET or may_pass(exc):
+                raise UnavailableError(f"http: {what}: not now; is the network up?") from exc
+            raise ConfigError("http", [f"{what}: correct host or port"]) from exc
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -198,6 +202,7 @@ class HttpServer:
 
 
 _IN_USE = frozenset({errno.EADDRINUSE, 10048})  # the second is what Windows says
+_NOT_YET = frozenset({errno.EADDRNOTAVAIL, 10049, socket.EAI_AGAIN})  # before the network is up
 
 
 def _listening(host: str, port: int) -> Iterator[socket.socket]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from edge_ad.errors import OutputError, os_reason
+from edge_ad.errors import OutputError, OutputUnavailableError, may_pass, os_reason
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
 
@@ -47,12 +47,22 @@ class Sink(Protocol):
         ...
 
 
+class OnePictureError(OutputError):
+    """This one picture cannot be kept; the next one may. It is left out, and the run goes on."""
+
+
+def sink_name(sink: Sink) -> str:
+    """What a sink is called in counters and messages."""
+    return str(getattr(sink, "label", type(sink).__name__))
+
+
 def output_folder(path: Path) -> Path:
     """Create a folder for results. Raises: OutputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise OutputError(f"output folder {path}: cannot be made: {os_reason(exc)}") from exc
+        kind = OutputUnavailableError if may_pass(exc) else OutputError
+        raise kind(f"output folder {path}: cannot be made: {os_reason(exc)}") from exc
     return path
 
 

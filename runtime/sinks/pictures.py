@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.errors import OutputError, os_reason
+from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.record.verdict import Verdict
@@ -19,16 +21,19 @@ from edge_ad.runtime.host.held import HeldFolder
 from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.host.opencv import load_cv2
 from edge_ad.runtime.host.results import claim, is_drawn
-from edge_ad.runtime.sinks import output_folder, set_aside
+from edge_ad.runtime.sinks import OnePictureError, output_folder, set_aside
 from edge_ad.runtime.sinks.ages import Clocks
-from edge_ad.runtime.sinks.naming import file_name
+from edge_ad.runtime.sinks.naming import NAME_BYTES, file_name, fitting_name, longest_name
 from edge_ad.runtime.sinks.retention import Limits, Retention
 from edge_ad.runtime.sinks.selection import Selection, is_reject
+
+log = logging.getLogger(__name__)
 
 BOX_BGR = (60, 60, 255)
 INSPECTED_BGR = (200, 200, 200)
 LABEL_BGR = {"anomalous": (60, 60, 255), "normal": (80, 200, 80), None: (220, 220, 220)}
 HEAT_OPACITY = 0.45
+_OF_ITS_NAME = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 LARGEST_OVERLAY = 16e6  # pixels; overlays are looked at, and one of a 66 megapixel frame takes 0.4 GB to draw
 LONGEST_EDGE = 16_384  # pixels; JPEG ends at 65,535, and viewers before that
@@ -36,6 +41,8 @@ LONGEST_EDGE = 16_384  # pixels; JPEG ends at 65,535, and viewers before that
 
 class PictureFiles:
     """Writes one picture for each judged frame as `<folder>/<frame_id>_<name of the file>.<suffix>`.
+
+    A name that is too long for the folder or no UTF-8 is changed (`naming.fitting_name`).
 
     Args:
         folder: made when the run starts; one from an earlier run keeps its pictures under a name with its date.
@@ -75,6 +82,7 @@ class PictureFiles:
         self._above: HeldFolder | None = None
         self._held: HeldFolder | None = None
         self._written = self._gone = 0
+        self._name_bytes = NAME_BYTES
 
     def __enter__(self) -> PictureFiles:
         output_folder(self.folder.parent)
@@ -89,7 +97,7 @@ class PictureFiles:
                 if self._retention is not None:
                     self._retention.moved(moved.name)
             claim(self.folder)
-            output_folder(self.folder)
+            self._name_bytes = longest_name(output_folder(self.folder))
             self._above, self._held = HeldFolder(self.folder.parent), HeldFolder(self.folder)
         except OSError as exc:
             self._close()
@@ -100,22 +108,22 @@ class PictureFiles:
         return self
 
     def write(self, frame: Frame, verdict: Verdict, entry: Mapping[str, Any]) -> None:
+        """Raises: OnePictureError for a picture that cannot be drawn, encoded or named; else OutputError."""
         if verdict.maps is None or not self._selection.takes(entry):
             return
         stem = f"_{Path(frame.path).stem}" if frame.path else ""
         source = f"{file_name(frame.source)}_" if self._several else ""
-        path = self.folder / f"{source}{frame.frame_id:06d}{stem}{self._suffix}"
+        stem = f"{source}{frame.frame_id:06d}{stem}"
+        path = self.folder / fitting_name(stem, self._suffix, self._name_bytes)
         if self._several and path.exists():  # two sources may go by the same name
-            path = path.with_name(f"{path.stem}-{frame.captured_ns}{self._suffix}")
-        good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
-        if not good:
-            raise OutputError(f"{path}: the picture cannot be encoded")
+            path = self.folder / fitting_name(f"{stem}-{frame.captured_ns}", self._suffix, self._name_bytes)
+        data = self._drawn(path, frame, verdict)
         self.look()
         if self._retention is None:
-            self._put(path, data.tobytes())
+            self._put(path, data)
         else:
             with self._retention.room(path.name, len(data), reject=is_reject(entry)):
-                self._put(path, data.tobytes())
+                self._put(path, data)
         self._written += 1
 
     def look(self) -> None:
@@ -143,6 +151,17 @@ class PictureFiles:
         counts, self._gone = {"gone": self._gone, "expired": expired}, 0
         return counts
 
+    def _drawn(self, path: Path, frame: Frame, verdict: Verdict) -> bytes:
+        try:
+            good, data = load_cv2().imencode(self._suffix, self._draw(frame, verdict))
+        except Exception as exc:  # of a shape or size that nobody has thought of
+            log.error("picture %s", path.name, exc_info=exc, extra={"camera": frame.source, "frame_id": frame.frame_id})
+            raise OnePictureError(f"{path}: cannot be drawn: {one_line(exc)}") from exc
+        if not good:
+            height, width = verdict.maps.geometry.frame_hw if verdict.maps is not None else (0, 0)
+            raise OnePictureError(f"{path}: a picture of {width}x{height} pixels cannot be encoded")
+        return bytes(data)
+
     def _put(self, path: Path, data: bytes) -> None:
         """Half a picture is never seen: a killed run leaves one hidden file at most."""
         try:
@@ -151,7 +170,8 @@ class PictureFiles:
         except OSError as exc:
             with suppress(OSError):
                 self._scratch.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot be written: {os_reason(exc)}") from exc
+            kind = OnePictureError if exc.errno in _OF_ITS_NAME else OutputError
+            raise kind(f"{path}: cannot be written: {os_reason(exc)}") from exc
 
     def _close(self) -> None:
         if self._retention is not None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from edge_ad.errors import OutputError, one_line, os_reason
 from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.host.results import is_drawn
-from edge_ad.runtime.sinks import output_folder
+from edge_ad.runtime.sinks import OnePictureError, output_folder
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
 from edge_ad.runtime.sinks.rescue import OwnNames
 
@@ -137,11 +137,12 @@ class Retention:
     def room(self, name: str, size_bytes: int, *, reject: bool) -> Iterator[None]:
         """Delete what has to go for a picture that is written inside of this context.
 
-        Raises: OutputError when the picture alone is larger than the quota, or the index cannot be written.
+        Raises: OnePictureError when the picture alone is larger than the quota; OutputError when the index cannot be
+            written.
         """
         quota_bytes = self._limits.quota_bytes
         if quota_bytes is not None and size_bytes > quota_bytes:
-            raise OutputError(f"{self._folder / name}: its {size_bytes} bytes are more than the quota for pictures")
+            raise OnePictureError(f"{self._folder / name}: its {size_bytes} bytes are more than the quota for pictures")
         self.restore()
         try:
             number = self._enter(name, size_bytes, reject)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, UnavailableError, may_pass
 from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.stream_list import listed_sources
 from edge_ad.runtime.station.settings import CameraSettings, LineSettings, contradictions
@@ -73,7 +73,8 @@ def read_line(path: Path, values: Mapping[str, Any]) -> LineSettings:
 
     As many sources as the file has cameras take the place of theirs.
 
-    Raises: ConfigError with every fault, each with its key path; SourceError for a list that cannot be read.
+    Raises: ConfigError with every fault, each with its key path; UnavailableError for a file that is not there now;
+        SourceError for a list that cannot be read.
     """
     settings, faults = examine_line(path, values)
     if faults:
@@ -84,9 +85,9 @@ def read_line(path: Path, values: Mapping[str, Any]) -> LineSettings:
 def examine_line(path: Path, values: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
     """Like `read_line`, but leave out what is faulty and say so, so that the rest can be looked at further.
 
-    Raises: ConfigError for a file that is no YAML mapping; SourceError.
+    Raises: ConfigError for a file that is no YAML mapping; UnavailableError for one that is not there now; SourceError.
     """
-    data = read_yaml(path)
+    data = _read(path)
     options, faults = _options(values)
     alone, found = _sound(_overlaid({"cameras": [{"source": "-"}]}, {"bundle": "-", **options}))
     faults += _as_options([*found, *(line for line in contradictions(alone) if line.startswith("http."))])
@@ -103,6 +104,16 @@ def examine_line(path: Path, values: Mapping[str, Any]) -> tuple[LineSettings, l
             ]
     settings, found = _sound(_overlaid(data, options))
     return settings, [*faults, *found, *contradictions(settings)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_yaml(path)
+    except ConfigError as exc:
+        cause = exc.__cause__
+        if isinstance(cause, OSError) and (isinstance(cause, FileNotFoundError) or may_pass(cause)):
+            raise UnavailableError(str(exc)) from exc
+        raise
 
 
 def _options(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -30,7 +30,7 @@ from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.scheduling.trigger import Fired
 from edge_ad.runtime.line.telemetry import Telemetry
-from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks import Sink, sink_name
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks
 from edge_ad.runtime.sinks.progress import ProgressBar
@@ -43,11 +43,19 @@ from edge_ad.runtime.station.settings import LineSettings
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run went: its figures, whether the user ended it, and what broke off the source."""
+    """How a run went.
+
+    Attributes:
+        telemetry: its figures.
+        interrupted: whether the user ended it.
+        failure: what broke off the source.
+        hung: sinks of records in which a write still hung at the end; whether they have its record is not known.
+    """
 
     telemetry: Telemetry
     interrupted: bool
     failure: SourceError | None = None
+    hung: tuple[str, ...] = ()
 
 
 def run(
@@ -127,7 +135,8 @@ def run(
     if not stop.is_set() and failure is None:
         for hint in hints_after(lanes, telemetry):
             say(hint)
-    return RunResult(telemetry, interrupted.is_set(), failure)
+    hung = [sink for sink in line.hung if getattr(sink, "keeps_records", False)]
+    return RunResult(telemetry, interrupted.is_set(), failure, tuple(sink_name(sink) for sink in hung))
 
 
 def _wants_process(settings: LineSettings, *, by_itself: bool) -> bool:

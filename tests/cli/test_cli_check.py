@@ -158,7 +158,7 @@ def test_thresholds_that_decide_nothing_are_remarked_on(
 
 def test_a_missing_file(tmp_path: Path, capsys: Capture) -> None:
     for command in ("run", "check"):
-        assert main([command, "-c", str(tmp_path / "none.yaml")]) == 3
+        assert main([command, "-c", str(tmp_path / "none.yaml")]) == 18
         assert "none.yaml: cannot be read: no such file" in capsys.readouterr().err
 
 

@@ -18,7 +18,17 @@ import pytest
 
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.run import command
-from edge_ad.errors import BundleError, ConfigError, MissingExtraError
+from edge_ad.errors import (
+    BundleError,
+    BundleUnavailableError,
+    ConfigError,
+    EngineError,
+    LostRecordsError,
+    MissingExtraError,
+    OutputError,
+    SourceError,
+    UnavailableError,
+)
 from edge_ad.runtime.line import line
 from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.station.file import run_options
@@ -96,6 +106,8 @@ def test_what_does_not_mend_itself_is_not_tried_again(path: Path) -> None:
     service = settings_of(path)["Service"]
     hopeless = {COMMAND_LINE_FAULT, ConfigError.exit_code, BundleError.exit_code, MissingExtraError.exit_code}
     assert {int(code) for code in service["RestartPreventExitStatus"].split()} == hopeless
+    passing = {SourceError, EngineError, OutputError, LostRecordsError, UnavailableError, BundleUnavailableError}
+    assert not {kind.exit_code for kind in passing} & hopeless
     assert int(service["SuccessExitStatus"]) == EXIT_INTERRUPTED
     assert service["Restart"] == "always"
 

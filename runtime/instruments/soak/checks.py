@@ -20,6 +20,7 @@ INVARIANTS: dict[str, str] = {
     "engine": "a crash or hang of the engine's process costs the batch in hand; a fresh one takes over, and is counted",
     "goes on": "neither a camera, nor the engine, nor a sink ends the line; it stops in time",
     "fairness": "cameras that want more than there is are served alike",
+    "signals": "hangups are heard, however many come at once",
     "memory": "memory does not grow",
     "left over": "threads, open files and processes at the end are those of the start",
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Seam = Literal["source", "engine", "sink"]
+Seam = Literal["source", "engine", "sink", "process"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_ad.runtime.instruments.soak.engine import WatchedEngine
     from edge_ad.runtime.instruments.soak.sinks import FaultySink
     from edge_ad.runtime.instruments.soak.sources import FaultySource
+    from edge_ad.runtime.instruments.soak.storms import Storms
 
 UNTIL_CLOSED_S = 3600.0
 
@@ -194,6 +195,11 @@ def clock_jump(sink: FaultySink, dice: random.Random) -> None:
     sink.then(*[lambda: None] * dice.randrange(30), sink.clock.set_right)
 
 
+def signal_storm(storms: Storms, dice: random.Random) -> None:
+    """Somebody presses reload, and a script does so hundreds of times."""
+    storms.strike(dice.randint(1, 400))
+
+
 FAULTS: dict[str, Fault] = {
     "drop": Fault("source", drop, weight=0.2),
     "freeze": Fault("source", freeze),
@@ -217,5 +223,6 @@ FAULTS: dict[str, Fault] = {
     "records-removed": Fault("sink", records_removed, weight=0.5),
     "folder-removed": Fault("sink", folder_removed, weight=0.2),
     "clock-jump": Fault("sink", clock_jump, weight=0.3),
+    "signal-storm": Fault("process", signal_storm),
 }
 """Every kind by the name that the user gives it."""

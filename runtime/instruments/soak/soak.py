@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from edge_ad.runtime.engines.process.engine import EngineProcess
 from edge_ad.runtime.engines.process.keeper import Limits
 from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import RECORDS
+from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
 from edge_ad.runtime.instruments.soak.clock import WrongClock
@@ -33,6 +35,7 @@ from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
 from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.storms import Storms
 from edge_ad.runtime.instruments.soak.taken import check_databases, check_files
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
@@ -99,6 +102,8 @@ class Soak:
         )
         self._sink_dice: list[Dice] = []
         self._clock = WrongClock()
+        self._process_dice = Dice("process", "process", self._plan)
+        self._storms = Storms(self.findings)
         self._growth = Growth()
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
@@ -114,24 +119,28 @@ class Soak:
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
         few_arenas()
-        totals, rounds, interrupted, before = Snapshot(), 0, False, len(children())
+        totals, rounds, before = Snapshot(), 0, len(children())
         with ExitStack() as stack:
+            interrupted = stack.enter_context(stopping(threading.Event()))
+            stack.enter_context(self._storms)
             detector = stack.enter_context(self._detector(stack))
             began, began_s = Held.now(), time.monotonic()
             left_s = self._options.seconds
-            while left_s > 0 and not self._plan.spent.is_set() and not interrupted:
-                counts, interrupted = self._round(detector, min(self._options.round_s, left_s), totals, began_s)
+            interrupted.at_once = False
+            while left_s > 0 and not self._plan.spent.is_set() and not interrupted.is_set():
+                counts = self._round(detector, min(self._options.round_s, left_s), totals, began_s, interrupted)
                 totals = added(totals, counts)
                 rounds += 1
                 left_s = began_s + self._options.seconds - time.monotonic()
             self._check_engine(detector, totals, rounds)
+            self._storms.check(is_over=True)
             ended = _settled(began)
         self._check_end(began, ended)
         left = len(children()) - before
         if left > 0:
             self.findings.add("left over", f"{left} processes when all was closed")
         faults = dict(self._plan.counts)
-        return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted)
+        return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted.is_set())
 
     def _detector(self, stack: ExitStack) -> Detector:
         options = self._options
@@ -159,8 +168,10 @@ class Soak:
             around_engine=watched,
         )
 
-    def _round(self, detector: Detector, seconds: float, before: Snapshot, began_s: float) -> tuple[Snapshot, bool]:
-        """One line from start to end. Returns: its counts, and whether the user ended it."""
+    def _round(
+        self, detector: Detector, seconds: float, before: Snapshot, began_s: float, interrupted: threading.Event
+    ) -> Snapshot:
+        """One line from start to end. Returns: its counts."""
         books, telemetry = Books(self.findings, detector.thresholds.image), Telemetry()
         self._engine.books = books
         struck = [plug.dice.struck for plug in self._plugs]
@@ -170,6 +181,7 @@ class Soak:
             self.findings,
             tick=lambda counts: self._tick(added(before, counts), began_s),
             spent=self._plan.spent,
+            interrupted=interrupted,
             is_calm=lambda lane: self._plugs[lane].dice.struck == struck[lane],
             pulled=lambda lane: self._plugs[lane].pulled - pulled[lane],
         )
@@ -199,9 +211,13 @@ class Soak:
             of_records, of_database = counts.sinks[1], counts.sinks[3]
             check_files(top, RECORDS, of_records.delivered, self.findings)
             check_databases(top, DATABASE, of_database.delivered, of_database.expired, self.findings)
-        return counts, line_round.interrupted
+        return counts
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
+        self._storms.check()
+        fault = self._process_dice.draw() if self._storms.possible else None
+        if fault is not None:
+            fault.strike(self._storms, self._process_dice.random)
         held, now_s = Held.now(), time.monotonic()
         if held.memory_mib is not None:
             self._growth.add(held.memory_mib)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_ad.errors import EdgeAdError, one_line
+from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.line.scheduling.item import Item
 from edge_ad.runtime.line.scheduling.threads import broken
-from edge_ad.runtime.sinks import BusyError, Sink
+from edge_ad.runtime.sinks import BusyError, OnePictureError, Sink, sink_name
 from edge_ad.runtime.sinks.counts import SinkCounts
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class SinkQueue:
         room: threading.Condition,
     ) -> None:
         self.sink = sink
-        self.name = str(getattr(sink, "label", type(sink).__name__))
+        self.name = sink_name(sink)
         self.keeps_records = bool(getattr(sink, "keeps_records", False))
         self._take_event: Callable[[Mapping[str, Any]], None] | None = getattr(sink, "event", None)
         self._write_many: Callable[[Sequence[Mapping[str, Any]]], None] | None = getattr(sink, "write_many", None)
@@ -71,7 +72,7 @@ class SinkQueue:
         self._counters = counters
         self._forgiving = forgiving
         self._failed = failed
-        self._say = say
+        self._say, self._say_seldom = say, Seldom(say)
         self._wrote = wrote
         self._room = room
         self._changed = threading.Condition()
@@ -239,6 +240,11 @@ class SinkQueue:
     def _refuse(self, items: Sequence[Item], exc: Exception) -> None:
         """Have what a sink did not take tried again, or give it up. Of several items it has taken none."""
         self._counters.sink(self._number, failures=1)
+        if isinstance(exc, OnePictureError):  # no reason not to keep the others, nor to end a run
+            self._say_seldom(f"warning: {one_line(exc)}; it is left out")
+            with self._changed:
+                self._give_up(len(items))
+            return
         is_defect = not isinstance(exc, (EdgeAdError, OSError))
         self._tries += 1
         if is_defect and self._refused is None:

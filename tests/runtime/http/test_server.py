@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import random
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, EdgeAdError, UnavailableError
 from edge_ad.runtime.http import server as server_module
 from edge_ad.runtime.http.listen import listening
 from edge_ad.runtime.http.messages import Request, Response, answer_json
@@ -80,7 +81,7 @@ def test_several_requests_on_one_connection(server: HttpServer) -> None:
 
 def test_a_port_that_is_taken_is_one_clear_error(server: HttpServer) -> None:
     host, port = server.address
-    with pytest.raises(ConfigError, match=f"port: {host}:{port} cannot be listened on .* another program has it"):
+    with pytest.raises(UnavailableError, match=f"port: {host}:{port} cannot be listened on .* another program has it"):
         HttpServer(HttpSettings(port=port), None, echo).__enter__()
 
 
@@ -91,8 +92,30 @@ def test_without_a_token_no_other_machine_is_listened_to(host: str) -> None:
         HttpServer(HttpSettings(host, 0), None, echo).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EADDRNOTAVAIL, UnavailableError, "is the network up"),
+        (errno.ENETDOWN, UnavailableError, "is the network up"),
+        (socket.EAI_AGAIN, UnavailableError, "is the network up"),
+        (errno.EACCES, ConfigError, "correct host or port"),
+        (socket.EAI_NONAME, ConfigError, "correct host or port"),
+    ],
+)
+def test_what_may_pass_is_told_apart_from_what_is_wrong(
+    number: int, kind: type[EdgeAdError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[socket.socket]:
+        raise OSError(number, "simulated")
+
+    monkeypatch.setattr(server_module, "_listening", refuse)
+    with pytest.raises(kind, match=words) as raised:
+        HttpServer(ANY_PORT, None, echo).__enter__()
+    assert type(raised.value) is kind
+
+
 def test_an_address_that_is_not_this_machines() -> None:
-    with pytest.raises(ConfigError, match="correct host or port"):
+    with pytest.raises(UnavailableError, match="cannot be listened on"):
         HttpServer(HttpSettings("203.0.113.7", 0, "T"), b"x", echo).__enter__()
 
 

@@ -21,7 +21,7 @@ from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.engines.process.keeper import Keeper
 from edge_ad.runtime.host.held import HeldName
 from edge_ad.runtime.instruments.soak import dice as dice_module
-from edge_ad.runtime.instruments.soak import faults
+from edge_ad.runtime.instruments.soak import faults, storms
 from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
 from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
@@ -42,6 +42,7 @@ from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks.ages import Ages
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
+from edge_ad.signals.supervisor import Supervisor
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 Patch = pytest.MonkeyPatch
@@ -89,6 +90,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert len({kind for kind in drawn(3) if kind}) == 7
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     def interrupt(_: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -100,6 +102,26 @@ def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     assert result.interrupted
     assert broken(result) == set(), "\n".join(closing_lines(result))
     assert result.totals.captured > 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.parametrize("heard", [True, False])
+def test_control_a_storm_of_signals_is_not_heard(monkeypatch: Patch, heard: bool) -> None:
+    if not heard:
+        monkeypatch.setattr(storms, "HEARD_S", 0.2)
+        monkeypatch.setattr(Supervisor, "_hangup", lambda self: None)
+    result = soak(1.0, faults=("signal-storm",), fault_rate=0.5)
+    assert result.faults["signal-storm"] > 0
+    assert broken(result) == (set() if heard else {"signals"}), "\n".join(closing_lines(result))
+
+
+def test_no_signal_is_sent_where_nobody_hears_it() -> None:
+    """It would end the process."""
+    results: list[SoakResult] = []
+    thread = threading.Thread(target=lambda: results.append(soak(0.5, faults=("signal-storm",), fault_rate=1.0)))
+    thread.start()
+    thread.join()
+    assert results[0].faults == {} and broken(results[0]) == set()
 
 
 def test_cameras_that_drop_out_or_hang_come_back(monkeypatch: Patch) -> None:
