@@ -70,7 +70,9 @@ def _strictly(data: bytes, order: ColorOrder) -> ImageArray | None:
             return None
         extra = _EXTRANEOUS.search(said)
         if extra is None or int(extra.group(1)) > PADDING:
-            raise ImageError(f"damaged JPEG, cut off or incomplete: {said}; write it anew") from None
+            raise ImageError(
+                f"damaged JPEG, cut off or incomplete: {said}; check the camera, the network, or what wrote it"
+            ) from None
         image = simplejpeg.decode_jpeg(data, order.upper(), strict=False)
     return image
 

@@ -101,7 +101,9 @@ def read_head(data: bytes) -> JpegHead:
             return head
         if marker == _EOI:
             break
-    raise ImageError("a JPEG without a picture: cut off, or damaged in its head; write it anew")
+    raise ImageError(
+        "a JPEG without a picture: cut off, or damaged in its head; check the camera, the network, or what wrote it"
+    )
 
 
 def check_coded(data: bytes, head: JpegHead) -> None:
@@ -121,15 +123,18 @@ def check_coded(data: bytes, head: JpegHead) -> None:
             raise ImageError(f"a JPEG of more than {MOST_SCANS} passes, which no camera writes; convert it")
         zeros = data.find(ZEROS, scan.start, scan.end)
         if zeros >= 0 and not scan.may_hold_zeros(head):
-            raise ImageError(f"damaged JPEG: zeros in place of coded data at byte {zeros}; write it anew")
+            raise ImageError(
+                f"damaged JPEG: zeros in place of coded data at byte {zeros};"
+                " check the camera, the network, or what wrote it"
+            )
         for component, _, _ in scan.components:
             left = missing.get(component, {})
             for coefficient in range(scan.first, min(scan.last, 63) + 1) if head.is_progressive else range(64):
                 left[coefficient] = scan.low if head.is_progressive else 0
     if marker != _EOI:
-        raise ImageError("cut off: the JPEG has no end; write it anew")
+        raise ImageError("cut off: the JPEG has no end; check the camera, the network, or what wrote it")
     if any(low for left in missing.values() for low in left.values()):
-        raise ImageError("cut off: passes of the JPEG are missing; write it anew")
+        raise ImageError("cut off: passes of the JPEG are missing; check the camera, the network, or what wrote it")
 
 
 def picture_end(data: bytes, head: JpegHead) -> int:

@@ -66,6 +66,8 @@ def _check_deflate(strip: bytes) -> None:
         while not stream.eof and stream.unconsumed_tail:
             stream.decompress(stream.unconsumed_tail, _PIECE)
     except zlib.error as exc:
-        raise ImageError(f"damaged TIFF: {exc}; write it anew") from None
+        raise ImageError(f"damaged TIFF: {exc}; check the camera, the network, or what wrote it") from None
     if not stream.eof:
-        raise ImageError("damaged TIFF, cut off or incomplete: a strip has no end; write it anew")
+        raise ImageError(
+            "damaged TIFF, cut off or incomplete: a strip has no end; check the camera, the network, or what wrote it"
+        )
