@@ -8,6 +8,7 @@ What a request to end (Ctrl-C or SIGTERM) comes to:
 
 * The first one is given to whoever takes it (`on_stop`: a line ends after the frames in hand). If nobody does, the main
   thread is interrupted: KeyboardInterrupt, once, so that what it cleans up behind that is not interrupted again.
+* Python drops what is raised while it deletes an object; then the main thread is interrupted again.
 * A main thread that does not come back, from native code or from cleaning up, is not waited for: the process ends.
 * Signals that follow each other within `PRESS_S` are one request, however many they are. Another Ctrl-C after that
   interrupts the main thread, whoever took the first one; a third one ends the process.
@@ -22,6 +23,7 @@ import _thread
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,11 +78,14 @@ class Supervisor:
         self._code: int | None = None
         self._main = threading.main_thread().ident
         self._interrupt_before: Any = None
+        self._hook_before = sys.unraisablehook
         self._thread = threading.Thread(target=self._listen, name="edge-ad-signals", daemon=True)
 
     def open(self) -> None:
         """Hear signals; in the main thread."""
         self._interrupt_before = signal.signal(_INTERRUPT, self._interrupt)
+        self._hook_before = sys.unraisablehook
+        sys.unraisablehook = self._dropped
         self._thread.start()
 
     def close(self) -> None:
@@ -89,6 +94,8 @@ class Supervisor:
         self.wakeup.end()
         self._thread.join()
         signal.signal(_INTERRUPT, self._interrupt_before)
+        if sys.unraisablehook == self._dropped:
+            sys.unraisablehook = self._hook_before
         self.wakeup.close()
 
     @contextmanager
@@ -129,6 +136,14 @@ class Supervisor:
             self._may_raise = False
             self._is_reached = True
             raise KeyboardInterrupt
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Told by Python of what was raised where it cannot be raised."""
+        if not (self.interrupted and isinstance(unraisable.exc_value, KeyboardInterrupt)):
+            self._hook_before(unraisable)
+        elif self._code is None:
+            self._is_reached, self._may_raise = False, True
+            self.wakeup.nudge()
 
     def _listen(self) -> None:
         while True:

@@ -13,7 +13,7 @@ REQUESTS = (signal.SIGINT, signal.SIGTERM)
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 HEARD = REQUESTS if HANGUP is None else (*REQUESTS, HANGUP)
 _MOST = 1 << 16  # bytes that a pipe holds, one for each signal
-_END = b"\0"  # no signal has this number
+_END, _NUDGE = b"\0", b"\xff"  # no signals have these numbers
 _nothing = operator.is_  # two arguments; written in C, so the next signal cannot come in between its steps
 
 
@@ -58,6 +58,10 @@ class Wakeup:
             return b""
         numbers = self._receive(_MOST)
         return None if _END in numbers else numbers
+
+    def nudge(self) -> None:
+        """Have `wait` return, for a reason that is no signal."""
+        self._send(_NUDGE)
 
     def end(self) -> None:
         """No more signals; `wait` returns None."""

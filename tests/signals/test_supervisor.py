@@ -173,6 +173,17 @@ def test_one_that_cleans_up_is_waited_for_and_one_that_hangs_is_not() -> None:
         assert ending(process) == (130, "", "edge-ad: error: interrupted\n")
 
 
+def test_one_that_python_drops_comes_again() -> None:
+    """As it does while it deletes an object: with a word about it, and no effect."""
+    text = (
+        "class Slow:\n def __del__(self): say('ready'); time.sleep(1); say('over')\n"
+        "try:\n Slow(); time.sleep(60)\nexcept KeyboardInterrupt: say('interrupted')\n"
+    )
+    with program(text) as process:
+        process.terminate()
+        assert ending(process) == (0, "interrupted\n", "")
+
+
 def test_one_that_was_swallowed_ends_all_the_same() -> None:
     with program("try: say('ready'); time.sleep(60)\nexcept KeyboardInterrupt: pass\ntime.sleep(60)") as process:
         process.terminate()
