@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.check import CheckedGraph, checked_graph
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec
@@ -16,7 +17,7 @@ from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.validation import build
 
-MakeEngine = Callable[[str, Callable[[], bytes], EngineSpec], Engine]
+MakeEngine = Callable[[str, Callable[[], CheckedGraph], EngineSpec], Engine]
 
 
 def open_detector(
@@ -63,7 +64,9 @@ def open_detector(
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
-    made = make(engine, lambda: opened.read_file(file), spec)
+    made = make(engine, lambda: opened.read_graph(chosen), spec)
+    if made.runs_graph:
+        opened.examine_graph(chosen)  # at once, and where a compiled blob means that the graph itself is not read
     return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 
@@ -90,7 +93,11 @@ def open_graph(
     """
     cache_dir = Path(engine_cache) if engine_cache is not None else None
     spec = engine_spec(bundle, precision, hashlib.sha256(graph).hexdigest(), cache_dir)
-    return Detector(bundle, make_engine(engine, lambda: graph, spec), bundle.thresholds(precision))
+    try:
+        checked = checked_graph(graph, bundle.graph_contract)
+    except BundleError as exc:
+        raise BundleError(f"a {precision} graph for bundle {bundle.path}: {exc}; make it again") from exc
+    return Detector(bundle, make_engine(engine, lambda: checked, spec), bundle.thresholds(precision))
 
 
 def engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:
