@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -86,9 +85,13 @@ def words(shape: Iterable[Size | None]) -> str:
 
 def volume(shape: Shape) -> tuple[int, int]:
     """How many elements, without the batch, and how often that is a factor."""
-    return prod(size.times if isinstance(size, Batch) else size for size in shape), sum(
-        isinstance(size, Batch) for size in shape
-    )
+    count, batches = 1, 0
+    for size in shape:
+        if isinstance(size, Batch):
+            count, batches = count * size.times, batches + 1
+        else:
+            count *= size
+    return count, batches
 
 
 def followed(dtype: int, elements: Any, *, constant: bool = True, given: bool = False) -> Known:

@@ -33,9 +33,10 @@ from edge_ad.bundle.graph.known import (
 from edge_ad.bundle.graph.model import FLOAT, INT64, ITEM_BYTES, Node
 from edge_ad.bundle.graph.operation import INT, INTS, TENSOR, TEXT, Inputs, Operator, one_of
 
-TO_THE_END = frozenset({(1 << 63) - 1, (1 << 31) - 1, -(1 << 63) + 1, -(1 << 63), -(1 << 31) + 1})
-"""What exporters write for the end of a slice that goes to the end, forwards or backwards."""
+TO_THE_END = frozenset({(1 << 63) - 1, -(1 << 63) + 1})
+"""What the exporter writes for the end of a slice that goes to the end, forwards or backwards."""
 MOST_PADDING = 4096
+MOST_FILLED = 1 << 16  # elements of a constant that is made of one number: masks and paddings are small
 
 
 def _moved(source: Known, shape: Shape, elements: Any = None) -> Known:
@@ -220,7 +221,13 @@ def _gather(node: Node, inputs: Inputs) -> list[Known]:
 def _expand(node: Node, inputs: Inputs) -> list[Known]:
     source = _source(node, inputs)
     shape = broadcast(node, [source.shape, checked(node, whole_numbers(node, inputs[1], "shape"))])
+    _check_filled(node, shape, source.constant)
     return [Known(source.dtype, shape, span=source.span, constant=source.constant)]
+
+
+def _check_filled(node: Node, shape: Shape, constant: bool) -> None:
+    if constant and volume(shape)[0] > MOST_FILLED:
+        raise RuleError(node, f"fills {words(shape)} with what is constant, {MOST_FILLED} elements are the most")
 
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> list[Known]:
@@ -228,6 +235,7 @@ def _constant_of_shape(node: Node, inputs: Inputs) -> list[Known]:
     if value is not None and (value.count != 1):
         raise RuleError(node, f"attribute 'value': {value.count} elements, wanted 1")
     shape = checked(node, whole_numbers(node, inputs[0], "shape"))
+    _check_filled(node, shape, True)
     if value is None:
         return [Known(FLOAT, shape, constant=True)]
     count, batches = volume(shape)

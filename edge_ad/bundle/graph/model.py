@@ -134,18 +134,19 @@ def _node(reader: Reader, span: Span, index: int) -> Node:
     if fields.get("domain", "") not in ("", "ai.onnx"):
         raise WireError(f"{node}: is of {fields['domain'][:60]!r}, a graph of a bundle has ONNX's own operators alone")
     attributes: dict[str, Any] = {}
+    label = f"{node}: attribute"
     for entry in fields.get("attribute", []):
-        name, value = _attribute(reader, entry, node)
+        name, value = _attribute(reader, entry, label)
         if name in attributes:
             raise WireError(f"{node}: attribute {name!r} is given twice")
         attributes[name] = value
     return Node(node.name, node.operator, node.inputs, node.outputs, attributes)
 
 
-def _attribute(reader: Reader, span: Span, node: Node) -> tuple[str, Any]:
-    fields = reader.message(span, schema.ATTRIBUTE, f"{node}: attribute")
+def _attribute(reader: Reader, span: Span, label: str) -> tuple[str, Any]:
+    fields = reader.message(span, schema.ATTRIBUTE, label)
     name = fields.get("name", "")[:60]
-    where = f"{node}: attribute {name!r}"
+    where = f"{label} {name!r}"
     wanted = ATTRIBUTE_VALUES.get(fields.get("type", 0))
     given = [key for key in ("f", "i", "s", "t", "floats", "ints", "strings") if key in fields]
     if wanted is None or (given and given != [wanted]):
