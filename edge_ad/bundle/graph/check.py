@@ -30,7 +30,6 @@ from edge_ad.bundle.graph.known import (
 )
 from edge_ad.bundle.graph.model import (
     FLOAT,
-    FORMATS,
     INT32,
     INT64,
     ITEM_BYTES,
@@ -105,13 +104,15 @@ def checked_graph(data: bytes, contract: GraphContract) -> CheckedGraph:
 def examine(source: Source, contract: GraphContract) -> GraphFacts:
     """Look at a serialised graph; nothing of it is executed. Raises: BundleError with the node and the reason."""
     model, reader = read_model(source)
-    return _Examination(model, reader, contract, source.size).facts()
+    return Examination(model, reader, contract, source.size).facts()
 
 
-class _Examination:
+class Examination:
+    """One look at a graph. Attributes: tensors: what is known of each by name, as far as it has come."""
+
     def __init__(self, model: Model, reader: Reader, contract: GraphContract, size: int) -> None:
         self._model, self._reader, self._contract = model, reader, contract
-        self._tensors: dict[str, Known] = {}
+        self.tensors: dict[str, Known] = {}
         pixels = prod(size or 1 for size in contract.image.shape[:3])
         batch = contract.image.shape[0] or 1
         self._most_bytes = min(64 * MIB + 4096 * pixels + 16 * size, 2048 * MIB * min(batch, 8))
@@ -150,9 +151,9 @@ class _Examination:
     def _add(self, name: str, tensor: Known, what: str) -> None:
         if not name:
             raise BundleError(f"an {what} has no name")
-        if name in self._tensors:
+        if name in self.tensors:
             raise BundleError(f"tensor {name[:120]!r} is made twice")
-        self._tensors[name] = tensor
+        self.tensors[name] = tensor
 
     def _run(self, allowed: frozenset[str]) -> tuple[int, int]:
         """Go through the nodes. Returns: most bytes at a time and work, for one picture."""
@@ -180,19 +181,19 @@ class _Examination:
                 raise RuleError(node, f"with what is before it multiplies {needed} × 2³⁰ times, {most} is the most")
             for name in {*node.inputs, *made}:
                 if last.get(name, index) == index and self._is_freed(name):
-                    held -= self._tensors[name].bytes_per_picture
+                    held -= self.tensors[name].bytes_per_picture
         return peak, work
 
     def _is_freed(self, name: str) -> bool:
         """Whether an engine gives the memory back once nobody reads it; what is constant it computes once and keeps."""
-        return bool(name) and name != self._contract.image.name and not self._tensors[name].constant
+        return bool(name) and name != self._contract.image.name and not self.tensors[name].constant
 
     def _apply(self, node: Node) -> dict[str, Known]:
         inputs: list[Known | None] = []
         for name in node.inputs:
-            if name and name not in self._tensors:
+            if name and name not in self.tensors:
                 raise RuleError(node, f"reads {name[:120]!r}, which nothing before it makes")
-            inputs.append(self._tensors[name] if name else None)
+            inputs.append(self.tensors[name] if name else None)
         if node.operator == "Constant":
             value = node.attributes.get("value")
             if inputs or set(node.attributes) != {"value"} or not isinstance(value, Tensor) or len(node.outputs) != 1:
@@ -209,12 +210,12 @@ class _Examination:
     def _work(self, node: Node, made: dict[str, Known]) -> int:
         if node.operator == "Constant" or not made:
             return 0
-        inputs = [self._tensors[name] for name in node.inputs if name]
+        inputs = [self.tensors[name] for name in node.inputs if name]
         elements = max(volume(tensor.shape)[0] for tensor in (*made.values(), *inputs[:1]))
         return elements * RULES[node.operator].work(node, inputs)
 
     def _constant(self, tensor: Tensor) -> Known:
-        if tensor.raw is None and tensor.dtype in FORMATS and tensor.count <= MOST_FOLLOWED:
+        if tensor.raw is None and tensor.dtype in (FLOAT, *INTEGERS) and tensor.count <= MOST_FOLLOWED:
             elements = np.empty(tensor.count, object)
             elements[:] = tensor.numbers
             return followed(tensor.dtype, elements.reshape(tensor.shape), given=True)
@@ -233,7 +234,7 @@ class _Examination:
             if value.name in seen:
                 raise BundleError(f"value_info: {value.name[:120]!r} is given twice")
             seen.add(value.name)
-            found = self._tensors.get(value.name)
+            found = self.tensors.get(value.name)
             if found is None:
                 raise BundleError(f"value_info: {value.name[:120]!r} is no tensor of the graph")
             if not _agrees(value, found.dtype, found.shape):
@@ -245,7 +246,7 @@ class _Examination:
             names = [tensor.name for tensor in wanted]
             raise BundleError(f"outputs {_names(self._model.outputs)}, the manifest has {names}")
         for value, tensor in zip(self._model.outputs, wanted, strict=True):
-            found = self._tensors.get(value.name)
+            found = self.tensors.get(value.name)
             if found is None:
                 raise BundleError(f"output {value.name!r} is made by no node")
             if found.constant:

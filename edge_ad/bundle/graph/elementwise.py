@@ -10,6 +10,7 @@ from edge_ad.bundle.graph.known import (
     FLOATS,
     INTEGERS,
     MOST_FOLLOWED,
+    Batch,
     Known,
     RuleError,
     axis_of,
@@ -27,9 +28,11 @@ from edge_ad.bundle.graph.known import (
     within,
 )
 from edge_ad.bundle.graph.model import BOOL, INT8, ITEM_BYTES, TYPE_NAMES, UINT8, Node
+from edge_ad.bundle.graph.model import FLOAT as FLOAT32
 from edge_ad.bundle.graph.operation import FLOAT, INT, Inputs, Operator, Rule, flag
 
 _MOST_ALPHA = 1e6
+MOST_EXACT = 1 << 24  # up to here every whole number is a float32
 
 
 def typed(node: Node, inputs: Inputs, types: tuple[int, ...]) -> list[Known]:
@@ -55,12 +58,13 @@ def _same(types: tuple[int, ...]) -> Rule:
 def _binary(function: Callable[[Any, Any], Any], types: tuple[int, ...]) -> Rule:
     def rule(node: Node, inputs: Inputs) -> list[Known]:
         first, second = typed(node, inputs, types)
-        whole = node.operator in ("Div", "Mod") and first.dtype in INTEGERS
-        if whole and (second.span is None or second.span[0] < 1):
+        divides = node.operator in ("Div", "Mod") and first.dtype in INTEGERS
+        if divides and (second.span is None or second.span[0] < 1):
             raise RuleError(node, "divides whole numbers by what may be zero")
         shape = broadcast(node, [first.shape, second.shape])
         constant = is_constant(inputs)
-        if first.elements is not None and second.elements is not None:
+        whole = first.dtype in INTEGERS  # what is computed of other numbers depends on how they are rounded
+        if whole and first.elements is not None and second.elements is not None:
             found = each(function, first.elements, second.elements)
             if found.size <= MOST_FOLLOWED:
                 return [followed(first.dtype, found, constant=constant)]
@@ -81,18 +85,17 @@ def _cast(node: Node, inputs: Inputs) -> list[Known]:
     wanted = node.attributes.get("to")
     if wanted not in ITEM_BYTES or "to" not in node.attributes:
         raise RuleError(node, f"attribute 'to': type {wanted}, wanted one of {', '.join(TYPE_NAMES.values())}")
-    if source.elements is not None and wanted in (*INTEGERS, *FLOATS):
-        whole = wanted in INTEGERS
-        found = each(lambda value: _as_whole(value) if whole else value, source.elements)
-        return [followed(wanted, found, constant=source.constant)]
-    span = within(wanted, source.span)
-    return [Known(wanted, source.shape, span=span, constant=source.constant)]
+    if source.elements is not None and wanted in (*INTEGERS, FLOAT32):
+        return [followed(wanted, each(_exact, source.elements), constant=source.constant)]
+    return [Known(wanted, source.shape, span=within(wanted, source.span), constant=source.constant)]
 
 
-def _as_whole(value: Any) -> Any:
-    if isinstance(value, float):
-        return int(value) if isfinite(value) else None
-    return int(value) if isinstance(value, bool) else value
+def _exact(value: Any) -> Any:
+    """A number that is the same as a whole one and as a float."""
+    if isinstance(value, Batch):
+        return value
+    whole = isfinite(value) and abs(value) <= MOST_EXACT and value == int(value)
+    return int(value) if whole else None
 
 
 def _identity(_: Node, inputs: Inputs) -> list[Known]:

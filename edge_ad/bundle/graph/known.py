@@ -156,28 +156,26 @@ def times(a: Any, b: Any) -> Any:
         return None
     if isinstance(a, Batch) or isinstance(b, Batch):
         batch, other = (a, b) if isinstance(a, Batch) else (b, a)
-        return Batch(batch.times * other) if isinstance(other, int) and other else None
+        return Batch(batch.times * other) if other else None
     return a * b
 
 
 def over(a: Any, b: Any) -> Any:
-    """Division of whole numbers towards zero, and of others."""
+    """Division of whole numbers that are not negative: of others, engines round in different ways."""
     if isinstance(b, Batch):
         return a.times // b.times if isinstance(a, Batch) and b.times and a.times % b.times == 0 else None
-    if not b:
+    if b < 1:
         return None
     if isinstance(a, Batch):
-        return Batch(a.times // b) if isinstance(b, int) and a.times % b == 0 else None
-    if isinstance(a, int) and isinstance(b, int):
-        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    return a / b
+        return Batch(a.times // b) if a.times % b == 0 else None
+    return a // b if a >= 0 else None
 
 
 def rest(a: Any, b: Any) -> Any:
     """What division of whole numbers leaves."""
     if isinstance(a, Batch):
         return 0 if isinstance(b, int) and b and a.times % b == 0 else None
-    return a % b if isinstance(b, int) and b > 0 else None
+    return a % b if isinstance(b, int) and b > 0 and a >= 0 else None
 
 
 def broadcast(node: Node, shapes: Sequence[Shape]) -> Shape:
