@@ -59,14 +59,14 @@ def open_detector(
     fixed = opened.manifest.input.shape[0]
     if fixed is None and batch > 1:
         spec = replace(spec, batch=None)  # any number of frames, as they come
-    elif batch > (fixed or 1):
-        raise ConfigError("batch", [f"wanted 1 to {fixed}, which the bundle's graph is made for, got {batch}"])
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
     made = make(engine, lambda: opened.read_graph(chosen), spec)
     if made.runs_graph:
         opened.examine_graph(chosen)  # at once, and where a compiled blob means that the graph itself is not read
+    if fixed is not None and batch > fixed:
+        raise ConfigError("batch", [f"wanted 1 to {fixed}, which the bundle's graph is made for, got {batch}"])
     return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 

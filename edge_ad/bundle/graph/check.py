@@ -199,8 +199,6 @@ class Examination:
             if inputs or set(node.attributes) != {"value"} or not isinstance(value, Tensor) or len(node.outputs) != 1:
                 raise RuleError(node, "wanted one tensor as its attribute 'value', and nothing else")
             return {node.outputs[0]: self._constant(value)}
-        while inputs and inputs[-1] is None:
-            inputs.pop()
         found = RULES[node.operator].apply(node, inputs)
         made = {name: tensor for name, tensor in zip(node.outputs, found, strict=True) if name}
         if len(made) != sum(bool(name) for name in node.outputs):

@@ -299,6 +299,10 @@ def with_division_by_zero(model: Model) -> None:
     model.graph.node.append(helper.make_node("Div", ["ten", "zero"], ["d"], "divide"))
 
 
+def with_empty_input(model: Model) -> None:
+    next(node for node in model.graph.node if node.op_type == "Sigmoid").input.append("")
+
+
 def mixing_pictures(model: Model) -> None:
     last = next(node for node in model.graph.node if "pred_score" in node.output)
     last.attribute[0].ints[:] = [0, 1, 2]
@@ -340,6 +344,7 @@ REFUSED: dict[str, tuple[Callable[[Model], None], str]] = {
     "an outer product": (with_outer_product, "MiB of memory"),
     "endless work": (with_long_work, "multiplies"),
     "division by zero": (with_division_by_zero, "divides whole numbers by what may be zero"),
+    "an input too many": (with_empty_input, "2 inputs, wanted 1"),
     "mixing pictures": (mixing_pictures, "brings together axis 0, which is that of the pictures"),
 }
 
