@@ -37,7 +37,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     module = family.export_module(loaded, options.preprocess, options.postprocess)
     graph = graph_from_module(module, options.preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
-    _check_fit(family.name, graph)
+    check_fit(family.name, graph)
     reference = family.reference_module(loaded, options.preprocess, options.postprocess)
     parity = check_parity(graph, reference)
     say(describe(parity))
@@ -76,7 +76,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     return bundle
 
 
-def _check_fit(family: str, graph: OnnxGraph) -> None:
+def check_fit(family: str, graph: OnnxGraph) -> None:
     """Raise ExportError for a graph that no engine would be given from the bundle."""
     try:
         checked_graph(graph.data, GraphContract(family, graph.image, graph.outputs, graph.opset))

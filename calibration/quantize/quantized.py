@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.check import CheckedGraph, checked_graph
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
@@ -142,7 +142,7 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
 
 
 def _subject(
-    bundle: Bundle, float_graph: bytes, chosen: Chosen, options: QuantizeOptions, tools: Tools
+    bundle: Bundle, float_graph: CheckedGraph, chosen: Chosen, options: QuantizeOptions, tools: Tools
 ) -> tuple[Subject, int]:
     """What is tried, and how many images it was calibrated on."""
     if options.quantize == "fp16":

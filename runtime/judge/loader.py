@@ -12,7 +12,7 @@ from edge_ad.bundle.graph.check import CheckedGraph, checked_graph
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec
-from edge_ad.errors import ConfigError
+from edge_ad.errors import BundleError, ConfigError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.validation import build
