@@ -146,6 +146,8 @@ class Examination:
         if [value.name for value in self._model.inputs] != [image.name]:
             raise BundleError(f"inputs {_names(self._model.inputs)}, wanted {image.name!r} alone")
         self._check_declared("input", self._model.inputs[0], image)
+        if any(size is not None and size < 1 for size in image.shape):
+            raise BundleError(f"input {image.name!r} is {image.shape}, which no picture is")
         self._add(image.name, Known(UINT8, _shape(image)), "input")
 
     def _add(self, name: str, tensor: Known, what: str) -> None:
@@ -216,14 +218,14 @@ class Examination:
         if tensor.raw is None and tensor.dtype in (FLOAT, *INTEGERS) and tensor.count <= MOST_FOLLOWED:
             elements = np.empty(tensor.count, object)
             elements[:] = tensor.numbers
-            return followed(tensor.dtype, elements.reshape(tensor.shape), given=True)
+            return followed(tensor.dtype, elements.reshape(tensor.shape))
         span = None
         if tensor.dtype in INTEGERS and tensor.count <= MOST_INDICES:
             array = np.asarray(tensor.numbers)
             if tensor.raw is not None:
                 array = np.frombuffer(self._reader.bytes_of(tensor.raw), NUMPY_TYPES[tensor.dtype])
             span = within(tensor.dtype, (int(array.min()), int(array.max())))
-        return Known(tensor.dtype, tensor.shape, span=span, constant=True, given=True)
+        return Known(tensor.dtype, tensor.shape, span=span, constant=True)
 
     def _check_claims(self) -> None:
         """What the file says of tensors between is what is worked out, for an engine may believe it."""

@@ -25,6 +25,7 @@ from edge_ad.bundle.graph.known import (
     plus,
     rest,
     times,
+    volume,
     within,
 )
 from edge_ad.bundle.graph.model import BOOL, INT8, ITEM_BYTES, TYPE_NAMES, UINT8, Node
@@ -64,10 +65,9 @@ def _binary(function: Callable[[Any, Any], Any], types: tuple[int, ...]) -> Rule
         shape = broadcast(node, [first.shape, second.shape])
         constant = is_constant(inputs)
         whole = first.dtype in INTEGERS  # what is computed of other numbers depends on how they are rounded
-        if whole and first.elements is not None and second.elements is not None:
-            found = each(function, first.elements, second.elements)
-            if found.size <= MOST_FOLLOWED:
-                return [followed(first.dtype, found, constant=constant)]
+        few = volume(shape)[0] <= MOST_FOLLOWED
+        if whole and few and first.elements is not None and second.elements is not None:
+            return [followed(first.dtype, each(function, first.elements, second.elements), constant=constant)]
         return [Known(first.dtype, shape, constant=constant)]
 
     return rule

@@ -56,7 +56,6 @@ class Known:
         elements: of a small one, in its shape; None where they are not known.
         span: least and greatest element, of whole numbers; None where they may be anything.
         constant: whether it is the same for every picture, so that an engine computes it while it loads.
-        given: whether it lies in the file.
     """
 
     dtype: int
@@ -64,7 +63,6 @@ class Known:
     elements: Elements | None = None
     span: tuple[int, int] | None = None
     constant: bool = False
-    given: bool = False
 
     @property
     def rank(self) -> int:
@@ -94,7 +92,7 @@ def volume(shape: Shape) -> tuple[int, int]:
     return count, batches
 
 
-def followed(dtype: int, elements: Any, *, constant: bool = True, given: bool = False) -> Known:
+def followed(dtype: int, elements: Any, *, constant: bool = True) -> Known:
     """A small tensor of which every element is looked at."""
     array = np.asarray(elements, dtype=object)
     if dtype in FLOATS:
@@ -103,8 +101,8 @@ def followed(dtype: int, elements: Any, *, constant: bool = True, given: bool = 
     span = within(dtype, (min(numbers), max(numbers))) if numbers and len(numbers) == array.size else None
     shape = tuple(int(size) for size in array.shape)
     if numbers and dtype == INT32 and within(dtype, (min(numbers), max(numbers))) is None:
-        return Known(dtype, shape, None, None, constant, given)
-    return Known(dtype, shape, array, span, constant, given)
+        return Known(dtype, shape, constant=constant)
+    return Known(dtype, shape, array, span, constant)
 
 
 def within(dtype: int, span: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -134,6 +134,8 @@ def _concat(node: Node, inputs: Inputs) -> list[Known]:
         if not same:
             raise RuleError(node, f"{source} does not go behind {first} along axis {axis}")
         total = plus(total, source.shape[axis])
+        if total is None:
+            raise RuleError(node, f"puts pictures and others behind each other along axis {axis}")
     shape = checked(node, [total if index == axis else size for index, size in enumerate(first.shape)])
     constant = is_constant(sources)
     if all(source.elements is not None for source in sources):

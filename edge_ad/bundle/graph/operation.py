@@ -26,6 +26,7 @@ class Operator:
         inputs: fewest and most; one that may be left out is None where it is.
         attributes: those that it may have, and what they hold.
         outputs: most of them.
+        empty: positions of inputs at which a tensor without elements says that there is none.
         work: multiplications for each element of its first output; 1 where nothing is said.
     """
 
@@ -33,6 +34,7 @@ class Operator:
     inputs: tuple[int, int]
     attributes: Mapping[str, str] = field(default_factory=dict)
     outputs: int = 1
+    empty: frozenset[int] = frozenset()
     work: Work = lambda node, inputs: 1
 
     def apply(self, node: Node, inputs: Inputs) -> list[Known]:
@@ -40,6 +42,9 @@ class Operator:
         least, most = self.inputs
         if not least <= len(inputs) <= most or any(source is None for source in inputs[:least]):
             raise RuleError(node, f"{len(inputs)} inputs, wanted {least}{f' to {most}' if most > least else ''}")
+        for position, source in enumerate(inputs):
+            if source is not None and 0 in source.shape and position not in self.empty:
+                raise RuleError(node, f"input {position} has no elements, {source}")
         if not 1 <= len(node.outputs) <= self.outputs:
             raise RuleError(node, f"{len(node.outputs)} outputs, wanted {self.outputs} at most")
         for name, value in node.attributes.items():

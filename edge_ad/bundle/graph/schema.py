@@ -8,8 +8,8 @@ from __future__ import annotations
 from edge_ad.bundle.graph.wire import Field, Kind, Schema
 
 MOST_RANK = 8
-MOST_NODES = 50_000
-MOST_TENSORS = 50_000
+MOST_NODES = 20_000
+MOST_TENSORS = 40_000
 MOST_ENDS = 1024  # inputs or outputs of a node
 MOST_INTS = 1024  # of an attribute
 MOST_TYPED = 1 << 16  # numbers of a tensor that are not stored raw
@@ -27,7 +27,7 @@ MODEL: Schema = {
     6: Field("doc_string", _B),
     7: Field("graph", _M),
     8: Field("opset_import", _M, 16),
-    14: Field("metadata_props", _B, 1024),
+    14: Field("metadata_props", _B, refused=_NO_CODE),
     20: Field("training_info", _M, refused=_NO_CODE),
     25: Field("functions", _M, refused=_NO_CODE),
     26: Field("configuration", _M, refused=_NO_CODE),

@@ -68,7 +68,7 @@ def _conv(node: Node, inputs: Inputs) -> list[Known]:
     group = node.attributes.get("group", 1)
     if weight.rank != source.rank or not is_constant([weight, *bias]):
         raise RuleError(node, f"weights {weight} for {source}, wanted constants of as many axes")
-    filters, depth, *kernel = (size for size in weight.shape if isinstance(size, int))
+    filters, depth, *kernel = (not_batch(node, weight, axis, "has weights along") for axis in range(weight.rank))
     if not 1 <= group <= channels or depth * group != channels or filters % group:
         raise RuleError(node, f"weights {weight} in {group} groups for {channels} channels")
     if tuple(node.attributes.get("kernel_shape", kernel)) != tuple(kernel):
@@ -89,7 +89,7 @@ def _pool(node: Node, inputs: Inputs) -> list[Known]:
     if "kernel_shape" not in node.attributes:
         raise RuleError(node, "attribute 'kernel_shape': missing")
     kernel = bounded(node, "kernel_shape", sizes, 1, MOST_STRIDE)
-    flag(node, "count_include_pad", 0)
+    flag(node, "count_include_pad", 0), flag(node, "storage_order", 0)
     rounded = ceil if flag(node, "ceil_mode", 0) else floor
     shape = checked(node, (pictures, channels, *_windows(node, sizes, kernel, rounded)))
     return [Known(source.dtype, shape, constant=source.constant)]
@@ -176,6 +176,7 @@ OPERATORS: Mapping[str, Operator] = {
             "cubic_coeff_a": FLOAT,
             "exclude_outside": INT,
         },
+        empty=frozenset({1, 2}),
     ),
     "BatchNormalization": Operator(
         _by_channel, (5, 5), {"epsilon": FLOAT, "momentum": FLOAT, "training_mode": INT}, outputs=3

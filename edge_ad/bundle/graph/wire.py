@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from edge_ad.errors import BundleError
 
-MOST_FIELDS = 1_000_000  # of a graph; real ones have some ten thousand, and reading this many takes two seconds
+MOST_FIELDS = 500_000  # of a graph; real ones have some ten thousand, and reading this many takes a second
 MOST_BYTES = (1 << 31) - 1  # protobuf's own limit
 LONGEST_TEXT = 4096  # bytes of a name
 WINDOW = 1 << 14  # bytes that are looked at together

@@ -303,6 +303,34 @@ def with_empty_input(model: Model) -> None:
     next(node for node in model.graph.node if node.op_type == "Sigmoid").input.append("")
 
 
+def with_nothing(model: Model) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "empty"))
+    model.graph.node.append(helper.make_node("Relu", ["empty"], ["none"], "of nothing"))
+
+
+def with_weights_of_pictures(model: Model) -> None:
+    """Weights whose number is that of the pictures: what is computed of shapes comes everywhere."""
+    nodes = [
+        helper.make_node("Shape", ["a1"], ["sizes"], "sizes"),
+        helper.make_node("ConstantOfShape", ["sizes"], ["weights"], "weights"),
+        helper.make_node("Conv", ["a1", "weights"], ["mixed"], "mix"),
+    ]
+    model.graph.node.extend(nodes)
+
+
+def with_pictures_behind_others(model: Model) -> None:
+    names = ["a1", "one", "two"]
+    for name in names[1:]:
+        value = np.zeros((3, 8, 64, 64), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.append(helper.make_node("Concat", names, ["joined"], "join", axis=0))
+
+
+def with_metadata(model: Model) -> None:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "ort_config", "{}"
+
+
 def mixing_pictures(model: Model) -> None:
     last = next(node for node in model.graph.node if "pred_score" in node.output)
     last.attribute[0].ints[:] = [0, 1, 2]
@@ -345,6 +373,10 @@ REFUSED: dict[str, tuple[Callable[[Model], None], str]] = {
     "endless work": (with_long_work, "multiplies"),
     "division by zero": (with_division_by_zero, "divides whole numbers by what may be zero"),
     "an input too many": (with_empty_input, "2 inputs, wanted 1"),
+    "nothing": (with_nothing, "input 0 has no elements"),
+    "weights of pictures": (with_weights_of_pictures, "'mix' (Conv): has weights along axis 0"),
+    "pictures behind others": (with_pictures_behind_others, "'join' (Concat): puts pictures and others"),
+    "metadata": (with_metadata, "metadata_props"),
     "mixing pictures": (mixing_pictures, "brings together axis 0, which is that of the pictures"),
 }
 
