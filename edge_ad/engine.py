@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import VALUES, PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.preprocess import Preprocessor

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from platform import python_version
 
 from edge_ad.bundle.bundle import Bundle, check_destination, write_bundle
-from edge_ad.bundle.graph.check import GraphContract, checked_graph
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.manifest import ModelInfo, Parity
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import BundleError, ExportError

@@ -13,7 +13,8 @@ from statistics import median
 from typing import Any
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import CheckedGraph, checked_graph
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of

@@ -17,15 +17,16 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
 from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of
+from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts, contract_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.bundle.steady import read_steadily
@@ -33,9 +34,7 @@ from edge_ad.disk.storage import fsync_directory, publish_directory, write_durab
 from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
-if TYPE_CHECKING:  # the check needs NumPy
-    from edge_ad.bundle.graph.check import CheckedGraph, GraphContract, GraphFacts
-
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
@@ -123,51 +122,31 @@ class Bundle:
     @property
     def graph_contract(self) -> GraphContract:
         """What the graphs of this bundle have to be."""
-        from edge_ad.bundle.graph.check import GraphContract
-
-        manifest = self.manifest
-        return GraphContract(manifest.model.family, manifest.input, manifest.outputs, manifest.opset)
+        return contract_of(self.manifest)
 
     def examine_graph(self, precision: Precision) -> GraphFacts:
-        """What a graph holds, of which the weights are not read; no engine is needed, and none sees it.
-
-        Raises: BundleError when the bundle does not hold it, or with the node and the reason why no engine is given it.
-        """
-        from edge_ad.bundle.graph.check import examine
-        from edge_ad.bundle.graph.wire import InFile
+        """What a graph holds, said without an engine. Raises: BundleError with why no engine is given it."""
+        from edge_ad.bundle.graph.check import examine_file
 
         name = self.model_file(precision)
-
-        def read() -> GraphFacts:
-            try:
-                with file_inside(self.path, name).open("rb") as file:
-                    return examine(InFile(file.fileno()), self.graph_contract)
-            except OSError as exc:
-                raise BundleError(f"bundle {self.path}: {name}: cannot be read: {os_reason(exc)}") from exc
-            except BundleError as exc:
-                self.check_unchanged()
-                raise self._unfit(name, exc) from exc
-
-        return read_steadily(self.path, CHECKSUM, read)
+        return self._fit(name, lambda: examine_file(file_inside(self.path, name), self.graph_contract))
 
     def read_graph(self, precision: Precision) -> CheckedGraph:
-        """The graph of a precision, which an engine may see.
-
-        Raises: BundleError as `examine_graph` and `read_file` do.
-        """
+        """The graph of a precision, which an engine may see. Raises: BundleError as the two others do."""
         from edge_ad.bundle.graph.check import checked_graph
 
-        name = self.model_file(precision)
-        data = self.read_file(name)
-        try:
-            return checked_graph(data, self.graph_contract)
-        except BundleError as exc:
-            raise self._unfit(name, exc) from exc
+        data = self.read_file(name := self.model_file(precision))
+        return self._fit(name, lambda: checked_graph(data, self.graph_contract))
 
-    def _unfit(self, name: str, exc: BundleError) -> BundleError:
-        return BundleError(
-            f"bundle {self.path}: no engine is given {name}: {exc}; take a bundle that 'edge-ad export' has written"
-        )
+    def _fit(self, name: str, look: Callable[[], T]) -> T:
+        def steadily() -> T:
+            try:
+                return look()
+            except BundleError as exc:
+                self.check_unchanged()
+                raise BundleError(f"bundle {self.path}: no engine is given {name}: {exc}; export it again") from exc
+
+        return read_steadily(self.path, CHECKSUM, steadily)
 
     def read_file(self, name: str) -> bytes:
         """Bytes of one listed file, checked once more. Raises: BundleError when they have changed."""

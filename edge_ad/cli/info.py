@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import GraphFacts
+from edge_ad.bundle.graph.contract import GraphFacts
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Precision
 from edge_ad.errors import BundleError

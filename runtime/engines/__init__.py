@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edge_ad.errors import ConfigError
 
 if TYPE_CHECKING:  # whoever only starts a process does not wait for NumPy
-    from edge_ad.bundle.graph.check import CheckedGraph
+    from edge_ad.bundle.graph.contract import CheckedGraph
     from edge_ad.engine import Engine, EngineSpec
 
 ENGINES = {

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import CheckedGraph, checked_graph
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
-from typing import NewType
+from pathlib import Path
 
 import numpy as np
 
+from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts
 from edge_ad.bundle.graph.known import (
     INTEGERS,
     MOST_FOLLOWED,
@@ -42,12 +42,9 @@ from edge_ad.bundle.graph.model import (
     read_model,
 )
 from edge_ad.bundle.graph.operators import FAMILIES, RULES
-from edge_ad.bundle.graph.wire import InMemory, Reader, Source
+from edge_ad.bundle.graph.wire import InFile, InMemory, Reader, Source
 from edge_ad.bundle.specs import TensorSpec
-from edge_ad.errors import BundleError
-
-CheckedGraph = NewType("CheckedGraph", bytes)
-"""A serialised graph that `checked_graph` has let through; engines take nothing else."""
+from edge_ad.errors import BundleError, os_reason
 
 IR_VERSIONS = range(7, 11)
 OPSETS = range(13, 18)
@@ -56,49 +53,19 @@ NUMPY_TYPES = {INT32: "<i4", INT64: "<i8"}
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class GraphContract:
-    """What a graph has to be.
-
-    Attributes:
-        family: of the model; says which operators there may be.
-        image, outputs: its tensors, as the manifest has them.
-        opset: its operator set, as the manifest has it.
-    """
-
-    family: str
-    image: TensorSpec
-    outputs: tuple[TensorSpec, ...]
-    opset: int
-
-
-@dataclass(frozen=True)
-class GraphFacts:
-    """What a graph came to.
-
-    Attributes:
-        opset: its operator set.
-        operators: how many nodes there are of each, by name.
-        weights_bytes: of its constants.
-        peak_bytes: most that its tensors take at a time, beside the constants, for one picture.
-        multiplications: about how many for one picture.
-    """
-
-    opset: int
-    operators: dict[str, int]
-    weights_bytes: int
-    peak_bytes: int
-    multiplications: int
-
-    @property
-    def nodes(self) -> int:
-        return sum(self.operators.values())
-
-
 def checked_graph(data: bytes, contract: GraphContract) -> CheckedGraph:
     """A graph that an engine may see. Raises: BundleError with the node and the reason."""
     examine(InMemory(data), contract)
     return CheckedGraph(data)
+
+
+def examine_file(path: Path, contract: GraphContract) -> GraphFacts:
+    """Look at a graph in a file, of which weights are not read. Raises: BundleError with the node and the reason."""
+    try:
+        with path.open("rb") as file:
+            return examine(InFile(file.fileno()), contract)
+    except OSError as exc:
+        raise BundleError(f"cannot be read: {os_reason(exc)}") from exc
 
 
 def examine(source: Source, contract: GraphContract) -> GraphFacts:

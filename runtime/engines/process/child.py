@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ad
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import Engine, output_fault
 from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines import engine_class, make_engine

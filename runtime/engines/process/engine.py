@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
 from edge_ad.runtime.engines import engine_class
 from edge_ad.runtime.engines.process.keeper import Keeper, Limits

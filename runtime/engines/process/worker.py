@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import edge_ad
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineSpec, Outputs
 from edge_ad.runtime.engines.process.launch import Launched, launch
 from edge_ad.runtime.engines.process.memory import Exchange

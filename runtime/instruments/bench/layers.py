@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineSpec
 from edge_ad.errors import EngineError, one_line
 from edge_ad.openvino_core import openvino_core, openvino_reason

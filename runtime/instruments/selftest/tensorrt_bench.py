@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.image.preprocess import Preprocessor

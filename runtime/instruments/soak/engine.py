@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import suppress
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, EngineHealth, Outputs, maxima
 from edge_ad.errors import EngineError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import GraphContract
+from edge_ad.bundle.graph.contract import GraphContract
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from sealed_bundles import with_graph
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import GraphContract, checked_graph
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.cli.main import main
 from edge_ad.errors import BundleError
 from edge_ad.runtime.engines import openvino as openvino_engine

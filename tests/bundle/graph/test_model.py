@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import GraphContract, checked_graph
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.graph.model import Tensor, read_model
 from edge_ad.bundle.graph.wire import InMemory
 from edge_ad.errors import BundleError

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import Examination, GraphContract
+from edge_ad.bundle.graph.check import Examination
+from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.graph.known import Batch, Known, RuleError, followed
 from edge_ad.bundle.graph.model import FLOAT, FLOAT16, INT32, INT64, Node, read_model
 from edge_ad.bundle.graph.operators import CHOICES, FAMILIES, RULES

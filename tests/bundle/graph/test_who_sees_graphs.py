@@ -43,8 +43,9 @@ OF_OUR_OWN = {
 
 def readers(source: str) -> set[str]:
     """Names of calls that hand a graph to somebody, in the text of a module."""
-    called = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    names = {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in called}
+    called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = {call.attr for call in called if isinstance(call, ast.Attribute)}
+    names |= {call.id for call in called if isinstance(call, ast.Name)} - {"read_model"}  # what an engine is given
     return names & READERS
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.disk.private import fault_of_folder

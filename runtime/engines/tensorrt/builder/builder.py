@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeVar
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.disk.private import NotPrivateError, read_private
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import EngineError, OutputError, os_reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.tensorrt.builder.request import EngineRequest
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, optional

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from edge_ad.bundle.graph.check import CheckedGraph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
 from edge_ad.errors import EngineError
