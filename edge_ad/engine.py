@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import VALUES, PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.preprocess import Preprocessor
@@ -135,18 +136,20 @@ class Engine(ABC):
     """Computes one graph. Allocates on `__enter__`, frees on `__exit__`; one caller at a time.
 
     Args:
-        read_model: returns the bytes of the ONNX graph; not called when a compiled blob is at hand.
+        read_model: returns the ONNX graph, which was checked; not called when a compiled blob is at hand.
         spec: what to compute.
 
     Attributes:
         name: as the user writes it after `--engine`.
+        runs_graph: whether it computes the graph, which then has to be one that engines may see.
         effective_precision: arithmetic that the loaded engine really uses; known after `__enter__`.
         from_cache: True when no compilation was needed.
     """
 
     name: str
+    runs_graph = True
 
-    def __init__(self, read_model: Callable[[], bytes], spec: EngineSpec) -> None:
+    def __init__(self, read_model: Callable[[], CheckedGraph], spec: EngineSpec) -> None:
         self.spec = spec
         self.effective_precision: str = spec.precision
         self.from_cache = False

@@ -17,15 +17,16 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
 from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of, unreadable
+from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts, contract_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.bundle.steady import read_steadily
@@ -33,6 +34,7 @@ from edge_ad.disk.storage import fsync_directory, publish_directory, write_durab
 from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
 CHECKSUM = "manifest.sha256"
@@ -115,6 +117,35 @@ class Bundle:
             held = ", ".join(self.manifest.models)
             raise BundleError(f"bundle {self.path}: holds no {precision} model, only {held}; choose one of those")
         return name
+
+    @property
+    def graph_contract(self) -> GraphContract:
+        """What the graphs of this bundle have to be."""
+        return contract_of(self.manifest)
+
+    def examine_graph(self, precision: Precision) -> GraphFacts:
+        """What a graph holds, said without an engine. Raises: BundleError with why no engine is given it."""
+        from edge_ad.bundle.graph.check import examine_file
+
+        name = self.model_file(precision)
+        return self._fit(name, lambda: examine_file(file_inside(self.path, name), self.graph_contract))
+
+    def read_graph(self, precision: Precision) -> CheckedGraph:
+        """The graph of a precision, which an engine may see. Raises: BundleError as the two others do."""
+        from edge_ad.bundle.graph.check import checked_graph
+
+        data = self.read_file(name := self.model_file(precision))
+        return self._fit(name, lambda: checked_graph(data, self.graph_contract))
+
+    def _fit(self, name: str, look: Callable[[], T]) -> T:
+        def steadily() -> T:
+            try:
+                return look()
+            except BundleError as exc:
+                self.check_unchanged()
+                raise BundleError(f"bundle {self.path}: no engine is given {name}: {exc}; export it again") from exc
+
+        return read_steadily(self.path, CHECKSUM, steadily)
 
     def read_file(self, name: str) -> bytes:
         """Bytes of one listed file, checked once more. Raises: BundleError when they have changed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_ad.errors import ConfigError
 
 if TYPE_CHECKING:  # whoever only starts a process does not wait for NumPy
+    from edge_ad.bundle.graph.contract import CheckedGraph
     from edge_ad.engine import Engine, EngineSpec
 
 ENGINES = {
@@ -36,6 +37,6 @@ def engine_class(name: str) -> type[Engine]:
     return found
 
 
-def make_engine(name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
+def make_engine(name: str, read_model: Callable[[], CheckedGraph], spec: EngineSpec) -> Engine:
     """An engine that is not loaded yet. Raises: ConfigError when there is none of that name."""
     return engine_class(name)(read_model, spec)

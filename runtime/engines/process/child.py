@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_ad
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import Engine, output_fault
 from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines import engine_class, make_engine
@@ -89,12 +90,13 @@ def _properties(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _graph(wire: Wire) -> bytes:
+def _graph(wire: Wire) -> CheckedGraph:
+    """The graph, which the other side has checked: nobody else writes into this wire."""
     wire.send({"graph": None})
     answer = wire.receive()
     if "bytes" not in answer:
         raise error_of(answer["error"])
-    return wire.receive_attachment(answer["bytes"])
+    return CheckedGraph(wire.receive_attachment(answer["bytes"]))
 
 
 def _computed(engine: Engine, exchange: Exchange, images: int, room: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
 from edge_ad.runtime.engines import engine_class
 from edge_ad.runtime.engines.process.keeper import Keeper, Limits
@@ -32,14 +33,15 @@ class ProcessEngine(Engine):
     def __init__(
         self,
         name: str,
-        read_model: Callable[[], bytes],
+        read_model: Callable[[], CheckedGraph],
         spec: EngineSpec,
         *,
         limits: Limits | None = None,
         first: Worker | None = None,
     ) -> None:
         super().__init__(read_model, spec)
-        self.name = engine_class(name).name
+        kind = engine_class(name)
+        self.name, self.runs_graph = kind.name, kind.runs_graph
         self._limits = limits or Limits()
         self._first = first
         self._keeper: Keeper | None = None
@@ -108,7 +110,7 @@ class EngineProcess:
             worker.kill("was not needed")
             worker.release()
 
-    def engine(self, name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
+    def engine(self, name: str, read_model: Callable[[], CheckedGraph], spec: EngineSpec) -> Engine:
         """The engine, not loaded yet, which owns the process as soon as it is; as `make_engine`."""
         worker, self._worker = self._worker, None
         self._made = ProcessEngine(name, read_model, spec, limits=self._limits, first=worker)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineHealth, EngineSpec, Outputs
 from edge_ad.errors import EngineError, one_line
 from edge_ad.runtime.engines.process.worker import DiedError, Loaded, Worker
@@ -76,7 +77,7 @@ class Keeper:
         self,
         engine: str,
         spec: EngineSpec,
-        read_model: Callable[[], bytes],
+        read_model: Callable[[], CheckedGraph],
         limits: Limits,
         *,
         first: Worker | None = None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import edge_ad
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineSpec, Outputs
 from edge_ad.runtime.engines.process.launch import Launched, launch
 from edge_ad.runtime.engines.process.memory import Exchange
@@ -86,7 +87,7 @@ class Worker:
     def pid(self) -> int:
         return self._launched.process.pid
 
-    def load(self, spec: EngineSpec, read_model: Callable[[], bytes], *, limit_s: float) -> Loaded:
+    def load(self, spec: EngineSpec, read_model: Callable[[], CheckedGraph], *, limit_s: float) -> Loaded:
         """Let it load the engine.
 
         Raises: what the engine raises in there, or `read_model` here; DiedError.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineSpec
 from edge_ad.errors import EngineError, one_line
 from edge_ad.openvino_core import openvino_core, openvino_reason
@@ -50,10 +51,10 @@ class LayerTimes:
     note: str
 
 
-Profile = Callable[[bytes, EngineSpec, BatchArray], list[Layer]]
+Profile = Callable[[CheckedGraph, EngineSpec, BatchArray], list[Layer]]
 
 
-def layer_times(engine: str, graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> LayerTimes:
+def layer_times(engine: str, graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> LayerTimes:
     """Profile a graph on an engine by name, in a second instance, so that the measured one is not slowed down.
 
     Raises: EngineError.
@@ -66,7 +67,7 @@ def layer_times(engine: str, graph: bytes, spec: EngineSpec, batch_nhwc: BatchAr
     return LayerTimes(tuple(layers), f"mean of {CALLS} calls of a second instance, counted by the engine itself")
 
 
-def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
+def _openvino(graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
     import io
 
     core = openvino_core()
@@ -88,7 +89,7 @@ def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[La
     return [Layer(*key, total / CALLS) for key, total in sums.items() if total > 0]
 
 
-def _onnxruntime(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
+def _onnxruntime(graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
     import onnxruntime
 
     from edge_ad.runtime.engines.onnxruntime import session_options

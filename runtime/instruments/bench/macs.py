@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.errors import EngineError
 from edge_ad.openvino_core import openvino_core, openvino_reason
 
@@ -39,7 +40,7 @@ class Macs:
     not_counted: tuple[str, ...] = ()
 
 
-def graph_macs(graph: bytes, input_shape: Sequence[int]) -> Macs:
+def graph_macs(graph: CheckedGraph, input_shape: Sequence[int]) -> Macs:
     """Count those of an ONNX graph that depend on the image; what is constant is computed once, not for each frame.
 
     Padding counts as values do, as everybody counts it.

@@ -57,10 +57,13 @@ def _bundle(path: str) -> tuple[Check, dict[str, str] | None]:
     try:
         bundle = Bundle.read(path)
         default = bundle.precision(None)
+        nodes = sum(bundle.examine_graph(precision).nodes for precision in bundle.manifest.models)
     except EdgeAdError as exc:
         return Check(BUNDLE, "broken", str(exc), "edge-ad export, or copy it again"), None
     held = ", ".join(f"{name} (default)" if name == default else name for name in bundle.manifest.models)
-    found = f"{path} is sound: {held}; SHA-256 {bundle.sha256[:16]}"
+    count = len(bundle.manifest.models)
+    graphs = f"{'its graph is' if count == 1 else f'its {count} graphs are'} clean ({nodes} nodes)"
+    found = f"{path} is sound: {held}; SHA-256 {bundle.sha256[:16]}; {graphs}"
     models: dict[str, str] = {bundle.manifest.files[file]: name for name, file in bundle.manifest.models.items()}
     return Check(BUNDLE, "ok", found), models
 

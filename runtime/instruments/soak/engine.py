@@ -7,6 +7,7 @@ import os
 import threading
 from contextlib import suppress
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, EngineHealth, Outputs, maxima
 from edge_ad.errors import EngineError
@@ -15,6 +16,10 @@ from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import read
+
+
+def _no_graph() -> CheckedGraph:
+    raise EngineError("the engine that is watched has the graph")
 
 
 class WatchedEngine(Engine):
@@ -31,7 +36,7 @@ class WatchedEngine(Engine):
     """
 
     def __init__(self, inner: Engine, geometry: FrameGeometry, dice: Dice, books: Books) -> None:
-        super().__init__(lambda: b"", inner.spec)
+        super().__init__(_no_graph, inner.spec)
         self.name = inner.name
         self.books = books
         self.closed = threading.Event()

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.disk.private import fault_of_folder
@@ -41,7 +42,7 @@ class SourceGraph:
     precision: Precision
     batch: int | None
     onnx_sha256: str
-    read: Callable[[], bytes]
+    read: Callable[[], CheckedGraph]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def graph_of(bundle: Bundle, precision: Precision | None) -> SourceGraph:
     chosen = bundle.precision(precision)
     file = bundle.model_file(chosen)
     batch = bundle.manifest.input.shape[0]
-    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_file(file))
+    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_graph(chosen))
 
 
 def check_machine(options: BuildOptions) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
 from edge_ad.errors import EngineError
@@ -46,7 +47,9 @@ class TensorRtEngine(Engine):
     plan_path: Path
     _successor: Keeper | None = None
 
-    def __init__(self, read_model: Callable[[], bytes], spec: EngineSpec, choices: Choices | None = None) -> None:
+    def __init__(
+        self, read_model: Callable[[], CheckedGraph], spec: EngineSpec, choices: Choices | None = None
+    ) -> None:
         super().__init__(read_model, spec)
         self._wanted = choices
 
@@ -139,7 +142,7 @@ class TensorRtEngine(Engine):
                 device.abandon()
 
 
-def _no_graph() -> bytes:
+def _no_graph() -> CheckedGraph:
     raise EngineError("a fresh process computes what was compiled before, and has no graph to compile")
 
 
