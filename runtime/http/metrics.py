@@ -15,6 +15,7 @@ from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.line.telemetry import BOUNDS_MS
 from edge_ad.runtime.sinks.counts import SinkCounts
+from edge_ad.text import visible
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
@@ -82,8 +83,15 @@ def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, 
 
 
 def _filled(family: Any, values: Mapping[Any, float]) -> Any:
+    """A name may hold what is no UTF-8, or steers a terminal; two that look alike then are told apart by a number."""
+    seen: Counter[tuple[str, ...]] = Counter()
     for key, value in values.items():
-        family.add_metric(key, value)
+        labels = shown = tuple(map(visible, key))
+        while seen[labels]:
+            seen[shown] += 1
+            labels = (f"{shown[0]} ({seen[shown]})", *shown[1:])
+        seen[labels] += 1
+        family.add_metric(labels, value)
     return family
 
 
