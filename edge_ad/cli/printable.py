@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -33,14 +33,18 @@ def shown(line: str) -> str:
 def printing() -> Iterator[None]:
     """Let all that is written to `sys.stdout` and `sys.stderr` be text without control characters and passwords."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Safe(one)) if one is not None else one for one in before)
+    sys.stdout, sys.stderr = map(_guarded, before)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-def console_on(stream: TextIO | None) -> Console:
+def _guarded(stream: Any) -> Any:
+    return None if stream is None else _Safe(stream)  # None where a service has closed it
+
+
+def console_on(stream: Any) -> Console:
     """What draws tables and bars on a stream; brackets in a text are no markup, and its control characters are shown.
 
     Args:

@@ -28,4 +28,5 @@ def listening(settings: HttpSettings, run_view: RunView) -> Iterator[HttpServer]
         return access.refusal(request) or routes.answer(request)
 
     with HttpServer(settings, token, answer, proven=access.is_proven, slow=is_slow) as server:
+        run_view.watch(server.conditions)
         yield server

@@ -54,7 +54,9 @@ class Metrics:
     def collect(self) -> Iterator[Any]:
         """The families of metrics, as prometheus_client asks for them."""
         work = self._run_view.work
+        healthy = {(): float(not self._run_view.ill())}
         yield gauge("edge_ad_ready", "1 when all is ready, else 0.", (), {(): float(not self._run_view.unready())})
+        yield gauge("edge_ad_healthy", "1 while all that a record needs is alive, else 0.", (), healthy)
         if work is not None:
             counts = work.telemetry.counters.snapshot()
             yield from _frames(counts)

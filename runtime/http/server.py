@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, UnavailableError, may_pass, os_reason
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.http.connections import Connections, HttpLimits
 from edge_ad.runtime.http.messages import Request, Response, refuse
@@ -120,6 +121,12 @@ class HttpServer:
         self._slow_requests.put(None)
         if self._slow_thread.ident is not None:
             self._slow_thread.join(STOP_S)
+
+    def conditions(self) -> list[Condition]:
+        """See `edge_ad.runtime.host.health`. That its other thread is alive shows in any answer."""
+        if self._thread is None or self._ended or self._slow_thread.is_alive():
+            return []
+        return [Condition(f"the thread {self._slow_thread.name} has ended", "ill")]
 
     def _bind(self) -> list[socket.socket]:
         settings = self._settings
