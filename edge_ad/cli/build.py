@@ -77,7 +77,7 @@ def _adopt(path: Path, options: BuildOptions) -> Path:
     from edge_ad.runtime.engines.tensorrt.builder.adopt import adopt_plan
 
     built = adopt_plan(path, options)
-    _say(f"took over {built.size_bytes / 1e6:.1f} MB from {path}")
+    say(f"took over {built.size_bytes / 1e6:.1f} MB from {path}")
     return built.path
 
 

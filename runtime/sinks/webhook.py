@@ -22,7 +22,7 @@ from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import SpooledSink
 from edge_ad.runtime.sinks.time_limit import TimeLimit, limited_pool
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     import urllib3
@@ -72,7 +72,7 @@ class WebhookRecords(SpooledSink):
         self._url = settings.url or secret(str(settings.url_env), "webhook.url_env", environment)
         if not is_web_address(self._url):
             raise ConfigError("sinks", ["webhook.url_env: wanted an address that begins with http:// or https://"])
-        self._shown = without_secrets(self._url)
+        self._shown = without_secrets(self._url) if settings.url else _host_of(self._url)
         self._headers = _headers(settings, self._url, environment)
         self._limit = TimeLimit()
         self._pool = _pool(settings, self._url, self._limit)
@@ -199,6 +199,13 @@ class WebhookRecords(SpooledSink):
 
     def _finish(self) -> None:
         self._pool.close()
+
+
+def _host_of(url: str) -> str:
+    """An address that is a secret as a whole: the path may be what lets one in."""
+    parts = urlsplit(url)
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}/***"
 
 
 def _judge(status: int, retry_after: str | None, date: str | None = None) -> _Answer:
