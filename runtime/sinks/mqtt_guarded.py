@@ -128,7 +128,8 @@ class GuardedClient(mqtt.Client):
                 try:
                     return super().loop_forever(timeout, retry_first_connection)
                 except BaseException as exc:  # whatever it is, nobody else would begin anew
-                    log.error("MQTT client", exc_info=exc)
+                    if not isinstance(exc, HoardError):
+                        log.error("MQTT client", exc_info=exc)
                     self.defect = f"broke the client: {type(exc).__name__}: {one_line(exc)}"
                     self.down(self.defect)
                 if began_s < self._worked_s < time.monotonic() - GOOD_S:

@@ -117,15 +117,13 @@ class MqttTriggers:
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:
-            source = self._sources[message.topic]  # raises when it is no UTF-8
-            if message.retain:
-                raise ValueError("it is retained")
+            source = self._source_of(message)
             part_id = part_of(bytes(message.payload))
-        except (ValueError, KeyError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:
             self.refused += 1
             if self.refused == 1 or self.refused % 1000 == 0:
-                where = _shown_topic(message)
-                self._say(f"warning: MQTT message {where} is no trigger: {one_line(exc)} ({self.refused} so far)")
+                why = "it is no UTF-8" if isinstance(exc, UnicodeDecodeError) else one_line(exc)
+                self._say(f"warning: MQTT message {_place(message)} is no trigger: {why} ({self.refused} so far)")
             return
         try:
             self._fire(source, part_id)
@@ -136,6 +134,15 @@ class MqttTriggers:
             count = self._failed[source]
             if count == 1 or count % 1000 == 0:
                 self._say(f"warning: the trigger of {source} failed: {one_line(exc)} ({count} so far)")
+
+    def _source_of(self, message: MQTTMessage) -> str:
+        """Raises: ValueError where none is to be triggered."""
+        source = self._sources.get(message.topic)  # raises UnicodeDecodeError
+        if source is None:
+            raise ValueError("no camera is triggered there")
+        if message.retain:
+            raise ValueError("it is retained")
+        return source
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -155,11 +162,11 @@ class MqttTriggers:
             yield Condition("MQTT triggers: the broker has not confirmed the subscription yet", "unready")
 
 
-def _shown_topic(message: MQTTMessage) -> str:
+def _place(message: MQTTMessage) -> str:
     try:
         return f"on {message.topic[:200]!r}"
     except UnicodeDecodeError:
-        return "on a topic that is no UTF-8"
+        return "on a topic of other bytes"
 
 
 def part_of(payload: bytes) -> str | None:

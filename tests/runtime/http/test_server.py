@@ -278,6 +278,16 @@ def test_a_slow_answer_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.M
     assert has_left and not server._slow_thread.is_alive()
 
 
+def test_a_thread_of_the_server_that_has_ended_is_a_trouble() -> None:
+    server = HttpServer(ANY_PORT, None, echo)
+    with server:
+        assert server.conditions() == []
+        server._slow_requests.put(None)
+        server._slow_thread.join(PATIENCE_S)
+        assert [one.text for one in server.conditions()] == ["the thread edge-ad-http-slow has ended"]
+    assert server.conditions() == []
+
+
 def test_the_token_is_wanted_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINE_TOKEN", "s3cret")
     with listening(HttpSettings("0.0.0.0", 0, "LINE_TOKEN"), RunView()) as server:

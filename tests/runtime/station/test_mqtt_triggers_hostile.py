@@ -53,7 +53,7 @@ def test_a_topic_that_is_no_utf8_is_refused_and_the_next_message_fires(until: Un
     with HostileBroker(subscribed=subscribed) as broker, Station(broker.port) as station:
         until(lambda: station.parts == ["A-2"])
         assert station.triggers.refused == 2
-        assert "on a topic that is no UTF-8 is no trigger" in station.said[0]
+        assert "on a topic of other bytes is no trigger: it is no UTF-8 (1 so far)" in station.said[0]
         assert station.run.ill() == station.run.noted() == []
 
 
@@ -129,7 +129,8 @@ def test_what_breaks_the_client_is_ill_and_it_begins_anew(
         until(lambda: station.parts[-1:] == ["A-2"] and len(broker.clients) == 2)
         until(lambda: not station.run.ill())
         assert station.said[-1] == "MQTT triggers come in again"
-        assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == ["MQTT client"]
+        logged = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+        assert logged == ([] if how == "messages half delivered" else ["MQTT client"])
 
 
 @pytest.mark.parametrize("silent", [CONNECT, SUBSCRIBE])
