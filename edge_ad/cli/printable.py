@@ -84,9 +84,7 @@ class _Safe:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.rich_proxied_file = (
-            stream  # for consoles that are not made by `console_on`, such as that of rich's tracebacks
-        )
+        self.rich_proxied_file = stream  # rich's name for it: consoles write their colours past this
 
     def write(self, text: str) -> int:
         self.stream.write(_encodable(_safe(text), self.stream))

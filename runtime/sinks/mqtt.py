@@ -150,9 +150,9 @@ class MqttRecords(SpooledSink):
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        was_connected, self._connected = self._connected, False
-        if was_connected and self._confirms and not self._end.is_set():
-            self._client.down(f"is gone: {code}")
+        self._connected = False
+        if self._confirms and code.is_failure and not self._end.is_set():
+            self._client.lost(code)
 
     def _on_down(self, reason: str) -> None:
         if not self._end.is_set():

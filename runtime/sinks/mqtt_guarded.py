@@ -59,7 +59,7 @@ class GuardedClient(mqtt.Client):
         self.on_down: Callable[[str], None] = lambda _: None
         self._aim: tuple[str, int, int] | None = None
         self._over = threading.Event()
-        self._works = False
+        self._works = self._refused = False
         self._worked_s = 0.0  # when that was found out
         self._opened_s = time.monotonic()
 
@@ -82,7 +82,15 @@ class GuardedClient(mqtt.Client):
         hint = ""
         if str(code) in ("Not authorized", "Bad user name or password"):
             hint = "; look at username_env, password_env, and what the broker lets that user do"
+        self._refused = True
         self.down(f"refuses the {what}: {code}{hint}")
+
+    def lost(self, code: ReasonCode) -> None:
+        """The connection is gone, which nobody here wanted."""
+        if self._works:
+            self.down(f"is gone: {code}")
+        elif not self._refused:
+            self.down("closes connections before it confirms them; look at its port, and whether it is one for TLS")
 
     def break_connection(self) -> None:
         """Have the connection made anew; from any thread."""
@@ -105,7 +113,8 @@ class GuardedClient(mqtt.Client):
         return super().loop_start()
 
     def reconnect(self) -> MQTTErrorCode:
-        self._works, self._opened_s = False, time.monotonic()
+        self._works = self._refused = False
+        self._opened_s = time.monotonic()
         try:
             return super().reconnect()
         except OSError as exc:
@@ -126,7 +135,10 @@ class GuardedClient(mqtt.Client):
             while True:
                 began_s = time.monotonic()
                 try:
-                    return super().loop_forever(timeout, retry_first_connection)
+                    ended = super().loop_forever(timeout, retry_first_connection)
+                    if self._over.is_set():
+                        return ended
+                    self.down("has ended the connection")
                 except BaseException as exc:  # whatever it is, nobody else would begin anew
                     if not isinstance(exc, HoardError):
                         log.error("MQTT client", exc_info=exc)
@@ -140,6 +152,10 @@ class GuardedClient(mqtt.Client):
                 self._connect_anew()
         finally:
             self.running = False
+
+    def loop_stop(self) -> MQTTErrorCode:
+        self._over.set()
+        return super().loop_stop()
 
     def disconnect(self, *args: Any, **more: Any) -> MQTTErrorCode:
         self._over.set()

@@ -105,9 +105,9 @@ class MqttTriggers:
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        if self._subscribed.is_set() and code.is_failure:
-            self._client.down(f"is gone: {code}")
         self._subscribed.clear()
+        if code.is_failure and not self._over:
+            self._client.lost(code)
 
     def _on_down(self, reason: str) -> None:
         self._subscribed.clear()

@@ -62,6 +62,7 @@ class HostileBroker:
 
     Args:
         confirms: which packets it answers, of `CONNECT`, `PUBLISH`, `SUBSCRIBE`; pings it always does.
+        closes: whether it closes every connection at its first word.
         subscribed: called for every subscription with the client and its first topic.
 
     Attributes:
@@ -74,10 +75,13 @@ class HostileBroker:
         self,
         confirms: set[int] | None = None,
         subscribed: Callable[[Client, bytes], None] = lambda client, topic: None,
+        *,
+        closes: bool = False,
     ) -> None:
         self.confirms = {CONNECT, PUBLISH, SUBSCRIBE} if confirms is None else confirms
         self.clients: list[Client] = []
         self.acknowledged: list[int] = []
+        self.closes = closes
         self._subscribed = subscribed
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -115,7 +119,9 @@ class HostileBroker:
                 kind, body = client.next()
                 if kind >> 4 == CONNECT:
                     client.connect = body
-                    if CONNECT in self.confirms:
+                    if self.closes:
+                        client.connection.shutdown(socket.SHUT_RDWR)
+                    elif CONNECT in self.confirms:
                         client.send(b"\x20\x03\0\0\0")
                 elif kind >> 4 == PUBLISH and PUBLISH in self.confirms:
                     size = struct.unpack(">H", body[:2])[0]

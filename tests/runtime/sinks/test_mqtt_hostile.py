@@ -52,6 +52,18 @@ def test_a_broker_that_never_answers_is_said_once(
         assert sink.account().waiting == 1
 
 
+def test_a_broker_that_closes_every_connection_is_said_once(make_spool: Any, write: Write, until: Until) -> None:
+    said: list[str] = []
+    with HostileBroker(closes=True) as broker:  # noqa: SIM117
+        with MqttRecords(mqtt_settings(broker.port), make_spool(), "run", say=said.append) as sink:
+            write(sink, 0)
+            until(lambda: len(broker.clients) >= 2)
+            assert len(said) == 1 and "closes connections before it confirms them; look at its port" in said[0]
+            broker.closes = False
+            until(lambda: sink.account().delivered == 1)
+            assert list(sink.troubles()) == []
+
+
 # paho leaves a socket to the garbage collector when its handshake fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_broker_without_tls_at_the_port_is_called_that(make_broker: Any, make_spool: Any, until: Until) -> None:

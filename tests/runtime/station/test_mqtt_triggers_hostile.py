@@ -151,6 +151,16 @@ def test_a_broker_that_confirms_nothing_is_said_once_and_tried_again(
         assert station.run.noted() == []
 
 
+def test_a_broker_that_closes_every_connection_is_said_once(until: Until) -> None:
+    with HostileBroker(closes=True) as broker, Station(broker.port) as station:
+        until(lambda: len(broker.clients) >= 2)
+        reason = "closes connections before it confirms them; look at its port, and whether it is one for TLS"
+        assert station.said == [f"warning: MQTT broker 127.0.0.1:{broker.port} {reason}; no triggers"]
+        assert station.run.noted() == [f"MQTT triggers: the broker {reason}"]
+        broker.closes = False
+        until(lambda: station.said[-1] == "MQTT triggers come in again")
+
+
 def test_a_thread_that_is_gone_for_good_is_ill(until: Until) -> None:
     with HostileBroker() as broker, Station(broker.port) as station:
         assert station.triggers.wait(20)
