@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 STOP_S = 2.0  # how long a server that stops waits for answers that are under way
 START_S = 10.0
-BACKLOG = 128  # connections that the system keeps until they are taken
+BACKLOG = 1024  # connections that the system keeps until they are taken; one that finds no room tries again after 1 s
+STRANGERS_WAIT_S = 1.0  # for a turn; a stranger who would wait for longer is turned away
 MOST_SLOW = 4  # slow requests that wait; further ones are told to come again
 
 
@@ -36,6 +37,10 @@ class Turns:
     def __init__(self, per_s: float) -> None:
         self._every_s = 1 / per_s
         self._next_s = 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """How long a request that comes now would wait."""
+        return max(0.0, self._next_s - now_s)
 
     def take(self, now_s: float) -> float:
         """The time for a request that comes now, not before it."""
@@ -169,8 +174,11 @@ class HttpServer:
     def _take(self, connection: Any, line: Any, headers: Any, body: bytes, proven: bool) -> None:
         """Answer a request, now or when its turn comes."""
         assert self._loop is not None
-        turns = self._turns if proven else self._strangers_turns
-        self._loop.call_at(turns.take(self._loop.time()), self._respond, connection, _request(line, headers, body))
+        turns, now_s = self._turns if proven else self._strangers_turns, self._loop.time()
+        if not proven and turns.wait_s(now_s) > STRANGERS_WAIT_S:
+            connection.stream.close()  # those before it may have left, and their turns would be waited for
+            return
+        self._loop.call_at(turns.take(now_s), self._respond, connection, _request(line, headers, body))
 
     def _respond(self, connection: Any, request: Request) -> None:
         if not self._slow(request):

@@ -124,7 +124,8 @@ def test_a_connection_that_showed_the_token_is_kept_beside_a_crowd() -> None:
             assert heard(plc) == b""
 
 
-def test_requests_without_the_token_take_no_turns_of_those_with_it() -> None:
+def test_requests_without_the_token_take_no_turns_of_those_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STRANGERS_WAIT_S", 60)
     limits = HttpLimits(strangers_requests_per_s=2)
     with HttpServer(ANY_PORT, b"s3cret", echo, proven=proven, limits=limits) as server, ExitStack() as stack:
         for _ in range(10):  # the last of them is answered after five seconds
@@ -137,6 +138,24 @@ def test_requests_without_the_token_take_no_turns_of_those_with_it() -> None:
         with pytest.raises(TimeoutError):
             waiting.recv(1)
         assert time.monotonic() - began_s < PATIENCE_S
+
+
+def test_a_stranger_who_would_wait_for_long_is_turned_away() -> None:
+    """Else turns would be kept for connections that have long been closed."""
+    with HttpServer(ANY_PORT, b"x", echo, proven=proven, limits=HttpLimits(strangers_requests_per_s=1)) as server:
+        answers = []
+        for _ in range(4):
+            with connect(server) as one:
+                one.sendall(HALF + b"Connection: close\r\n\r\n")
+                answers.append(heard(one)[:12])
+        assert answers[0] == answers[1] == b"HTTP/1.1 200"
+        assert trigger(server)
+        with ExitStack() as stack:
+            held = [stack.enter_context(connect(server)) for _ in range(4)]
+            for one in held:
+                one.sendall(HALF + b"Connection: close\r\n\r\n")
+            assert heard(held[-1]) == b""
+            assert trigger(server)
 
 
 def test_who_does_not_take_an_answer_loses_the_connection() -> None:
