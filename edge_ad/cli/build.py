@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,11 +65,11 @@ def build(options: BuildOptions) -> Path | None:
         _foresee(job)
         return None
     with _progress() as progress:
-        built = build_job(job, force=options.force, say=_say, progress=progress)
+        built = build_job(job, force=options.force, say=say, progress=progress)
     for note in built.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     holds = f": {describe_payload(built.payload)}" if built.payload else ""
-    _say(f"{'found' if built.from_cache else 'wrote'} {built.size_bytes / 1e6:.1f} MB{holds}")
+    say(f"{'found' if built.from_cache else 'wrote'} {built.size_bytes / 1e6:.1f} MB{holds}")
     return built.path
 
 
@@ -75,7 +77,7 @@ def _adopt(path: Path, options: BuildOptions) -> Path:
     from edge_ad.runtime.engines.tensorrt.builder.adopt import adopt_plan
 
     built = adopt_plan(path, options)
-    _say(f"took over {built.size_bytes / 1e6:.1f} MB from {path}")
+    say(f"took over {built.size_bytes / 1e6:.1f} MB from {path}")
     return built.path
 
 
@@ -88,21 +90,16 @@ def _foresee(job: Job) -> None:
         click.echo(f"  {line}")
     click.echo(f"{'is there already' if is_there(job) else 'would be written'}: {job.place.path}")
     for note in outlook.notes:
-        _say(f"note: {note}")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+        say(f"note: {note}")
 
 
 @contextmanager
 def _progress() -> Iterator[Progress | None]:
     """Bars on stderr, where that is a terminal: one for each phase that the builder is in."""
-    from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    console = Console(stderr=True)
+    console = console_on(sys.stderr)
     if not console.is_terminal:
         yield None
         return

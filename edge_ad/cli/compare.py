@@ -13,6 +13,7 @@ import click
 from edge_ad.cli.eval import PIPE_COLUMNS
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on
 from edge_ad.cli.progress import watching
 from edge_ad.errors import GateError
 from edge_ad.validation import read_yaml
@@ -158,13 +159,12 @@ def compare(options: CompareOptions) -> ReportContent:
 
 def print_agreement(content: ReportContent) -> None:
     """The checks as a table on standard output, and what else a reader should know."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from edge_ad.calibration.evaluation.results import shown
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = console_on(sys.stdout)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
     agreed = content.agreement

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_ad.cli.main import EXIT_INTERNAL
+from edge_ad.cli.printable import say, shown
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.record.timestamps import utc_text
 from edge_ad.signals.supervisor import EXIT_INTERRUPTED, supervised, was_interrupted
+from edge_ad.text import visible, without_credentials
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -61,7 +63,7 @@ class Log:
         if self.is_json:
             self._logger.log(level, "%s", line[len(prefix) :])
         elif self._logger.isEnabledFor(level):
-            click.echo(line, err=True)
+            say(line)
 
     def counters(self, telemetry: Telemetry) -> None:
         """The figures of a run, as one message."""
@@ -141,13 +143,13 @@ class JsonFormatter(logging.Formatter):
             "time": _utc(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shown(record.getMessage()),
         }
         entry |= {field: getattr(record, field) for field in FIELDS if hasattr(record, field)}
         if record.exc_info and record.exc_info[1] is not None:
             entry["exception"] = _named(record.exc_info[1])
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+            entry["trace"] = without_credentials(self.formatException(record.exc_info))
+        return visible(json.dumps(entry, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -162,8 +164,8 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line += f" ({_named(record.exc_info[1])})"
             if self._with_traces:
-                line += "\n" + self.formatException(record.exc_info)
-        return line
+                line = "\n".join([line, *self.formatException(record.exc_info).splitlines()])
+        return "\n".join(map(shown, line.split("\n")))
 
 
 class Limited(logging.Filter):
@@ -196,7 +198,7 @@ class Limited(logging.Filter):
 
 
 def _named(exc: BaseException) -> str:
-    text = one_line(exc)
+    text = shown(one_line(exc))
     return type(exc).__name__ if text == type(exc).__name__ else f"{type(exc).__name__}: {text}"
 
 

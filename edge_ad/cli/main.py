@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edge_ad.cli.printable import printing, say
 from edge_ad.errors import EdgeAdError, OutputError, os_reason
 from edge_ad.image.notices import noticing
 from edge_ad.signals.supervisor import EXIT_INTERRUPTED as EXIT_INTERRUPTED
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments is None:
             supervise_process()
-        with supervised() as supervisor:
+        with supervised() as supervisor, printing():
             try:
                 code = _run(arguments)
                 if supervisor is not None:
@@ -139,10 +140,10 @@ def _failed(exc: Exception) -> int:
 
 def _say(line: str) -> None:
     with suppress(OSError):
-        click.echo(line, err=True)
+        say(line)
 
 
 def _fail(message: str, code: int) -> int:
     with suppress(OSError):  # where stderr is full or gone, the exit code has to say it
-        click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
+        say("edge-ad: error: " + " ".join(message.split()))
     return code

@@ -15,9 +15,12 @@ from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.notices import noticing
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     from edge_ad.runtime.engines.process.launch import Launched
+
+ENVIRONMENT = "put the address into a variable of the environment, and name that with --source-env"
 
 
 @click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
@@ -30,6 +33,14 @@ if TYPE_CHECKING:
     default=None,
     help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N, csi://N, v4l2://DEVICE, gst:PIPELINE,"
     " genicam:SERIAL, sim:?fps=30, or a .streams file with one source on each line; may be given several times.",
+)
+@click.option(
+    "--source-env",
+    metavar="NAME",
+    multiple=True,
+    default=None,
+    help="Environment variable that holds a source, such as an address with a password, which every user of this"
+    " machine could read in --source; may be given several times.",
 )
 @text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
 @text_option(
@@ -151,6 +162,10 @@ def _run(log: Log, config: str | None, given: dict[str, Any], launched: Launched
     else:
         reread = partial(read_line, Path(config), options)
         settings = reread()
+    for source in options.get("source", ()):
+        if "@" in source and without_secrets(source) != source:
+            log.say(f"warning: every user of this machine can read the password in --source; {ENVIRONMENT}")
+            break
     result = run(settings, say=log.say, reread=reread, launched=launched)
     if log.is_json:
         log.counters(result.telemetry)

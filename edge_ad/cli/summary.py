@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from edge_ad.cli.printable import console_on
 from edge_ad.errors import DeadlineError, LostRecordsError
 
 if TYPE_CHECKING:
@@ -16,10 +17,9 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
     """Counts and times of a run, on stderr. Args: budgets_ms: of the cameras."""
     if sys.stderr is None:
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = console_on(sys.stderr)
     table = Table(title="milliseconds by stage", title_justify="left")
     table.add_column("stage")
     for heading in ("p50", "p95", "p99", "max"):

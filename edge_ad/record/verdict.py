@@ -177,7 +177,7 @@ def record_line(entry: Mapping[str, Any]) -> str:
 
     ASCII because standard output may have any encoding, and a file name may hold bytes that are no text.
     """
-    return json.dumps(entry, allow_nan=False)
+    return json.dumps(entry, allow_nan=False).replace("\x7f", "\\u007f")  # the one control character that JSON allows
 
 
 def record_schema() -> dict[str, Any]:

@@ -27,5 +27,6 @@ def listening(settings: HttpSettings, run_view: RunView) -> Iterator[HttpServer]
     def answer(request: Request) -> Response:
         return access.refusal(request) or routes.answer(request)
 
-    with HttpServer(settings, token, answer, slow=is_slow) as server:
+    with HttpServer(settings, token, answer, proven=access.is_proven, slow=is_slow) as server:
+        run_view.watch(server.conditions)
         yield server

@@ -15,6 +15,7 @@ from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.line.telemetry import BOUNDS_MS
 from edge_ad.runtime.sinks.counts import SinkCounts
+from edge_ad.text import visible
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
@@ -53,7 +54,9 @@ class Metrics:
     def collect(self) -> Iterator[Any]:
         """The families of metrics, as prometheus_client asks for them."""
         work = self._run_view.work
+        healthy = {(): float(not self._run_view.ill())}
         yield gauge("edge_ad_ready", "1 when all is ready, else 0.", (), {(): float(not self._run_view.unready())})
+        yield gauge("edge_ad_healthy", "1 while all that a record needs is alive, else 0.", (), healthy)
         if work is not None:
             counts = work.telemetry.counters.snapshot()
             yield from _frames(counts)
@@ -82,8 +85,15 @@ def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, 
 
 
 def _filled(family: Any, values: Mapping[Any, float]) -> Any:
+    """A name may hold what is no UTF-8, or steers a terminal; two that look alike then are told apart by a number."""
+    seen: Counter[tuple[str, ...]] = Counter()
     for key, value in values.items():
-        family.add_metric(key, value)
+        labels = shown = tuple(map(visible, key))
+        while seen[labels]:
+            seen[shown] += 1
+            labels = (f"{shown[0]} ({seen[shown]})", *shown[1:])
+        seen[labels] += 1
+        family.add_metric(labels, value)
     return family
 
 

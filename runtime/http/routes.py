@@ -60,13 +60,14 @@ class Routes:
 
     def _healthz(self, request: Request) -> Response:
         faults = self._run_view.ill()
-        # Without what is wrong with them: no token is asked for here.
+        # Without what is wrong with files, which their paths stand in: no token is asked for here.
         warnings = [f"sink {name} is in trouble" for name in self._run_view.troubles()]
-        return _condition(faults, "ill" if faults else "ok", warnings)
+        return _condition(faults, "ill" if faults else "ok", [*warnings, *self._run_view.noted()])
 
     def _readyz(self, request: Request) -> Response:
         faults = self._run_view.unready()
         warnings = [f"sink {name}: {trouble}" for name, trouble in self._run_view.troubles().items()]
+        warnings += [line for line in self._run_view.noted() if line not in faults]
         return _condition(faults, "not ready" if faults else "ready", warnings)
 
     def _scrape(self, request: Request) -> Response:

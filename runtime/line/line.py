@@ -77,6 +77,7 @@ class Line:
         self._clock_ns = clock_ns
         self._live = any(lane.live for lane in lanes)
         self._failure: Exception | None = None
+        self._attended_ns = 0  # when the caller's thread looked after the line last
         self._stop = threading.Event()
         self._changed = threading.Event()
         counters = telemetry.counters
@@ -149,8 +150,16 @@ class Line:
                     lane.source.report_to(partial(self._events.outage, number))
             for capture in captures:
                 capture.start()
+            self._attended_ns = self._clock_ns()
             self.status = LineStatus(
-                captures, self._ledgers, self._judging, self._outputs, self._events.away, self._clock_ns, self._engine
+                captures,
+                self._ledgers,
+                self._judging,
+                self._outputs,
+                self._events.away,
+                self._clock_ns,
+                self._engine,
+                lambda: self._attended_ns,
             )
             self._attend(captures, stop)
         except BaseException:
@@ -196,6 +205,7 @@ class Line:
         while not self._judging.ended:
             self._changed.wait(TICK_S)
             self._changed.clear()
+            self._attended_ns = self._clock_ns()
             self._outputs.work()
             self._engine.look()
             self.triggers.expire(self._clock_ns())

@@ -33,7 +33,8 @@ class Sink(Protocol):
       somebody else does to its files, and goes on in new ones. Raises: OutputError.
     * `written_off()`: returns what became of records that it had written, since it was last asked: `gone`, which
       somebody else has taken away, and `expired`, deleted as its settings say.
-    * `trouble`: what is wrong at the moment, in words, or None.
+    * `trouble`: what is wrong with its files at the moment, in words, or None.
+    * `conditions()`: says what is wrong with its threads and its receiver (`edge_ad.runtime.host.health`).
     """
 
     def __enter__(self) -> Sink: ...

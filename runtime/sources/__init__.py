@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.pictures import is_picture, looks_like_picture
-from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.kind import SourceKind
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     from edge_ad.runtime.sources.settings import SourceSettings

@@ -10,9 +10,9 @@ from types import ModuleType
 
 from edge_ad.errors import SourceError
 from edge_ad.image.pictures import natural_key
-from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import CaptureSource
 from edge_ad.runtime.sources.packets import Capture, Decoder, packets_of_camera
+from edge_ad.text import without_secrets
 
 # From 100 on, OpenCV reads the hundreds as the number of a backend: 200 is camera 0 of V4L2.
 _INDICES = range(100)

@@ -10,7 +10,7 @@ from edge_ad.errors import SourceError
 from edge_ad.image.notices import pass_over
 from edge_ad.image.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
 from edge_ad.runtime.host.results import is_drawn
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 
 def pictures_in_folder(folder: str) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from types import ModuleType
 
 from edge_ad.errors import SourceError
 from edge_ad.runtime.host.opencv import load_cv2
-from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.capture import CaptureSource, open_with_backends
 from edge_ad.runtime.sources.packets import Capture, Decoder, packets_of_file
 from edge_ad.runtime.sources.stream_clock import StreamClock
+from edge_ad.text import without_secrets
 
 TIMEOUT_MS = 5000
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fpsprobesize;0"  # the second opens sooner: no frames are read to find the rate

@@ -19,6 +19,7 @@ from edge_ad.image.limits import limited_to, max_megapixels
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.engines.process.engine import EngineProcess
 from edge_ad.runtime.engines.process.launch import Launched
+from edge_ad.runtime.host.health import ThreadDeaths
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import ResultFolder
@@ -82,6 +83,7 @@ def run(
     say = unfailing(say)
     run_view, stop = RunView(), threading.Event()
     with ExitStack() as door:
+        run_view.watch(door.enter_context(ThreadDeaths()).conditions)
         door.enter_context(limited_to(settings.max_megapixels))
         max_megapixels()  # a faulty one in the environment ends the run here
         make: MakeEngine = make_engine
@@ -123,7 +125,7 @@ def run(
             )
             if sighup is not None:
                 stack.enter_context(sighup.answered_by(reload))
-            _announcements(settings, context, line, stack)
+            _announcements(settings, context, line, run_view, stack)
             run_view.open(Work(line, telemetry, detector.provenance, reload))
             interrupted.at_once = False
             try:
@@ -200,7 +202,9 @@ def _sinks(
         yield ProgressBar(total)
 
 
-def _announcements(settings: LineSettings, context: SinkContext, line: Line, stack: ExitStack) -> None:
+def _announcements(
+    settings: LineSettings, context: SinkContext, line: Line, run_view: RunView, stack: ExitStack
+) -> None:
     """Let parts be announced over MQTT, where that is wanted; HTTP has its own way."""
     broker = settings.triggers.mqtt
     if broker is None:
@@ -212,11 +216,11 @@ def _announcements(settings: LineSettings, context: SinkContext, line: Line, sta
         if not outcome and outcome is not Fired.FULL:  # which the line says itself
             raise SourceError(f"{camera}: {outcome.value}")
 
-    stack.enter_context(
-        MqttTriggers(
-            broker, context.sources, fire, run_id=context.run_id, say=context.say, environment=context.environment
-        )
+    triggers = MqttTriggers(
+        broker, context.sources, fire, run_id=context.run_id, say=context.say, environment=context.environment
     )
+    stack.enter_context(triggers)
+    run_view.watch(triggers.conditions)
 
 
 def _on_terminal(stream: TextIO | None) -> bool:

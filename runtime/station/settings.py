@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from edge_ad.bundle.specs import Precision
 from edge_ad.image.limits import MOST_MEGAPIXELS
 from edge_ad.runtime.engines import ENGINES
+from edge_ad.runtime.host.environment import Variable
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.scheduling.lane import BUFFERS, Buffer
 from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
@@ -97,7 +98,9 @@ class CameraSettings(SourceSettings):
     """One camera of a line, with the settings of its source.
 
     Attributes:
-        source: see `edge_ad.runtime.sources.open_source`.
+        source: see `edge_ad.runtime.sources.open_source`; empty where `source_env` was not looked up yet.
+        source_env: environment variable that holds the source, for an address with a password in it; in place of
+            `source`.
         name: what records call it; by default the source, without its secrets.
         threshold: raw score in place of the bundle's.
         roi: left, top, right, bottom of what is judged, in frame pixels; right and bottom exclusive.
@@ -106,7 +109,8 @@ class CameraSettings(SourceSettings):
         budget_ms, buffer, vid_stride, max_fps, max_frames, silence_s: see `edge_ad.runtime.line.scheduling.lane.Lane`.
     """
 
-    source: Annotated[str, PlainValidator(_source_text)]
+    source: Annotated[str, PlainValidator(_source_text)] = ""
+    source_env: Variable | None = None
     name: Annotated[str, AfterValidator(_camera_name)] | None = None
     threshold: float | None = None
     budget_ms: Annotated[float, Field(gt=0, le=LONGEST_MS)] | None = None

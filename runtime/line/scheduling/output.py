@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edge_ad.runtime.host.health import Check
 from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.line.scheduling.item import Item, without_picture
 from edge_ad.runtime.line.scheduling.sink_queue import ROOM, SinkQueue
@@ -57,6 +58,11 @@ class Outputs:
     def start(self) -> None:
         for thread in self._threads.values():
             thread.start()
+
+    @property
+    def checks(self) -> list[Check]:
+        """Those of the sinks that say how they are."""
+        return [queue.sink.conditions for queue in self._queues if hasattr(queue.sink, "conditions")]
 
     @property
     def names(self) -> list[str]:

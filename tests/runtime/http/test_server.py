@@ -8,7 +8,6 @@ import json
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +15,10 @@ import pytest
 
 from edge_ad.errors import ConfigError, EdgeAdError, UnavailableError
 from edge_ad.runtime.http import server as server_module
+from edge_ad.runtime.http.connections import HttpLimits
 from edge_ad.runtime.http.listen import listening
 from edge_ad.runtime.http.messages import Request, Response, answer_json
-from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
+from edge_ad.runtime.http.server import HttpServer, Turns
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.run_view import RunView
 
@@ -176,27 +176,6 @@ def test_a_connection_does_not_last_for_ever() -> None:
         assert client.recv(1) == b""  # it would have had ten seconds for its headers
 
 
-def test_too_many_connections_are_closed_and_the_rest_is_served() -> None:
-    with HttpServer(ANY_PORT, None, echo, limits=HttpLimits(connections=3, header_s=30)) as server:
-        held = [socket.create_connection(server.address, PATIENCE_S) for _ in range(3)]
-        try:
-            for one in held:  # each is being served before the next comes
-                one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert one.recv(15) == b"HTTP/1.1 200 OK"
-            with socket.create_connection(server.address, PATIENCE_S) as further:
-                assert further.recv(1) == b""
-        finally:
-            for one in held:
-                one.close()
-        until_s = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                assert ask(server, "GET", "/")[0] == 200
-                break
-            except (http.client.HTTPException, ConnectionError):
-                assert time.monotonic() < until_s
-
-
 def test_requests_are_answered_at_no_more_than_a_rate() -> None:
     turns = Turns(10)
     assert [turns.take(now_s) for now_s in (5.0, 5.0, 5.0, 5.25, 9.0, 9.5)] == pytest.approx(
@@ -297,6 +276,16 @@ def test_a_slow_answer_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.M
     client.join(PATIENCE_S)
     server._slow_thread.join(PATIENCE_S)
     assert has_left and not server._slow_thread.is_alive()
+
+
+def test_a_thread_of_the_server_that_has_ended_is_a_trouble() -> None:
+    server = HttpServer(ANY_PORT, None, echo)
+    with server:
+        assert server.conditions() == []
+        server._slow_requests.put(None)
+        server._slow_thread.join(PATIENCE_S)
+        assert [one.text for one in server.conditions()] == ["the thread edge-ad-http-slow has ended"]
+    assert server.conditions() == []
 
 
 def test_the_token_is_wanted_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
