@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from interleaved import medians_ms, print_table
 from torch import nn
@@ -82,6 +81,8 @@ def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     plain = plain_graph(published_module(FAMILY, loaded, preprocess, postprocess), imgsz)
     folded = graph_from_module(fast_module(FAMILY, loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
     image = np.random.default_rng(0).integers(0, 256, (1, imgsz, imgsz, 3), dtype=np.uint8)
+    import onnxruntime  # after edge_ad, which keeps its telemetry off
+
     sessions = {name: onnxruntime.InferenceSession(data) for name, data in (("plain", plain), ("folded", folded.data))}
     square = np.random.default_rng(0).standard_normal((GEMM_SIDE, GEMM_SIDE)).astype(np.float32)
     with _openvino(folded) as engine:

@@ -12,7 +12,6 @@ import warnings
 
 import click
 import numpy as np
-import onnxruntime
 import torch
 from folded_vs_plain import plain_graph
 from interleaved import medians_ms, print_table
@@ -61,6 +60,8 @@ def main(backbone: str, layers: str, imgsz: int, rounds: int) -> None:
     graph = graph_from_module(fast_module(FAMILY, loaded, preprocess, postprocess), (imgsz, imgsz), batch=1, opset=17)
     quantized = int8_graph(graph)
     image = probe_images((imgsz, imgsz), count=2)[1:]
+    import onnxruntime  # after edge_ad, which keeps its telemetry off
+
     published_session = onnxruntime.InferenceSession(published, providers=["CPUExecutionProvider"])
     int8_session = onnxruntime.InferenceSession(quantized, providers=["CPUExecutionProvider"])
     with openvino_engine(graph, graph.data, "fp32") as plain, openvino_engine(graph, quantized, "int8") as int8:

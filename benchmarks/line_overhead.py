@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_ad.bundle.bundle import write_bundle
+from edge_ad.bundle.bundle import Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, TensorSpec, Thresholds
 from edge_ad.image.frame import Frame, ImageArray
 from edge_ad.runtime.host.results import RECORDS
@@ -71,8 +71,8 @@ class Belt:
         return Frame(number, self.name, datetime.now(timezone.utc), time.monotonic_ns(), picture, color_order="bgr")
 
 
-def fake_detector(folder: Path) -> Detector:
-    """A detector of the usual size that computes nothing but brightness."""
+def fake_bundle(folder: Path) -> Bundle:
+    """A bundle of the usual size for the engine that computes nothing but brightness."""
     fields = {
         "model": {"family": "none", "config": {}},
         "preprocess": PreprocessSpec(SIDE, SIDE, resize_mode="stretch"),
@@ -87,8 +87,7 @@ def fake_detector(folder: Path) -> Detector:
         "models": {"fp32": "model.onnx"},
         "thresholds": Thresholds(0.9),
     }
-    bundle = write_bundle(folder / "fake.edgead", fields, {"model.onnx": b"never read by the fake engine"})
-    return open_detector(bundle, engine="fake")
+    return write_bundle(folder / "fake.edgead", fields, {"model.onnx": b"never read by the fake engine"})
 
 
 def records_of(detector: Detector, belt: Belt, folder: Path) -> tuple[list[dict[str, object]], float]:
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--fps", type=float, default=30.0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, fake_detector(Path(folder)) as detector:
+    with tempfile.TemporaryDirectory() as folder, open_detector(fake_bundle(Path(folder)), engine="fake") as detector:
         entries, _ = records_of(detector, Belt((1080, 1920), given.frames, given.fps), Path(folder) / "camera")
         judged = [entry for entry in entries if entry["status"] == "ok"][10:]  # the first ones start threads
         overheads = [overhead_ms(entry) for entry in judged]

@@ -7,6 +7,7 @@ The names below are loaded on first use; importing the package loads neither tor
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from edge_ad.record.verdict import Verdict as Verdict
     from edge_ad.runtime.judge.detector import Detector as Detector
     from edge_ad.runtime.judge.loader import open_detector as open
+
+# ONNX Runtime 1.32 writes an identifier below HOME and posts events, unless this stands there when it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
     "Bundle": "edge_ad.bundle.bundle:Bundle",

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import PostprocessSpec, Precision, PreprocessSpec, TensorSpec
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.preprocess import Preprocessor
@@ -120,22 +121,41 @@ def scores_to_believe(outputs: Outputs, postprocess: PostprocessSpec) -> NDArray
     return outputs.pred_score if found is None else found
 
 
+@dataclass(frozen=True)
+class EngineHealth:
+    """How an engine is doing.
+
+    Attributes:
+        fault: why it computes nothing at the moment; None when it does.
+        restarts: how often a fresh process has taken over from one that failed.
+        last_fault: what the last one of them failed with.
+        pid: the process that computes, where it is not this one; None too while there is none.
+    """
+
+    fault: str | None = None
+    restarts: int = 0
+    last_fault: str = ""
+    pid: int | None = None
+
+
 class Engine(ABC):
     """Computes one graph. Allocates on `__enter__`, frees on `__exit__`; one caller at a time.
 
     Args:
-        read_model: returns the bytes of the ONNX graph; not called when a compiled blob is at hand.
+        read_model: returns the ONNX graph, which was checked; not called when a compiled blob is at hand.
         spec: what to compute.
 
     Attributes:
         name: as the user writes it after `--engine`.
+        runs_graph: whether it computes the graph, which then has to be one that engines may see.
         effective_precision: arithmetic that the loaded engine really uses; known after `__enter__`.
         from_cache: True when no compilation was needed.
     """
 
     name: str
+    runs_graph = True
 
-    def __init__(self, read_model: Callable[[], bytes], spec: EngineSpec) -> None:
+    def __init__(self, read_model: Callable[[], CheckedGraph], spec: EngineSpec) -> None:
         self.spec = spec
         self.effective_precision: str = spec.precision
         self.from_cache = False
@@ -194,6 +214,28 @@ class Engine(ABC):
         Raises: EngineError.
         """
         return Preprocessor(spec)
+
+    @property
+    def health(self) -> EngineHealth:
+        """How it is doing; from any thread, and without waiting."""
+        return EngineHealth()
+
+    @property
+    def lost(self) -> str | None:
+        """Why this process cannot compute any more, though a fresh one may; None while it can."""
+        return None
+
+    @property
+    def resizes_on_device(self) -> bool:
+        """Whether `preprocessor` works where the engine does; known after `__enter__`."""
+        return False
+
+    @classmethod  # noqa: B027 - some need none
+    def import_libraries(cls) -> None:
+        """Load what `load_impl` needs, where it is installed; it takes a while, and the graph is not needed for it."""
+
+    def give_up(self) -> None:  # noqa: B027 - most cannot
+        """Make a call that hangs fail, where that can be done; from any thread. Nothing is computed from then on."""
 
     @abstractmethod
     def load_impl(self) -> None:

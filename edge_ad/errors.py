@@ -16,15 +16,18 @@
     ├── GateError               13   a quantized, compared or self-tested model is outside of its tolerances
     ├── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
     ├── InvariantError          15   a soak found the line to lose, double or mix up what it should not
-    └── RegressionError         16   a bundle or benchmark became slower than it may
+    ├── RegressionError         16   a bundle or benchmark became slower than it may
+    ├── LostRecordsError        17   a run judged frames whose records are lost
+    └── UnavailableError        18   what a command needs is not there now, and may be the next time
 
 The number is the exit code of the command line; 2 is a command line that cannot be parsed, 70 a defect in
 edge-ad itself and 130 an interrupted run. A message says what was wanted, what was got and what to do, on one
-line.
+line. 2, 3, 5 and 10 do not mend themselves: whoever starts a command again and again may give up.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -132,10 +135,53 @@ class RegressionError(EdgeAdError):
     exit_code = 16
 
 
+class LostRecordsError(EdgeAdError):
+    """Frames were captured whose records a sink should have kept and has lost; all others are as they should be."""
+
+    exit_code = 17
+
+
+class UnavailableError(EdgeAdError):
+    """What a command needs is not there now, and may be the next time: a port, a share, room on a disk."""
+
+    exit_code = 18
+
+
+class BundleUnavailableError(UnavailableError, BundleError):
+    """A bundle cannot be read now: it is absent, or its disk or share does not answer."""
+
+
+class OutputUnavailableError(UnavailableError, OutputError):
+    """A result cannot be written now: the disk is full or does not answer, or another process has the folder."""
+
+
+_PASSING = (
+    "EAGAIN EBUSY EDQUOT EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV ENOMEDIUM ENOMEM"
+    " ENOSPC ENOTCONN ENXIO EREMOTEIO ESHUTDOWN ESTALE ETIMEDOUT ECONNREFUSED ECONNRESET ECONNABORTED ENOLINK"
+)
+_PASSING_NUMBERS = frozenset(getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name))
+
+
+def may_pass(exc: OSError) -> bool:
+    """Whether what failed may work later without anybody's doing: a full or hanging disk, a share that is away."""
+    return exc.errno in _PASSING_NUMBERS
+
+
 def one_line(exc: BaseException) -> str:
     """First line of what a foreign exception says, or its type when it says nothing."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[0] if lines else type(exc).__name__
+
+
+def library_lines(exc: BaseException) -> list[str]:
+    """Lines of what a library of C++ says about a file, at least one, with all escaped that no terminal should print.
+
+    Such a library quotes names and bytes of the file as they are. Where these are no text, its binding to Python fails
+    with UnicodeDecodeError in place of the library's exception, which holds what was said.
+    """
+    said = exc.object.decode("utf-8", "backslashreplace") if isinstance(exc, UnicodeDecodeError) else str(exc)
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(exc).__name__]
+    return ["".join(char if char.isprintable() else ascii(char)[1:-1] for char in line) for line in lines]
 
 
 def os_reason(exc: OSError) -> str:

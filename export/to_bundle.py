@@ -7,9 +7,12 @@ from importlib.metadata import version
 from platform import python_version
 
 from edge_ad.bundle.bundle import Bundle, check_destination, write_bundle
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.manifest import ModelInfo, Parity
 from edge_ad.bundle.specs import Thresholds
-from edge_ad.export.onnx_graph import graph_from_module
+from edge_ad.errors import BundleError, ExportError
+from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.options import ExportOptions
 from edge_ad.export.parity import check_parity, describe
 from edge_ad.models import model_family
@@ -38,6 +41,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     module = fast_module(family, loaded, preprocess, postprocess)
     graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
+    check_fit(family.name, graph)
     reference = published_module(family, loaded, preprocess, postprocess)
     relative = postprocess.activation != "sigmoid"
     parity = check_parity(graph, reference, relative=relative)
@@ -75,3 +79,13 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     )
     say(f"wrote {bundle.path} ({bundle.sha256[:12]})")
     return bundle
+
+
+def check_fit(family: str, graph: OnnxGraph) -> None:
+    """Raise ExportError for a graph that no engine would be given from the bundle."""
+    try:
+        checked_graph(graph.data, GraphContract(family, graph.image, graph.outputs, graph.opset))
+    except BundleError as exc:
+        raise ExportError(
+            f"the network writes a graph that no bundle may hold: {exc}; take another backbone or other layers"
+        ) from exc

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import signal
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +17,22 @@ from typing import Any
 # that threads wait for each other longer than they compute: on two busy cores two of them take three times as long.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as edge_ad does, for test modules that load ONNX Runtime before it
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_EXPORT = {"backbone": "resnet18", "layers": "layer1,layer2", "imgsz": 64, "pretrain_embed_dim": 48}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder that is not the user's, for the processes that tests start too."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +46,14 @@ def _support(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # before it runs: its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """SIGINT is heard, here and in processes started meanwhile, where the tests are a background job of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

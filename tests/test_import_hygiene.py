@@ -18,6 +18,7 @@ HEAVY = frozenset(
         "prometheus_client",
         "pydantic",
         "scipy",
+        "simplejpeg",
         "tensorrt",
         "timm",
         "torch",

@@ -19,7 +19,14 @@ ROOMS = {
 UPPER = ("export", "calibration", "runtime", "cli")
 DEFINED = frozenset({"__version__", *UPPER, *(entry.stem for entry in (ROOT / "edge_ad").iterdir())})
 FLOORS = {
-    "edge_ad": (("disk",), ("bundle",), ("image",), ("record",), ("datasets", "metrics", "demo"), ("models",)),
+    "edge_ad": (
+        ("disk", "signals"),
+        ("bundle",),
+        ("image",),
+        ("record",),
+        ("datasets", "metrics", "demo"),
+        ("models",),
+    ),
     "edge_ad.runtime": (
         ("host",),
         ("engines",),

@@ -23,6 +23,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# Before a peer loads its engine: neither OpenVINO nor ONNX Runtime tells anybody that it was used.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # cannot be imported then
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 class Judge(Protocol):
     """A detector that is ready."""

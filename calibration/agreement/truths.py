@@ -10,7 +10,7 @@ import numpy as np
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.agreement.answers import Pair
 from edge_ad.calibration.evaluation.evaluate import Watch
-from edge_ad.datasets import MaskArray, Sample, model_mask, read_image, read_mask
+from edge_ad.datasets import MaskArray, Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
 from edge_ad.image.geometry import place
 
@@ -22,9 +22,11 @@ class Truths:
     Attributes:
         masks: by place of the image, (h, w) bool, True where defective, cut as an answer's anomaly map is; of the
             defective images that have a mask.
+        notes: what the user should know of them, one line each.
     """
 
     masks: Mapping[int, MaskArray]
+    notes: tuple[str, ...] = ()
 
     def of(self, pair: Pair) -> MaskArray | None:
         """(h, w) bool for the pixels of an answer; None where nothing is known of them."""
@@ -42,7 +44,7 @@ def read_truths(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = 
 
     Raises: ImageError for a mask that is damaged or of another size than its picture.
     """
-    masks = {}
+    masks, full = {}, []
     for index, sample in enumerate(watch(samples)):
         if not sample.anomalous or sample.mask is None:
             continue
@@ -51,6 +53,9 @@ def read_truths(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = 
         except ImageError:
             continue
         x_min, y_min, x_max, y_max = place(spec, (height, width)).content_box
-        mask = model_mask(read_mask(sample, (height, width)), spec)
+        truth = read_mask(sample, (height, width))
+        if covers_nearly_all(truth):
+            full.append(sample.mask)
+        mask = model_mask(truth, spec)
         masks[index] = mask[y_min:y_max, x_min:x_max].copy()
-    return Truths(masks)
+    return Truths(masks, tuple(swapped_notes(full)))

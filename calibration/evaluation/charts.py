@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.calibration.evaluation.plots import load_matplotlib
 from edge_ad.metrics.ranking import Operation, PrecisionRecallCurve, RocCurve
 
 if TYPE_CHECKING:
@@ -90,9 +91,8 @@ def _square(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 def blank_figure(inches: tuple[float, float]) -> Figure:
     """An empty chart of that size."""
-    from matplotlib.figure import Figure  # without pyplot, which would pick a window system
-
-    return Figure(figsize=inches, layout="constrained")
+    figure: Figure = load_matplotlib().figure.Figure(figsize=inches, layout="constrained")
+    return figure
 
 
 def plain_axes(axes: Axes) -> None:
@@ -111,10 +111,8 @@ def _mark(axes: Axes, x: float | None, y: float | None) -> None:
 
 def svg_bytes(figure: Figure) -> bytes:
     """The chart as an SVG file; equal charts are equal bytes."""
-    import matplotlib
-
     buffer = io.BytesIO()
     # Names inside of the file are hashes; with a salt of their own, equal charts are equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "edge-ad"}):
+    with load_matplotlib().rc_context({"svg.hashsalt": "edge-ad"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

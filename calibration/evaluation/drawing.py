@@ -7,6 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.calibration.evaluation.plots import load_matplotlib
 from edge_ad.image.frame import Box, ImageArray
 
 MAX_SIDE = 400  # pixels of a picture in a report
@@ -17,8 +18,7 @@ JPEG_QUALITY = 85
 
 def heat_colours(count: int) -> list[str]:
     """Colours from no heat to full heat, for a legend."""
-    from matplotlib import colors
-
+    colors = load_matplotlib().colors
     return [colors.to_hex(colour) for colour in _turbo(np.linspace(0, 1, count))]
 
 
@@ -69,9 +69,7 @@ def _heated(picture: ImageArray, values: NDArray[np.float32], heat: tuple[float,
 
 
 def _turbo(share: NDArray[np.floating]) -> NDArray[np.float64]:
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps["turbo"](share), dtype=np.float64)
+    return np.asarray(load_matplotlib().colormaps["turbo"](share), dtype=np.float64)
 
 
 def _resized_map(values: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[np.float32]:

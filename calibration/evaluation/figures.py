@@ -8,7 +8,7 @@ from typing import Literal
 
 from edge_ad.calibration.evaluation.evaluate import ImageResult, Judged
 from edge_ad.calibration.evaluation.protocol import Half
-from edge_ad.datasets import GOOD
+from edge_ad.datasets import GOOD, swapped_notes
 from edge_ad.errors import SourceError
 from edge_ad.metrics.localization import PixelGroup, PixelMetrics, group_metrics
 from edge_ad.metrics.ranking import Operation, auroc, average_precision, best_f1, operation
@@ -188,11 +188,7 @@ def _notes(figures: Figures, judged: Judged) -> list[str]:
             f"{len(judged.empty_masks)} defective images show no defective pixel on the model's grid, the defect being"
             f" outside of what the model sees, or too small: {', '.join(judged.empty_masks[:3])}"
         )
-    if judged.full_masks:
-        notes.append(
-            f"{len(judged.full_masks)} masks cover nearly all of their picture, as if good and defective were swapped"
-            f" in them: {', '.join(judged.full_masks[:3])}"
-        )
+    notes += swapped_notes(judged.full_masks)
     if figures.pixels.undefined:
         notes.append(f"no pixel figures: {figures.pixels.undefined}")
     if figures.auroc is None:

@@ -13,6 +13,8 @@ from statistics import median
 from typing import Any
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import GateVerdict
 from edge_ad.calibration.agreement.answers import Answers, collect, pairs_of
@@ -98,15 +100,16 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
     chosen = chosen_images(options.data, options.val, count=options.images, seed=options.seed)
     for note in chosen.notes:
         tools.say(f"note: {note}")
-    float_graph = bundle.read_file(bundle.model_file("fp32"))
+    float_graph = bundle.read_graph("fp32")
     subject, used = _subject(bundle, float_graph, chosen, options, tools)
     tools.say(f"{len(subject.layers)} layers in {options.quantize}")
     if options.gate == "off":
-        graph = subject.build(frozenset())
+        built = checked_graph(subject.build(frozenset()), bundle.graph_contract)
         tools.say(f"warning: the gate is off, nobody knows how far this {options.quantize} model is from the float one")
         record = _record(subject, chosen, used, options, "unproven", None, None)
-        files = {_file(options): graph}
-        return Quantized(_changes(bundle, options, record, None), files, None, _obsolete_report(bundle, options))
+        return Quantized(
+            _changes(bundle, options, record, None), {_file(options): built}, None, _obsolete_report(bundle, options)
+        )
     held_out = _held_out(bundle, chosen, options, tools)
     watch = tools.watch("comparing")
     if options.gate == "enforce":
@@ -135,12 +138,13 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
     if options.gate == "enforce" and not outcome.holds:
         raise RejectedError(rejection(outcome, options), page)
     record = _record(subject, chosen, used, options, content.verdict, outcome, speed_up)
-    files = {_file(options): outcome.graph, REPORT: page, REPORT_JSON: json_bytes(report_json(content))}
+    graph = checked_graph(outcome.graph, bundle.graph_contract)
+    files: dict[str, bytes] = {_file(options): graph, REPORT: page, REPORT_JSON: json_bytes(report_json(content))}
     return Quantized(_changes(bundle, options, record, transfer), files, content)
 
 
 def _subject(
-    bundle: Bundle, float_graph: bytes, chosen: Chosen, options: QuantizeOptions, tools: Tools
+    bundle: Bundle, float_graph: CheckedGraph, chosen: Chosen, options: QuantizeOptions, tools: Tools
 ) -> tuple[Subject, int]:
     """What is tried, and how many images it was calibrated on."""
     if options.quantize == "fp16":
@@ -190,13 +194,16 @@ def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: T
         noise = measure_noise(chosen.held_out, judge, answers, seed=options.seed, watch=tools.watch("score noise"))
     for lost in answers.lost:
         tools.say(f"warning: {lost.name} is held out and was not judged: {lost.reason}")
+    truths = read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None
+    for note in truths.notes if truths is not None else ():
+        tools.say(f"note: {note}")
     return HeldOut(
         answers=answers,
         labelled=chosen.labelled,
         threshold=bundle.thresholds("fp32").image,
         threshold_of="bundle",
         noise=noise,
-        truths=read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None,
+        truths=truths,
         seed=options.seed,
     )
 

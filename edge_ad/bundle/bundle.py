@@ -17,21 +17,24 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
-from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of
+from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of, unreadable
+from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts, contract_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
+from edge_ad.bundle.steady import read_steadily
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
-from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
+from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
+T = TypeVar("T")
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """1 knows one activation, one resize, one smoothing and no threshold for pixels, which are the defaults of 2."""
@@ -58,15 +61,17 @@ class Bundle:
 
     @classmethod
     def read(cls, path: str | Path) -> Bundle:
-        """Open a bundle and check every file of it.
+        """Open a bundle and check every file of it. While it is replaced, it is the old one or the new one.
 
-        Raises: BundleError when it is missing, damaged, foreign or written by a newer edge-ad, and when its manifest
-            contradicts itself or the contract (`edge_ad.bundle.consistency`).
+        Raises: BundleError when it is damaged, foreign or written by a newer edge-ad, and when its manifest contradicts
+            itself or the contract (`edge_ad.bundle.consistency`); BundleUnavailableError when it is not there, or
+            cannot be read now.
         """
-        path = Path(path)
-        if not path.is_dir():
-            what = "is a file, not a directory" if path.exists() else "does not exist"
-            raise BundleError(f"bundle {path}: {what}; 'edge-ad export' writes one")
+        return read_steadily(Path(path), CHECKSUM, lambda: cls._read(Path(path)))
+
+    @classmethod
+    def _read(cls, path: Path) -> Bundle:
+        _check_there(path)
         text = _checked_manifest(path)
         manifest = _parse_manifest(text, path)
         files = [file_inside(path, name) for name in manifest.files]
@@ -115,15 +120,55 @@ class Bundle:
             raise BundleError(f"bundle {self.path}: holds no {precision} model, only {held}; choose one of those")
         return name
 
+    @property
+    def graph_contract(self) -> GraphContract:
+        """What the graphs of this bundle have to be."""
+        return contract_of(self.manifest)
+
+    def examine_graph(self, precision: Precision) -> GraphFacts:
+        """What a graph holds, said without an engine. Raises: BundleError with why no engine is given it."""
+        from edge_ad.bundle.graph.check import examine_file
+
+        name = self.model_file(precision)
+        return self._fit(name, lambda: examine_file(file_inside(self.path, name), self.graph_contract))
+
+    def read_graph(self, precision: Precision) -> CheckedGraph:
+        """The graph of a precision, which an engine may see. Raises: BundleError as the two others do."""
+        from edge_ad.bundle.graph.check import checked_graph
+
+        data = self.read_file(name := self.model_file(precision))
+        return self._fit(name, lambda: checked_graph(data, self.graph_contract))
+
+    def _fit(self, name: str, look: Callable[[], T]) -> T:
+        def steadily() -> T:
+            try:
+                return look()
+            except BundleError as exc:
+                self.check_unchanged()
+                raise BundleError(f"bundle {self.path}: no engine is given {name}: {exc}; export it again") from exc
+
+        return read_steadily(self.path, CHECKSUM, steadily)
+
     def read_file(self, name: str) -> bytes:
         """Bytes of one listed file, checked once more. Raises: BundleError when they have changed."""
         digest = self.manifest.files.get(name)
         if digest is None:
             raise BundleError(f"bundle {self.path}: {name!r} is not listed in its manifest")
-        data = read_all(file_inside(self.path, name), MAX_FILE_BYTES)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
-        return data
+
+        def read() -> bytes:
+            data = read_all(file_inside(self.path, name), MAX_FILE_BYTES)
+            if hashlib.sha256(data).hexdigest() != digest:
+                self.check_unchanged()
+                raise BundleError(f"bundle {self.path}: {name} changed while it was in use; copy or export it again")
+            return data
+
+        return read_steadily(self.path, CHECKSUM, read)
+
+    def check_unchanged(self) -> None:
+        """Raise BundleError when another bundle has taken the place of this one."""
+        text = read_steadily(self.path, CHECKSUM, lambda: _checked_manifest(self.path))
+        if hashlib.sha256(text).hexdigest() != self.sha256:
+            raise BundleError(f"bundle {self.path}: was replaced while it was in use; start again with the new one")
 
 
 def write_bundle(
@@ -132,7 +177,7 @@ def write_bundle(
     """Write a bundle atomically: all of it appears at `path`, or nothing.
 
     Args:
-        path: directory to create; its parent must exist or can be made.
+        path: directory to create; its parent must exist or can be made. A link stays, and what it points to is written.
         manifest: fields of `Manifest` but `schema_version` and `files`, as dataclasses or plain values.
         files: content of every file by its name in the bundle.
         replace: take the place of an existing bundle; anything that is no bundle is never replaced.
@@ -141,21 +186,23 @@ def write_bundle(
     """
     path = Path(path)
     check_destination(path, replace=replace)
+    place = Path(os.path.realpath(path))
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     fields = {"schema_version": SCHEMA_VERSION, **manifest, "files": hashes}
     text = dump_yaml(plain(build(Manifest, fields, "manifest"))).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
         try:
             for name, data in {**files, MANIFEST: text, CHECKSUM: _checksum_line(text)}.items():
                 target = scratch / safe_name(name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(target, data)
             scratch.chmod(0o755)
-            fsync_directory(scratch)
+            for folder in {scratch, *(scratch.joinpath(safe_name(name)).parent for name in files)}:
+                fsync_directory(folder)
             written = Bundle.read(scratch)
-            publish_directory(scratch, path, replace=replace)
+            publish_directory(scratch, place, replace=replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as exc:
@@ -185,8 +232,7 @@ def write_changed(
     Raises: OutputError as `write_bundle` does; BundleError when the bundle has changed since it was read: what somebody
         else has written into it meanwhile is not lost.
     """
-    if hashlib.sha256(_checked_manifest(bundle.path)).hexdigest() != bundle.sha256:
-        raise BundleError(f"bundle {bundle.path}: was replaced while it was in use; start again with the new one")
+    bundle.check_unchanged()
     derived = ("schema_version", "files")
     fields = {name: value for name, value in plain(bundle.manifest).items() if name not in derived}
     kept = {name: bundle.read_file(name) for name in bundle.manifest.files if name not in {*files, *without}}
@@ -206,6 +252,23 @@ def check_destination(path: Path, *, replace: bool) -> None:
         raise OutputError(f"{path} exists and is no bundle; choose another name for the output")
     if not replace:
         raise OutputError(f"bundle {path} exists; give --force to replace it, or choose another name")
+
+
+def _check_there(path: Path) -> None:
+    """Raise BundleUnavailableError where there is nothing at all, as before a share is mounted."""
+    try:
+        if path.is_dir():
+            if not any(path.iterdir()):
+                remedy = "nor anything else; mount what it lies on, or copy it there"
+                raise BundleUnavailableError(f"bundle {path}: no {MANIFEST} in it, {remedy}")
+            return
+        if path.exists():
+            raise BundleError(f"bundle {path}: is a file, not a directory; 'edge-ad export' writes one")
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
+    raise BundleUnavailableError(
+        f"bundle {path}: does not exist; 'edge-ad export' writes one, a share has to be mounted"
+    )
 
 
 def _checked_manifest(path: Path) -> bytes:

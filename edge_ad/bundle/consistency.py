@@ -47,9 +47,9 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
     if spec.resize is not None and spec.resize_mode != "shorter_side_crop":
         yield f"preprocess.resize: belongs to resize_mode shorter_side_crop, not to {spec.resize_mode}"
     reach = postprocess.sigma * postprocess.truncate
-    most = max(SMALLEST_REACH, spec.height, spec.width)
+    most = max(SMALLEST_REACH, max(spec.height, spec.width) // 4)
     if reach > most:
-        yield f"postprocess: sigma times truncate is {reach:g} pixels, wanted at most {most}, the size of the map"
+        yield f"postprocess: sigma times truncate is {reach:g} pixels, wanted at most {most}, a quarter of the map"
 
 
 def _tensors(manifest: Manifest) -> Iterator[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Event
 
-from edge_ad.errors import BundleError, os_reason
+from edge_ad.errors import BundleError, BundleUnavailableError, may_pass, os_reason
 
 AT_ONCE = 4  # files that are hashed; a station hashes all of a bundle at every start
 
@@ -31,11 +33,14 @@ def safe_name(name: str) -> PurePosixPath:
 def file_inside(root: Path, name: str) -> Path:
     """Where a file of a bundle lies. Raises: BundleError when it is missing, a link, or not inside."""
     target = root / safe_name(name)
-    resolved = target.resolve()
-    if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
-        raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
-    if not resolved.is_file():
-        raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    try:
+        resolved = target.resolve()
+        if not resolved.is_relative_to(root.resolve()) or target.is_symlink():
+            raise BundleError(f"bundle {root}: {name} is a link or lies outside of the bundle")
+        if not resolved.is_file():
+            raise BundleError(f"bundle {root}: {name} is missing; copy or export it again")
+    except OSError as exc:
+        raise unreadable(target, exc) from exc
     return resolved
 
 
@@ -46,7 +51,13 @@ def read_all(path: Path, max_bytes: int) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
+
+
+def unreadable(path: Path, exc: OSError) -> BundleError:
+    """What to raise when the system does not give a file or folder out."""
+    kind = BundleUnavailableError if may_pass(exc) else BundleError
+    return kind(f"{path}: cannot be read: {os_reason(exc)}")
 
 
 def size_of(path: Path) -> int:
@@ -54,21 +65,26 @@ def size_of(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
 
 
 def sha256_of_each(paths: Iterable[Path]) -> list[str]:
     """SHA-256 of files, in their order, some at the same time. Raises: BundleError for one that cannot be read."""
+    given_up = Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(_sha256_of, paths))
+        try:
+            return list(pool.map(partial(_sha256_of, given_up=given_up), paths))
+        except BaseException:  # nobody waits for the others any more, which may be of some gigabytes
+            given_up.set()
+            raise
 
 
-def _sha256_of(path: Path) -> str:
+def _sha256_of(path: Path, given_up: Event) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
+            while not given_up.is_set() and (chunk := file.read(1 << 20)):
                 digest.update(chunk)
     except OSError as exc:
-        raise BundleError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise unreadable(path, exc) from exc
     return digest.hexdigest()

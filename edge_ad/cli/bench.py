@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on
 from edge_ad.errors import OutputError, os_reason
 
 if TYPE_CHECKING:
@@ -106,10 +108,9 @@ def _write(result: BenchResult, options: BenchOptions) -> list[Path]:
 @contextmanager
 def _progress(duration_s: float) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, where that is a terminal."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = console_on(sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"measuring for {duration_s:g} s", total=1.0)
         yield lambda share: bar.update(task, completed=share)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge_ad.cli.printable import printable
+from edge_ad.cli.printable import console_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,20 +20,19 @@ MOST_LAYERS = 8
 
 def print_result(result: BenchResult, percentiles: Sequence[float]) -> None:
     """Everything that was found out, on standard output."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = console_on(sys.stdout)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
     for line in _head(result):
-        console.print(Text(printable(line)))
+        console.print(Text(line))
     console.print(_latency_table(result, percentiles))
     for line in (*_throughput(result), *_roofline(result), *_energy(result), *_layers(result)):
-        console.print(Text(printable(line)))
+        console.print(Text(line))
     _print_gate(result, console)
     for note in result.notes:
-        console.print(Text(printable(f"note: {note}")))
+        console.print(Text(f"note: {note}"))
 
 
 def _head(result: BenchResult) -> list[str]:
@@ -145,4 +144,4 @@ def _print_gate(result: BenchResult, console: Console) -> None:
     console.print(table)
     console.print(Text(RULE))
     for note in gate.notes:
-        console.print(Text(printable(f"note: {note}")))
+        console.print(Text(f"note: {note}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,15 +38,18 @@ if TYPE_CHECKING:
 @text_option("--tail", metavar="WHAT", help="What makes the maps: graph (default), or kernel.")
 @click.option("--dry-run", is_flag=True, default=None, help="Say what would be built and whether it can be.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for engines (default: the user's cache folder).")
+@text_option("--adopt", metavar="FILE", help="Build nothing: vouch for an engine from elsewhere, and keep it here.")
 @click.option("--force", is_flag=True, default=None, help="Build anew and replace what is there.")
 def command(**given: Any) -> None:
     """Compile BUNDLE's graph with TensorRT for this machine's GPU, or with TensorRT-RTX for the GPUs of --sm.
 
-    Beside the engine lies what it was built for; 'edge-ad run --engine tensorrt' never loads one that does not fit.
+    Beside the engine lies what it was built for; 'edge-ad run --engine tensorrt' never loads one that does not fit, or
+    that another user or machine built. An engine is a program: --adopt only what you or somebody you trust has built.
     """
     from edge_ad.runtime.engines.tensorrt.builder.options import build_options
 
-    path = build(build_options(given, "build options"))
+    options = build_options(given, "build options")
+    path = build(options) if options.adopt is None else _adopt(options.adopt, options)
     if path is not None:
         click.echo(str(path))
 
@@ -60,39 +65,41 @@ def build(options: BuildOptions) -> Path | None:
         _foresee(job)
         return None
     with _progress() as progress:
-        built = build_job(job, force=options.force, say=_say, progress=progress)
+        built = build_job(job, force=options.force, say=say, progress=progress)
     for note in built.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     holds = f": {describe_payload(built.payload)}" if built.payload else ""
-    _say(f"{'found' if built.from_cache else 'wrote'} {built.size_bytes / 1e6:.1f} MB{holds}")
+    say(f"{'found' if built.from_cache else 'wrote'} {built.size_bytes / 1e6:.1f} MB{holds}")
+    return built.path
+
+
+def _adopt(path: Path, options: BuildOptions) -> Path:
+    from edge_ad.runtime.engines.tensorrt.builder.adopt import adopt_plan
+
+    built = adopt_plan(path, options)
+    say(f"took over {built.size_bytes / 1e6:.1f} MB from {path}")
     return built.path
 
 
 def _foresee(job: Job) -> None:
-    from edge_ad.runtime.engines.tensorrt.builder.build import foresee_job
+    from edge_ad.runtime.engines.tensorrt.builder.build import foresee_job, is_there
 
     outlook = foresee_job(job)
     click.echo(f"{outlook.builder} reads the {job.request.precision} graph: {outlook.layers} layers")
     for line in (*outlook.tensors, *outlook.settings):
         click.echo(f"  {line}")
-    there = job.place.fingerprint() == job.fingerprint and job.place.read() is not None
-    click.echo(f"{'is there already' if there else 'would be written'}: {job.place.path}")
+    click.echo(f"{'is there already' if is_there(job) else 'would be written'}: {job.place.path}")
     for note in outlook.notes:
-        _say(f"note: {note}")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+        say(f"note: {note}")
 
 
 @contextmanager
 def _progress() -> Iterator[Progress | None]:
     """Bars on stderr, where that is a terminal: one for each phase that the builder is in."""
-    from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    console = Console(stderr=True)
+    console = console_on(sys.stderr)
     if not console.is_terminal:
         yield None
         return

@@ -11,6 +11,7 @@ import click
 
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import say
 from edge_ad.cli.progress import watching
 from edge_ad.errors import ConfigError, os_reason
 from edge_ad.validation import read_yaml
@@ -180,7 +181,7 @@ def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
         with open_graph(bundle, graph, options.quantize, engine=options.gate_engine) as detector:
             yield detector.judge
 
-    return Tools(open_float, open_lower, watching, lambda line: click.echo(line, err=True))
+    return Tools(open_float, open_lower, watching, say)
 
 
 def _write_rejection(destination: Path, page: bytes) -> str:

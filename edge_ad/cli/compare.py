@@ -13,6 +13,7 @@ import click
 from edge_ad.cli.eval import PIPE_COLUMNS
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on
 from edge_ad.cli.progress import watching
 from edge_ad.errors import GateError
 from edge_ad.validation import read_yaml
@@ -115,6 +116,7 @@ def compare(options: CompareOptions) -> ReportContent:
         detectors = [stack.enter_context(detector) for detector in _detectors(options, first, second)]
         judges = detectors[0].judge, detectors[1].judge
         reference, candidate = (collect(samples, judge, watch) for judge in judges)
+        truths = read_truths(samples, first.manifest.preprocess) if labelled else None
         agreed = agreement(
             reference,
             candidate,
@@ -122,7 +124,7 @@ def compare(options: CompareOptions) -> ReportContent:
             threshold=threshold,
             threshold_of="bundle" if options.threshold is None else "given",
             noise=measure_noise(samples, judges[0], reference, seed=options.seed, watch=watch),
-            truths=read_truths(samples, first.manifest.preprocess) if labelled else None,
+            truths=truths,
             seed=options.seed,
         )
         about = _about(options, detectors, dataset)
@@ -144,7 +146,7 @@ def compare(options: CompareOptions) -> ReportContent:
         breaches=broken,
         scores=image_scores(reference, candidate, labelled=labelled),
         thresholds=shift,
-        notes=(*notes, *_notes(about, shift, agreed), *dataset.notes),
+        notes=(*notes, *_notes(about, shift, agreed), *dataset.notes, *(truths.notes if truths is not None else ())),
         pictures=pictures,
     )
     if options.output is not None:
@@ -157,13 +159,12 @@ def compare(options: CompareOptions) -> ReportContent:
 
 def print_agreement(content: ReportContent) -> None:
     """The checks as a table on standard output, and what else a reader should know."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from edge_ad.calibration.evaluation.results import shown
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = console_on(sys.stdout)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
     agreed = content.agreement

@@ -11,7 +11,7 @@ import click
 from edge_ad.cli import demo_training
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
-from edge_ad.cli.summary import print_summary
+from edge_ad.cli.summary import check_lost, print_summary
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -49,6 +49,8 @@ def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
     result = _judge(bundle, source, folder)
     if result.interrupted:
         click.echo("stopped by the user", err=True)
+    check_lost(result.telemetry, result.hung)
+    if result.interrupted:
         return EXIT_INTERRUPTED
     if trains:
         demo_training.report(folder)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.option import text_option
-from edge_ad.cli.printable import printable
 
 if TYPE_CHECKING:
     from edge_ad.runtime.instruments.doctor.check import Check, State
@@ -40,7 +39,7 @@ def command(bundle: str | None, as_json: bool, require: tuple[str, ...], engine_
     from edge_ad.runtime.instruments.doctor.storage import Wanted
 
     report = examine_here(Wanted(bundle, engine_cache), require)
-    click.echo(_as_json(report) if as_json else printable(_page(report)))
+    click.echo(_as_json(report) if as_json else _page(report))
     report.raise_failure()
 
 

@@ -14,6 +14,7 @@ import click
 
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on
 from edge_ad.cli.progress import watching
 from edge_ad.errors import MissingExtraError, SourceError
 
@@ -163,14 +164,13 @@ def _training_notes(model: Path) -> list[str]:
 
 def print_figures(figures: Figures, notes: Iterable[str]) -> None:
     """The figures as tables on standard output."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from edge_ad.calibration.evaluation.report import figure_text
     from edge_ad.calibration.evaluation.results import shown
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = console_on(sys.stdout)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
     overall = Table(title=f"{len(figures.results)} images", title_justify="left")

@@ -12,6 +12,7 @@ from edge_ad.cli.build import build
 from edge_ad.cli.calibrate import check_tools, quantize, quantize_flags
 from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import say
 from edge_ad.errors import ConfigError, EngineError, GateError, MissingExtraError
 from edge_ad.validation import read_yaml
 
@@ -85,7 +86,7 @@ def command(config: str | None, **given: Any) -> None:
         from edge_ad.runtime.engines.tensorrt.builder.build import check_machine
 
         check_machine(engine)
-    export_bundle(options, say=lambda line: click.echo(line, err=True))
+    export_bundle(options, say=say)
     if quantization is not None:
         try:
             quantize(quantization)

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.contract import GraphFacts
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Precision
+from edge_ad.errors import BundleError
 from edge_ad.validation import dump_yaml, plain
 
 
@@ -17,17 +19,26 @@ from edge_ad.validation import dump_yaml, plain
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(bundle: str, as_json: bool) -> None:
-    """Check every byte of BUNDLE and print what it holds."""
+    """Check every byte of BUNDLE and print what it holds.
+
+    Of each graph it says whether an engine may be given it; one that may not is an error (exit code 5). No engine is
+    loaded.
+    """
     opened = Bundle.read(bundle)
+    graphs = {precision: _graph(opened, precision) for precision in opened.manifest.models}
     facts = {
         "path": str(opened.path),
         "sha256": opened.sha256,
         "size_bytes": sum(_size_bytes(opened, name) for name in opened.manifest.files),
         "default_precision": opened.precision(None),
         "precisions": {precision: _of(opened, precision) for precision in opened.manifest.models},
+        "graphs": {precision: _graph_line(graph) for precision, graph in graphs.items()},
         **plain(opened.manifest),
     }
     click.echo(json.dumps(facts, indent=2) if as_json else dump_yaml(facts).rstrip())
+    for graph in graphs.values():
+        if isinstance(graph, BundleError):
+            raise graph
 
 
 def _of(bundle: Bundle, precision: Precision) -> dict[str, Any]:
@@ -40,6 +51,20 @@ def _of(bundle: Bundle, precision: Precision) -> dict[str, Any]:
     }
     record = bundle.manifest.quantization.get(precision)
     return facts if record is None else facts | {"gate": _gate(record), "made": _made(record)}
+
+
+def _graph(bundle: Bundle, precision: Precision) -> GraphFacts | BundleError:
+    """What a graph holds, or why no engine is given it."""
+    try:
+        return bundle.examine_graph(precision)
+    except BundleError as exc:
+        return exc
+
+
+def _graph_line(graph: GraphFacts | BundleError) -> str:
+    if isinstance(graph, BundleError):
+        return f"refused: {graph}"
+    return f"clean: {graph.nodes} nodes of {len(graph.operators)} operators, opset {graph.opset}"
 
 
 def _gate(record: Quantization) -> str:

@@ -8,16 +8,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_ad.cli.main import EXIT_INTERNAL, EXIT_INTERRUPTED
+from edge_ad.cli.main import EXIT_INTERNAL
+from edge_ad.cli.printable import say, shown
 from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.record.timestamps import utc_text
+from edge_ad.signals.supervisor import EXIT_INTERRUPTED, supervised, was_interrupted
+from edge_ad.text import visible, without_credentials
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -60,7 +63,7 @@ class Log:
         if self.is_json:
             self._logger.log(level, "%s", line[len(prefix) :])
         elif self._logger.isEnabledFor(level):
-            click.echo(line, err=True)
+            say(line)
 
     def counters(self, telemetry: Telemetry) -> None:
         """The figures of a run, as one message."""
@@ -75,49 +78,59 @@ class Log:
 
 @contextmanager
 def logging_to_stderr(command: str, log_format: str, log_level: str) -> Iterator[Log]:
-    """Send what `edge_ad` logs to standard error while the command runs.
+    """Send what `edge_ad` and the libraries log to standard error while the command runs, each message once.
 
-    In JSON, what ends the command is a line like the others, and leaves as an exit code.
+    In JSON, what ends the command is a line like the others, and leaves as an exit code. Libraries are heard through
+    the root logger: without a handler there, Python prints their warnings as they are, and the first that calls
+    `logging.warning` would hang a handler of Python's own there, which prints every later message once more.
     """
     is_json = log_format == "json"
     with_traces = log_level == "debug" or bool(os.environ.get("EDGE_AD_TRACEBACK"))
     handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter(with_traces=with_traces))
     handler.addFilter(Limited())
-    logger = logging.getLogger("edge_ad")
+    handler.setLevel(log_level.upper())  # of libraries too
+    root, logger = logging.getLogger(), logging.getLogger("edge_ad")
     before = logger.level
-    logger.addHandler(handler)
+    root.addHandler(handler)
     logger.setLevel(log_level.upper())
     try:
         if not is_json:
             yield Log(command, is_json=False)
             return
         logging.captureWarnings(True)
-        logging.getLogger("py.warnings").addHandler(handler)
         try:
             with _failures_as_lines(logger):
                 yield Log(command, is_json=True)
         finally:
-            logging.getLogger("py.warnings").removeHandler(handler)
             logging.captureWarnings(False)
     finally:
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         logger.setLevel(before)
 
 
 @contextmanager
 def _failures_as_lines(logger: logging.Logger) -> Iterator[None]:
-    try:
-        yield
-    except EdgeAdError as exc:
-        logger.critical("%s", " ".join(str(exc).split()), extra={"exit_code": exc.exit_code})
-        raise click.exceptions.Exit(exc.exit_code) from exc
-    except KeyboardInterrupt as exc:
+    def interrupted() -> None:
         logger.critical("interrupted", extra={"exit_code": EXIT_INTERRUPTED})
+
+    try:
+        with supervised() as supervisor, nullcontext() if supervisor is None else supervisor.saying(interrupted):
+            yield
+    except KeyboardInterrupt as exc:
+        interrupted()
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc
-    except (OSError, click.ClickException, click.exceptions.Exit):
-        raise  # the front door knows what to do with a closed pipe
+    except click.exceptions.Exit:
+        raise
     except Exception as exc:
+        if was_interrupted():
+            interrupted()
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc
+        if isinstance(exc, EdgeAdError):
+            logger.critical("%s", " ".join(str(exc).split()), extra={"exit_code": exc.exit_code})
+            raise click.exceptions.Exit(exc.exit_code) from exc
+        if isinstance(exc, (OSError, click.ClickException)):
+            raise  # the front door knows what to do with a closed pipe
         logger.critical("internal error, a defect in edge-ad", exc_info=exc, extra={"exit_code": EXIT_INTERNAL})
         raise click.exceptions.Exit(EXIT_INTERNAL) from exc
 
@@ -130,13 +143,13 @@ class JsonFormatter(logging.Formatter):
             "time": _utc(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shown(record.getMessage()),
         }
         entry |= {field: getattr(record, field) for field in FIELDS if hasattr(record, field)}
         if record.exc_info and record.exc_info[1] is not None:
             entry["exception"] = _named(record.exc_info[1])
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+            entry["trace"] = without_credentials(self.formatException(record.exc_info))
+        return visible(json.dumps(entry, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -151,8 +164,8 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line += f" ({_named(record.exc_info[1])})"
             if self._with_traces:
-                line += "\n" + self.formatException(record.exc_info)
-        return line
+                line = "\n".join([line, *self.formatException(record.exc_info).splitlines()])
+        return "\n".join(map(shown, line.split("\n")))
 
 
 class Limited(logging.Filter):
@@ -185,7 +198,7 @@ class Limited(logging.Filter):
 
 
 def _named(exc: BaseException) -> str:
-    text = one_line(exc)
+    text = shown(one_line(exc))
     return type(exc).__name__ if text == type(exc).__name__ else f"{type(exc).__name__}: {text}"
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
+from edge_ad.cli.printable import printing, say
 from edge_ad.errors import EdgeAdError, OutputError, os_reason
+from edge_ad.image.notices import noticing
+from edge_ad.signals.supervisor import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from edge_ad.signals.supervisor import supervise_process, supervised, was_interrupted
 
 COMMANDS = {
     "train": "Train a detector on good pictures.",
@@ -32,7 +34,6 @@ COMMANDS = {
     "demo": "Show the whole chain on a simulated line.",
 }
 EXIT_INTERNAL = 70  # BSD's EX_SOFTWARE
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
@@ -80,41 +81,69 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. Returns: the exit code; every failure is one line on stderr."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated command cleans up as an interrupted one does
+    """Run the command line: of this process by default, which hears signals up to its end then.
+
+    Returns: the exit code; every failure is one line on stderr.
+    """
     try:
-        code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
-    except EdgeAdError as exc:
-        return _fail(str(exc), exc.exit_code)
+        if arguments is None:
+            supervise_process()
+        with supervised() as supervisor, printing():
+            try:
+                code = _run(arguments)
+                if supervisor is not None:
+                    supervisor.finish(code)
+            except KeyboardInterrupt:
+                if supervisor is not None:
+                    supervisor.finish(EXIT_INTERRUPTED)
+                code = _fail("interrupted", EXIT_INTERRUPTED)
+            return code
+    except KeyboardInterrupt:  # before there was a command
+        return _fail("interrupted", EXIT_INTERRUPTED)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Raises: KeyboardInterrupt, also in place of what an interrupt has been turned into on its way."""
+    try:
+        with noticing(_say):
+            code = cli.main(args=arguments, prog_name="edge-ad", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
         return 2
     except click.ClickException as exc:
         where = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "edge-ad"
         return _fail(f"{exc.format_message()} (see '{where} --help')", exc.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", EXIT_INTERRUPTED)
+    except click.Abort as exc:
+        raise KeyboardInterrupt from exc
     except PipeClosedError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
-    except OSError as exc:
-        return _fail(f"{exc.filename or 'output'}: {os_reason(exc)}", OutputError.exit_code)
     except Exception as exc:
-        if os.environ.get("EDGE_AD_TRACEBACK"):
-            raise
-        return _fail(
-            f"internal error, a defect in edge-ad: {type(exc).__name__}: {exc}; EDGE_AD_TRACEBACK=1 shows where",
-            EXIT_INTERNAL,
-        )
+        if was_interrupted():
+            raise KeyboardInterrupt from exc
+        return _failed(exc)
     return code if isinstance(code, int) else 0
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _failed(exc: Exception) -> int:
+    if isinstance(exc, EdgeAdError):
+        return _fail(str(exc), exc.exit_code)
+    if isinstance(exc, OSError):
+        return _fail(f"{exc.filename or 'output'}: {os_reason(exc)}", OutputError.exit_code)
+    if os.environ.get("EDGE_AD_TRACEBACK"):
+        raise exc
+    return _fail(
+        f"internal error, a defect in edge-ad: {type(exc).__name__}: {exc}; EDGE_AD_TRACEBACK=1 shows where",
+        EXIT_INTERNAL,
+    )
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        say(line)
 
 
 def _fail(message: str, code: int) -> int:
     with suppress(OSError):  # where stderr is full or gone, the exit code has to say it
-        click.echo("edge-ad: error: " + " ".join(message.split()), err=True)
+        say("edge-ad: error: " + " ".join(message.split()))
     return code

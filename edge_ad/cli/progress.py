@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from edge_ad.cli.printable import console_on
 
 if TYPE_CHECKING:
     from edge_ad.calibration.evaluation.evaluate import Watch
@@ -14,10 +17,9 @@ def watching(what: str) -> Watch:
     """A function that passes samples on and shows how far they are, where stderr is a terminal."""
 
     def watch(samples: Iterable[Sample]) -> Iterable[Sample]:
-        from rich.console import Console
         from rich.progress import track
 
-        console = Console(stderr=True)
+        console = console_on(sys.stderr)
         return track(samples, what, console=console, transient=True, disable=not console.is_terminal)
 
     return watch

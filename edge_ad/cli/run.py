@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_ad.cli.logs import Log, log_options, logging_to_stderr
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
-from edge_ad.errors import ImageError
+from edge_ad.errors import EngineError, ImageError
+from edge_ad.image.notices import noticing
+from edge_ad.text import without_secrets
+
+if TYPE_CHECKING:
+    from edge_ad.runtime.engines.process.launch import Launched
+
+ENVIRONMENT = "put the address into a variable of the environment, and name that with --source-env"
 
 
 @click.command(name="run", short_help="Judge frames of a camera, video, stream, picture or folder.")
@@ -25,11 +34,25 @@ from edge_ad.errors import ImageError
     help="Picture, folder, 'glob', video, rtsp:// or http:// URL, camera:N, csi://N, v4l2://DEVICE, gst:PIPELINE,"
     " genicam:SERIAL, sim:?fps=30, or a .streams file with one source on each line; may be given several times.",
 )
+@click.option(
+    "--source-env",
+    metavar="NAME",
+    multiple=True,
+    default=None,
+    help="Environment variable that holds a source, such as an address with a password, which every user of this"
+    " machine could read in --source; may be given several times.",
+)
 @text_option("--camera", metavar="N", help="Camera number, short for --source camera:N.")
 @text_option(
     "--engine",
     metavar="NAME",
     help="openvino (default), onnxruntime or tensorrt; fake computes brightness, to size a line.",
+)
+@text_option(
+    "--engine-process",
+    metavar="on|off",
+    help="on: the engine computes in a process of its own, so that a crash of it costs the frames in hand and not the"
+    " line (default: on with --config, else off).",
 )
 @text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
 @text_option(
@@ -84,6 +107,11 @@ from edge_ad.errors import ImageError
     help="Frames that get one: all (default), rejects, or the rejects and a share of the others, 0 to 1.",
 )
 @text_option("--rotate-mb", metavar="MB", help="Size from which on verdicts.jsonl goes on in a new file.")
+@text_option(
+    "--max-megapixels",
+    metavar="MP",
+    help="Largest frame that is decoded (66); a larger one is an error. EDGE_AD_MAX_MEGAPIXELS: for all commands.",
+)
 @text_option("--max-frames", metavar="N", help="End after N captured frames of each source.")
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @text_option("--device", metavar="N", help="GPU to run on (tensorrt; default: 0).")
@@ -103,12 +131,25 @@ def command(config: str | None, log_format: str, log_level: str, **given: Any) -
     Ctrl-C ends the run after the frame in hand. 'edge-ad check' says what is wrong with a file of the line; while it
     runs, SIGHUP has its thresholds read again.
     """
-    with logging_to_stderr("run", log_format, log_level) as log:
-        return _run(log, config, given)
+    with logging_to_stderr("run", log_format, log_level) as log, ExitStack() as stack:
+        stack.enter_context(noticing(log.say))
+        launched = None
+        if _may_want_process(config, given):
+            from edge_ad.runtime.engines.process.launch import launch
+
+            with suppress(EngineError):  # which is said by whoever needs it
+                launched = stack.enter_context(launch())  # it loads what it needs while settings are read here
+        return _run(log, config, given, launched)
 
 
-def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
-    from edge_ad.cli.summary import check_miss_rate, print_summary
+def _may_want_process(config: str | None, given: dict[str, Any]) -> bool:
+    """Whether the engine is likely to get a process of its own; the settings, once they are read, know for certain."""
+    asked = given.get("engine_process")
+    return os.name == "posix" and (asked == "on" or (asked is None and config is not None))
+
+
+def _run(log: Log, config: str | None, given: dict[str, Any], launched: Launched | None) -> int:
+    from edge_ad.cli.summary import check_lost, check_miss_rate, print_summary
     from edge_ad.runtime.station.file import read_line, run_options
     from edge_ad.runtime.station.run import run
 
@@ -121,7 +162,11 @@ def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
     else:
         reread = partial(read_line, Path(config), options)
         settings = reread()
-    result = run(settings, say=log.say, reread=reread)
+    for source in options.get("source", ()):
+        if "@" in source and without_secrets(source) != source:
+            log.say(f"warning: every user of this machine can read the password in --source; {ENVIRONMENT}")
+            break
+    result = run(settings, say=log.say, reread=reread, launched=launched)
     if log.is_json:
         log.counters(result.telemetry)
     else:
@@ -132,6 +177,8 @@ def _run(log: Log, config: str | None, given: dict[str, Any]) -> int:
         raise result.failure
     if result.interrupted:
         log.say("stopped by the user")
+    check_lost(result.telemetry, result.hung)
+    if result.interrupted:
         return EXIT_INTERRUPTED
     check_miss_rate(result.telemetry, settings.limits.max_miss_rate)
     if result.telemetry.frames and set(result.telemetry.statuses) == {"error"}:

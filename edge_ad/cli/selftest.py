@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on, say
 from edge_ad.errors import DeadlineError, GateError, OutputError
 
 
@@ -48,7 +50,7 @@ def command(as_json: bool, **given: Any) -> None:
     report = selftest(
         options,
         least_correlation=Tolerances().map_correlation,
-        say=lambda line: click.echo(line, err=True),
+        say=say,
         watch=_watch,
     )
     click.echo(json.dumps(report_json(report), indent=2) if as_json else page(report), nl=as_json)
@@ -62,8 +64,7 @@ def command(as_json: bool, **given: Any) -> None:
 
 def _watch(things: Iterable[Any], what: str, count: int) -> Iterable[Any]:
     """Shows how far it is, on stderr, where that is a terminal."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    console = console_on(sys.stderr)
     return track(things, what, total=count, console=console, transient=True, disable=not console.is_terminal)

@@ -20,6 +20,11 @@ BUNDLE = "disc.edgead"
 @click.command(name="soak", short_help="Run a simulated line with injected faults and check its promises.")
 @click.argument("bundle", required=False)
 @text_option("--engine", metavar="NAME", help="fake (default), or a real one, as of edge-ad run.")
+@text_option(
+    "--engine-process",
+    metavar="on|off",
+    help="on (default): the engine computes in a process, which faults strike too.",
+)
 @text_option("--precision", metavar="P", help="fp32, fp16 or int8, where the bundle holds it.")
 @text_option("--threshold", metavar="SCORE", help="Raw score from which on a frame is anomalous.")
 @text_option("--cameras", metavar="N", help="Simulated cameras (4).")

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edge_ad.errors import DeadlineError
+from edge_ad.cli.printable import console_on
+from edge_ad.errors import DeadlineError, LostRecordsError
 
 if TYPE_CHECKING:
     from edge_ad.runtime.line.telemetry import Telemetry
@@ -16,10 +17,9 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
     """Counts and times of a run, on stderr. Args: budgets_ms: of the cameras."""
     if sys.stderr is None:
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = console_on(sys.stderr)
     table = Table(title="milliseconds by stage", title_justify="left")
     table.add_column("stage")
     for heading in ("p50", "p95", "p99", "max"):
@@ -40,6 +40,8 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
         f"missed deadlines: {missed} ({late} judged too late, {missed - late} too old to be judged; {limit}),"
         f" dropped for a newer frame: {counts.overtaken}"
     )
+    if counts.engine_restarts:
+        console.print(f"the engine failed and was started again {counts.engine_restarts} times; error records say why")
     for lane in counts.lanes:
         if lane.no_frame:
             console.print(f"{lane.name} was silent: reported {lane.no_frame} times")
@@ -53,9 +55,10 @@ def print_summary(telemetry: Telemetry, budgets_ms: Sequence[float | None]) -> N
     for sink in counts.sinks:
         if sink.lost or sink.dropped or sink.failures or sink.waiting:
             waiting = f" {sink.waiting} waiting," if sink.waiting else ""
+            gone = f"; {sink.gone} of them were taken away by somebody else" if sink.gone else ""
             console.print(
                 f"{sink.name}: {sink.delivered} of {sink.taken} written, {sink.lost} lost, {sink.dropped} left out,"
-                f"{waiting} {sink.failures} failures"
+                f"{waiting} {sink.failures} failures{gone}"
             )
 
 
@@ -74,6 +77,17 @@ def check_miss_rate(telemetry: Telemetry, limit: float | None) -> None:
         raise DeadlineError(
             f"{counts.missed} of {counts.captured} frames were late or skipped, a share of {counts.miss_rate:.3g};"
             f" wanted {limit:g} at most; take a faster engine or precision, a larger budget or fewer frames"
+        )
+
+
+def check_lost(telemetry: Telemetry, hung: Sequence[str]) -> None:
+    """Raises: LostRecordsError when a sink has lost what it should have kept. Args: hung: sinks that still write."""
+    sinks = [sink for sink in telemetry.counters.snapshot().sinks if sink.lost]
+    lost = [f"{sink.lost} of {sink.taken} by {sink.name}" for sink in sinks]
+    lost += [f"what {name} was still writing at the end" for name in hung]
+    if lost:
+        raise LostRecordsError(
+            f"records are lost: {', '.join(lost)}; mend what was said of it above, and judge them anew"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import console_on, shown
 from edge_ad.errors import ConfigError, MissingExtraError
 from edge_ad.validation import read_yaml
 
@@ -96,7 +98,6 @@ def summary(best: BestEpoch) -> str:
 @contextmanager
 def terminal_progress() -> Iterator[Progress]:
     """Lines and a bar on stderr."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -104,10 +105,10 @@ def terminal_progress() -> Iterator[Progress]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     tasks: list[TaskID] = []
-    with Bar(*columns, TextColumn("{task.description}", markup=False), console=Console(stderr=True)) as bar:
+    with Bar(*columns, TextColumn("{task.description}", markup=False), console=console_on(sys.stderr)) as bar:
 
         def say(line: str) -> None:
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.console.print(shown(line))
 
         def begin(title: str, total: int) -> None:
             for task in tasks:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from edge_ad.datasets.folders import pictures_in, subfolders
 from edge_ad.datasets.mvtec import is_mvtec, is_test_half, open_mvtec, open_test_half
-from edge_ad.datasets.pixels import MaskArray, covers_nearly_all, model_mask, read_foreground, read_image, read_mask
+from edge_ad.datasets.pixels import (
+    MaskArray,
+    covers_nearly_all,
+    model_mask,
+    read_foreground,
+    read_image,
+    read_mask,
+    swapped_notes,
+)
 from edge_ad.datasets.plain import plain_dataset
 from edge_ad.datasets.sample import GOOD, Dataset, Layout, Sample
 from edge_ad.datasets.visa import is_visa, open_visa
@@ -29,6 +37,7 @@ __all__ = [
     "read_foreground",
     "read_image",
     "read_mask",
+    "swapped_notes",
 ]
 
 WITH_FOLDERS = "name the folder of good images with --good, that of defective ones with --bad"

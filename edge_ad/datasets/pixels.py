@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,13 @@ def read_mask(sample: Sample, frame_hw: tuple[int, int]) -> MaskArray:
 def covers_nearly_all(mask: MaskArray) -> bool:
     """Whether a ground truth covers so much of its picture that good and defective may have been swapped in it."""
     return bool(mask.mean() > NEARLY_ALL)
+
+
+def swapped_notes(masks: Sequence[object]) -> list[str]:
+    """What the user should know of masks that cover nearly all of their picture, at most one line."""
+    named = ", ".join(map(str, masks[:3]))
+    swapped = "cover nearly all of their picture, as if good and defective were swapped in them"
+    return [f"{len(masks)} masks {swapped}: {named}"] if masks else []
 
 
 def read_foreground(sample: Sample, frame_hw: tuple[int, int]) -> MaskArray | None:

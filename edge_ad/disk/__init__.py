@@ -1,1 +1,1 @@
-"""What survives a crash: files and folders that are written whole or not at all, and caches that are checked."""
+"""What survives a crash: files written whole or not at all, caches that are checked; and the YAML of files."""

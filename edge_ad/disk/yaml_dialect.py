@@ -14,7 +14,7 @@ from typing import Any
 
 DEEPEST = 32
 MOST_VALUES = 20_000
-MOST_CHARACTERS = 1 << 20
+MOST_CHARACTERS = 1 << 19
 """Of values and keys, as if everything that an alias stands for were written out."""
 LARGEST_INT = 2**64
 LONGEST_NUMBER = 1000

@@ -91,6 +91,16 @@ class FrameGeometry:
         assert self.roi is None and self.frame_hw == (roi[3] - roi[1], roi[2] - roi[0])
         return replace(self, frame_hw=frame_hw, roi=roi)
 
+    def reduced(self, factor: float) -> FrameGeometry:
+        """The same placement for a frame that is `factor` times smaller, rounded to whole pixels."""
+        height, width = (max(1, round(side / factor)) for side in self.frame_hw)
+        roi = self.roi
+        if roi is not None:
+            left, top = min(int(roi[0] / factor), width - 1), min(int(roi[1] / factor), height - 1)
+            right, bottom = math.ceil(roi[2] / factor), math.ceil(roi[3] / factor)
+            roi = left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
+        return replace(self, frame_hw=(height, width), roi=roi)
+
     def to_frame(self, box: Box) -> Box:
         """A box on the model grid in frame pixels: rounded outwards, clipped to `region`."""
         x_min, y_min, x_max, y_max = box

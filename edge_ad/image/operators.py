@@ -7,6 +7,7 @@ interpolation weights are all inside A, which makes the result exact at the bord
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ Float64Array = NDArray[np.float64]
 
 DEFAULT_POSTPROCESS = PostprocessSpec()
 BLOCK_ROWS = 96  # of a banded product; 72 to 144 measure the same
+AXIS_PART = 8192  # frame pixels of an axis at once; a line scan of 100,000 rows would take half a gigabyte
 BLOCK_COLUMNS = 512  # keeps a block product below a million multiplications, where BLAS libraries start to use threads
 
 
@@ -120,6 +122,15 @@ class BandedMatrix:
                 np.matmul(block, operand[..., columns, part], out=product[..., rows, part])
         return product
 
+    def strips(self, operand: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+        """(n_in, k) → (n_out, k) as `times` gives it, some rows at a time: the first row, and (rows, k)."""
+        for rows, columns, block in self._blocks:
+            product = np.empty((rows.stop - rows.start, operand.shape[-1]), np.float32)
+            for first in range(0, operand.shape[-1], BLOCK_COLUMNS):
+                part = slice(first, first + BLOCK_COLUMNS)
+                np.matmul(block, operand[columns, part], out=product[:, part])
+            yield rows.start, product
+
     def times_transposed(self, operand: Float32Array) -> Float32Array:
         """(…, k, n_in) → (…, k, n_out): the operand times this matrix transposed."""
         product = np.empty((*operand.shape[:-1], len(self.dense)), np.float32)
@@ -182,6 +193,11 @@ class FrameMap:
         """(h, w) float32 → the map over `box_xyxy` only, float32."""
         return self._rows.times(self._columns.times_transposed(patch_map))
 
+    def strips(self, patch_map: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+        """The same in strips from the top, for frames that are large: the first frame row, and (rows, columns)."""
+        for first, values in self._rows.strips(self._columns.times_transposed(patch_map)):
+            yield self.box_xyxy[1] + first, values
+
     def __call__(self, patch_map: Float32Array, outside: float = 0.0) -> Float32Array:
         """(h, w) float32 → (H_frame, W_frame) float32, `outside` where the model did not look."""
         x_min, y_min, x_max, y_max = self.box_xyxy
@@ -214,6 +230,7 @@ def frame_matrix(
         n_model, n_patch: samples of the model's input and of the map.
         spec: None for a map of the model's size that is smooth already.
     """
+    smooth = np.eye(n_model) if spec is None else resize_smooth_matrix(n_patch, n_model, spec)
     positions = (np.arange(first, last) + 0.5) / scale - offset - 0.5
-    sampling = sampling_matrix(positions, n_model)
-    return sampling if spec is None else sampling @ resize_smooth_matrix(n_patch, n_model, spec)
+    parts = (positions[at : at + AXIS_PART] for at in range(0, len(positions), AXIS_PART))
+    return np.concatenate([sampling_matrix(part, n_model) @ smooth for part in parts])

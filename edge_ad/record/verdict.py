@@ -61,6 +61,16 @@ class Maps:
     postprocess: PostprocessSpec
     pixel_threshold: float | None
 
+    @property
+    def carried(self) -> NDArray[np.float32]:
+        """The map that the one in frame pixels is made from."""
+        return self.anomaly_map if self.postprocess.frame_map == "anomaly_map" else self.patch_map
+
+    def in_frame(self, geometry: FrameGeometry) -> FrameMap:
+        """What carries `carried` over to the frame, or with another geometry to a reduced one."""
+        smooth_already = self.postprocess.frame_map == "anomaly_map"
+        return FrameMap(geometry, _hw(self.carried), None if smooth_already else self.postprocess)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -95,9 +105,7 @@ class Verdict:
         Raises: ValueError when the frame was not judged.
         """
         maps = self._judged_maps()
-        if maps.postprocess.frame_map == "anomaly_map":
-            return FrameMap(maps.geometry, _hw(maps.anomaly_map), None)(maps.anomaly_map)
-        return FrameMap(maps.geometry, _hw(maps.patch_map), maps.postprocess)(maps.patch_map)
+        return maps.in_frame(maps.geometry)(maps.carried)
 
     @cached_property
     def mask_frame(self) -> NDArray[np.uint8]:
@@ -111,12 +119,13 @@ class Verdict:
         maps = self._judged_maps()
         if maps.pixel_threshold is None:
             raise ValueError("mask: no threshold is known; pass one to edge_ad.open or write one into the bundle")
-        x_min, y_min, x_max, y_max = maps.geometry.inspected_box
+        x_min, _, x_max, _ = maps.geometry.inspected_box
         mask = np.zeros(maps.geometry.frame_hw, np.uint8)
         if self.verdict == "normal" and self.threshold == maps.pixel_threshold:
             return mask
-        inside = reaches(self.anomaly_map_frame[y_min:y_max, x_min:x_max], maps.pixel_threshold)
-        mask[y_min:y_max, x_min:x_max] = inside * np.uint8(255)
+        for top, values in maps.in_frame(maps.geometry).strips(maps.carried):
+            inside = reaches(values, maps.pixel_threshold)
+            mask[top : top + len(values), x_min:x_max] = inside * np.uint8(255)
         for region in self.regions:
             mask[region.peak_xy[1], region.peak_xy[0]] = 255
         return mask
@@ -174,7 +183,7 @@ def record_line(entry: Mapping[str, Any]) -> str:
 
     ASCII because standard output may have any encoding, and a file name may hold bytes that are no text.
     """
-    return json.dumps(entry, allow_nan=False)
+    return json.dumps(entry, allow_nan=False).replace("\x7f", "\\u007f")  # the one control character that JSON allows
 
 
 def record_schema() -> dict[str, Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from edge_ad.engine import Engine, EngineSpec
 from edge_ad.errors import ConfigError
+
+if TYPE_CHECKING:  # whoever only starts a process does not wait for NumPy
+    from edge_ad.bundle.graph.contract import CheckedGraph
+    from edge_ad.engine import Engine, EngineSpec
 
 ENGINES = {
     "openvino": "edge_ad.runtime.engines.openvino:OpenVinoEngine",
@@ -24,10 +28,15 @@ def known_engine(value: object) -> object:
     return value
 
 
-def make_engine(name: str, read_model: Callable[[], bytes], spec: EngineSpec) -> Engine:
-    """An engine that is not loaded yet. Raises: ConfigError when there is none of that name."""
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine. Raises: ConfigError when there is none of that name."""
     if name not in ENGINES:
         raise ConfigError("engine", [f"{name!r} is unknown, wanted one of {', '.join(ENGINES)}"])
     module, _, attribute = ENGINES[name].partition(":")
-    engine: Engine = getattr(import_module(module), attribute)(read_model, spec)
-    return engine
+    found: type[Engine] = getattr(import_module(module), attribute)
+    return found
+
+
+def make_engine(name: str, read_model: Callable[[], CheckedGraph], spec: EngineSpec) -> Engine:
+    """An engine that is not loaded yet. Raises: ConfigError when there is none of that name."""
+    return engine_class(name)(read_model, spec)

@@ -17,6 +17,7 @@ class FakeEngine(Engine):
     """
 
     name = "fake"
+    runs_graph = False
 
     def load_impl(self) -> None:
         patch, anomaly = self.spec.outputs[0].shape, self.spec.outputs[1].shape

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.errors import EngineError, MissingExtraError, one_line
+from edge_ad.errors import EngineError, MissingExtraError, library_lines
 
 
 class OnnxRuntimeEngine(Engine):
@@ -16,24 +17,30 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
 
+    @classmethod
+    def import_libraries(cls) -> None:
+        with suppress(ImportError):
+            import onnxruntime  # noqa: F401
+
     def load_impl(self) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError as exc:
             raise MissingExtraError("engine 'onnxruntime'", "onnxruntime", "onnxruntime") from exc
+        graph = self._read_model()
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                self._read_model(), session_options(onnxruntime), providers=["CPUExecutionProvider"]
+                graph, session_options(onnxruntime), providers=["CPUExecutionProvider"]
             )
         except Exception as exc:
-            raise EngineError(f"ONNX Runtime cannot load the bundle's graph: {one_line(exc)}") from exc
+            raise EngineError(f"ONNX Runtime cannot load the bundle's graph: {library_lines(exc)[0]}") from exc
 
     def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
         names = [tensor.name for tensor in self.spec.outputs]
         try:
             tensors = self._session.run(names, {self.spec.image.name: np.ascontiguousarray(batch_nhwc)})
         except Exception as exc:
-            raise EngineError(f"ONNX Runtime failed on a batch: {one_line(exc)}") from exc
+            raise EngineError(f"ONNX Runtime failed on a batch: {library_lines(exc)[0]}") from exc
         return Outputs(*tensors)
 
     def close_impl(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import BlobCache
 from edge_ad.engine import BatchArray, Engine, Outputs
-from edge_ad.errors import EngineError, one_line
-from edge_ad.openvino_core import openvino_core
+from edge_ad.errors import EngineError
+from edge_ad.openvino_core import load_openvino, openvino_core, openvino_reason
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,14 @@ class OpenVinoEngine(Engine):
     name = "openvino"
     _blob: NDArray[np.uint8] | None = None
 
+    @classmethod
+    def import_libraries(cls) -> None:
+        with suppress(ImportError):
+            openvino_core()
+
     def load_impl(self) -> None:
         try:
-            import openvino
+            openvino = load_openvino()
         except ModuleNotFoundError as exc:
             raise EngineError("engine 'openvino' needs the package 'openvino': pip install openvino") from exc
         core = openvino_core()
@@ -53,51 +59,63 @@ class OpenVinoEngine(Engine):
         }
         folder = self.spec.cache_dir
         cache = BlobCache(folder, "compiled engine") if folder is not None else None
-        self._compiled = self._from_cache(core, cache, fingerprint, config)
-        if self._compiled is None:
-            self._compiled = self._compile(core, config)
+        if not (cache is not None and self._from_cache(core, cache, fingerprint, config)):
+            self._compile(core, config)
             if cache is not None:
-                cache.put(fingerprint, _exported(self._compiled))
-        hint = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
-        effective = EFFECTIVE.get(hint.strip("<>' ").rsplit(" ", 1)[-1].strip("'>"), hint)
-        self.effective_precision = "int8" if self.spec.precision == "int8" and effective == "fp32" else effective
-        self._request = self._compiled.create_infer_request()
+                self._keep(cache, fingerprint)
 
-    def _from_cache(
-        self, core: Any, cache: BlobCache | None, fingerprint: dict[str, str], config: dict[str, str]
-    ) -> Any:
-        blob = cache.get(fingerprint) if cache is not None else None
-        if cache is None or blob is None:
-            return None
-        import openvino
-
+    def _from_cache(self, core: Any, cache: BlobCache, fingerprint: dict[str, str], config: dict[str, str]) -> bool:
+        """Take the compiled model from the cache. Returns: whether it was there and OpenVINO takes it."""
+        blob = cache.get(fingerprint)
+        if blob is None:
+            return False
         # OpenVINO computes with the weights where they lie, so the blob stays for as long as the compiled model.
         self._blob = np.frombuffer(blob, np.uint8)
         try:
-            compiled = core.import_model(openvino.Tensor(self._blob, shared_memory=True), DEVICE, config)
-        except RuntimeError as exc:
+            tensor = load_openvino().Tensor(self._blob, shared_memory=True)
+            self._take(core.import_model(tensor, DEVICE, config))
+        except Exception as exc:  # on a file it raises what it likes: RuntimeError, UnicodeDecodeError, MemoryError, …
             self._blob = None
-            log.warning("OpenVINO refuses the compiled model from the cache (%s); compiling it again", one_line(exc))
+            log.warning(
+                "OpenVINO refuses the compiled model from the cache (%s); compiling it again", openvino_reason(exc)
+            )
             cache.forget(fingerprint)
-            return None
+            return False
         self.from_cache = True
-        return compiled
+        return True
 
-    def _compile(self, core: Any, config: dict[str, str]) -> Any:
+    def _compile(self, core: Any, config: dict[str, str]) -> None:
+        graph = self._read_model()
         try:
-            model = core.read_model(io.BytesIO(self._read_model()))
+            model = core.read_model(io.BytesIO(graph))
             if self.spec.batch is not None:
                 model.reshape([self.spec.batch, *self.spec.image.shape[1:]])
-            return core.compile_model(model, DEVICE, config)
-        except RuntimeError as exc:
-            raise EngineError(f"OpenVINO cannot compile the bundle's graph: {one_line(exc)}") from exc
+            self._take(core.compile_model(model, DEVICE, config))
+        except Exception as exc:  # as above
+            raise EngineError(f"OpenVINO cannot compile the bundle's graph: {openvino_reason(exc)}") from exc
+
+    def _take(self, compiled: Any) -> None:
+        """Use a compiled model."""
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        effective = EFFECTIVE.get(hint.strip("<>' ").rsplit(" ", 1)[-1].strip("'>"), hint)
+        self._request = compiled.create_infer_request()
+        self._compiled = compiled
+        self.effective_precision = "int8" if self.spec.precision == "int8" and effective == "fp32" else effective
+
+    def _keep(self, cache: BlobCache, fingerprint: dict[str, str]) -> None:
+        try:
+            blob = _exported(self._compiled)
+        except Exception as exc:  # as above
+            log.warning("OpenVINO cannot export the compiled model (%s); it is not kept", openvino_reason(exc))
+            return
+        cache.put(fingerprint, blob)
 
     def infer_impl(self, batch_nhwc: BatchArray) -> Outputs:
         try:
             self._request.infer({0: np.ascontiguousarray(batch_nhwc)}, share_inputs=True)
             tensors = [self._request.get_tensor(self._compiled.output(t.name)).data for t in self.spec.outputs]
-        except RuntimeError as exc:
-            raise EngineError(f"OpenVINO failed on a batch: {one_line(exc)}") from exc
+        except Exception as exc:  # as above
+            raise EngineError(f"OpenVINO failed on a batch: {openvino_reason(exc)}") from exc
         patch_map, anomaly_map, pred_score = (np.array(tensor) for tensor in tensors)
         return Outputs(patch_map, anomaly_map, pred_score)
 

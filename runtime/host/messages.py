@@ -85,3 +85,26 @@ class UpAndDown:
             self._said_s.append(now_s)
             self._said_down, self._unsaid = self._line is not None, 0
             self._say(line)
+
+
+class Seldom:
+    """Says what may happen again and again `BURST` times in `WINDOW_S` seconds at most, and how often it was not said.
+
+    Args:
+        say: receives the lines.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._now_s = now_s
+        self._said_s: deque[float] = deque(maxlen=BURST)
+        self._unsaid = 0
+
+    def __call__(self, line: str) -> None:
+        now_s = self._now_s()
+        if len(self._said_s) == BURST and now_s - self._said_s[0] < WINDOW_S:
+            self._unsaid += 1
+            return
+        self._said_s.append(now_s)
+        more, self._unsaid = self._unsaid, 0
+        self._say(f"{line} ({more} more like this were not said)" if more else line)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from edge_ad.signals.supervisor import supervised
 
 
 class Interruption(threading.Event):
@@ -20,18 +20,16 @@ def stopping(stop: threading.Event) -> Iterator[Interruption]:
     """Let Ctrl-C and SIGTERM end the run after the frame in hand; a second Ctrl-C interrupts at once."""
     interrupted = Interruption()
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if interrupted.at_once or (interrupted.is_set() and number == signal.SIGINT):
-            raise KeyboardInterrupt
+    def take() -> bool:
+        if interrupted.at_once:
+            return False
         interrupted.set()
         stop.set()
+        return True
 
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with supervised() as supervisor:
+        if supervisor is None:
+            yield interrupted
+            return
+        with supervisor.on_stop(take):
+            yield interrupted

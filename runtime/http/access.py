@@ -30,6 +30,12 @@ class Access:
             return refuse(401, "wanted 'Authorization: Bearer' with the token", {"WWW-Authenticate": "Bearer"})
         return None
 
+    def is_proven(self, request: Request) -> bool:
+        """Whether a request, of which the body may be missing, comes from somebody who may ask for more than `OPEN`."""
+        return not (self._only_local and not self._is_for_here(request)) and (
+            self._token is None or self._bears_token(request)
+        )
+
     def _is_for_here(self, request: Request) -> bool:
         """Whether a name of this machine was asked for.
 

@@ -18,7 +18,8 @@ from edge_ad.runtime.line.run_view import RunView
 def listening(settings: HttpSettings, run_view: RunView) -> Iterator[HttpServer]:
     """Serve a station over HTTP while the block lasts.
 
-    Raises: ConfigError for a token that is missing, or an address that cannot be listened on; MissingExtraError.
+    Raises: ConfigError for a token that is missing, or an address that cannot be listened on; UnavailableError where
+        that may pass, as for a port that another program has; MissingExtraError.
     """
     token = settings.token()
     access, routes = Access(settings, token), Routes(run_view, Metrics(run_view))
@@ -26,5 +27,6 @@ def listening(settings: HttpSettings, run_view: RunView) -> Iterator[HttpServer]
     def answer(request: Request) -> Response:
         return access.refusal(request) or routes.answer(request)
 
-    with HttpServer(settings, token, answer, slow=is_slow) as server:
+    with HttpServer(settings, token, answer, proven=access.is_proven, slow=is_slow) as server:
+        run_view.watch(server.conditions)
         yield server

@@ -15,12 +15,13 @@ from edge_ad.runtime.line.run_view import RunView, Work
 from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.line.telemetry import BOUNDS_MS
 from edge_ad.runtime.sinks.counts import SinkCounts
+from edge_ad.text import visible
 
 KEEP_S = 0.25
 """For how long a text is given again: whoever asks more often than that must not take time from the line."""
 
 _TRIGGERS = ("accepted", "answered", "missed", "refused")
-_SINK_OUTCOMES = ("taken", "delivered", "lost", "dropped")
+_SINK_OUTCOMES = ("taken", "delivered", "lost", "dropped", "gone", "expired")
 
 
 class Metrics:
@@ -53,7 +54,9 @@ class Metrics:
     def collect(self) -> Iterator[Any]:
         """The families of metrics, as prometheus_client asks for them."""
         work = self._run_view.work
+        healthy = {(): float(not self._run_view.ill())}
         yield gauge("edge_ad_ready", "1 when all is ready, else 0.", (), {(): float(not self._run_view.unready())})
+        yield gauge("edge_ad_healthy", "1 while all that a record needs is alive, else 0.", (), healthy)
         if work is not None:
             counts = work.telemetry.counters.snapshot()
             yield from _frames(counts)
@@ -82,8 +85,15 @@ def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, 
 
 
 def _filled(family: Any, values: Mapping[Any, float]) -> Any:
+    """A name may hold what is no UTF-8, or steers a terminal; two that look alike then are told apart by a number."""
+    seen: Counter[tuple[str, ...]] = Counter()
     for key, value in values.items():
-        family.add_metric(key, value)
+        labels = shown = tuple(map(visible, key))
+        while seen[labels]:
+            seen[shown] += 1
+            labels = (f"{shown[0]} ({seen[shown]})", *shown[1:])
+        seen[labels] += 1
+        family.add_metric(labels, value)
     return family
 
 
@@ -126,8 +136,13 @@ def _states(work: Work) -> Iterator[Any]:
     yield gauge("edge_ad_threshold", "Score from which on a frame is anomalous.", ("camera",), known)
     reloads = {("done",): float(work.reload.done), ("failed",): float(work.reload.failed)}
     yield counter("edge_ad_threshold_reloads", "Times that thresholds were read again.", ("outcome",), reloads)
+    restarts = {(): float(work.telemetry.counters.snapshot().engine_restarts)}
+    text = "Times that a fresh process of the engine has taken over from one that failed."
+    yield counter("edge_ad_engine_restarts", text, (), restarts)
     status = work.line.status
     if status is not None:
+        up_now = {(): float(status.computing() is None)}
+        yield gauge("edge_ad_engine_up", "1 when the engine computes, else 0.", (), up_now)
         up = {(name,): float(fault is None) for name, fault in status.delivering().items()}
         yield gauge("edge_ad_source_up", "1 when a source gives frames, else 0.", ("camera",), up)
         ages = {(name,): age_s for name, age_s in status.oldest_frame_s().items()}
@@ -137,6 +152,8 @@ def _states(work: Work) -> Iterator[Any]:
 def _sinks(counts: Snapshot, work: Work) -> Iterator[Any]:
     sinks = dict(zip(_distinct([sink.name for sink in counts.sinks]), counts.sinks, strict=True))
     outcomes = {(name, one): float(getattr(sink, one)) for name, sink in sinks.items() for one in _SINK_OUTCOMES}
+    for name, sink in sinks.items():
+        outcomes[name, "delivered"] += sink.gone  # a counter never goes down
     yield counter("edge_ad_sink_records", "Records by what became of them.", ("sink", "outcome"), outcomes)
 
     def by_sink(value: Callable[[SinkCounts], int]) -> dict[tuple[str, ...], float]:

@@ -60,11 +60,15 @@ class Routes:
 
     def _healthz(self, request: Request) -> Response:
         faults = self._run_view.ill()
-        return answer_json(503 if faults else 200, {"status": "ill" if faults else "ok", "reasons": faults})
+        # Without what is wrong with files, which their paths stand in: no token is asked for here.
+        warnings = [f"sink {name} is in trouble" for name in self._run_view.troubles()]
+        return _condition(faults, "ill" if faults else "ok", [*warnings, *self._run_view.noted()])
 
     def _readyz(self, request: Request) -> Response:
         faults = self._run_view.unready()
-        return answer_json(503 if faults else 200, {"status": "not ready" if faults else "ready", "reasons": faults})
+        warnings = [f"sink {name}: {trouble}" for name, trouble in self._run_view.troubles().items()]
+        warnings += [line for line in self._run_view.noted() if line not in faults]
+        return _condition(faults, "not ready" if faults else "ready", warnings)
 
     def _scrape(self, request: Request) -> Response:
         body, content_type = self._metrics()
@@ -115,6 +119,11 @@ class Routes:
         except EdgeAdError as exc:
             return refuse(409, str(exc))
         return self._thresholds(request)
+
+
+def _condition(faults: list[str], status: str, warnings: list[str]) -> Response:
+    more = {"warnings": warnings} if warnings else {}
+    return answer_json(503 if faults else 200, {"status": status, "reasons": faults, **more})
 
 
 def is_slow(request: Request) -> bool:

@@ -10,15 +10,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from http import HTTPStatus
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, os_reason
+from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, UnavailableError, may_pass, os_reason
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.host.loopback import is_loopback
+from edge_ad.runtime.http.connections import Connections, HttpLimits
 from edge_ad.runtime.http.messages import Request, Response, refuse
 from edge_ad.runtime.http.settings import HttpSettings
 
@@ -26,29 +26,9 @@ log = logging.getLogger(__name__)
 
 STOP_S = 2.0  # how long a server that stops waits for answers that are under way
 START_S = 10.0
-BACKLOG = 64  # connections that the system keeps until they are taken
-
-
-@dataclass(frozen=True)
-class HttpLimits:
-    """What one client may cost.
-
-    Attributes:
-        header_bytes, body_bytes: of one request.
-        header_s: from the opening of a connection, or the last answer, until all of the headers are there.
-        body_s: for the body after that.
-        connection_s: for which a connection lasts, whatever happens on it.
-        connections: at the same time; further ones are closed.
-        requests_per_s: of all clients together; further ones are answered later.
-    """
-
-    header_bytes: int = 8 << 10
-    body_bytes: int = 16 << 10
-    header_s: float = 10.0
-    body_s: float = 5.0
-    connection_s: float = 120.0
-    connections: int = 32
-    requests_per_s: float = 200.0
+BACKLOG = 1024  # connections that the system keeps until they are taken; one that finds no room tries again after 1 s
+STRANGERS_WAIT_S = 1.0  # for a turn; a stranger who would wait for longer is turned away
+MOST_SLOW = 4  # slow requests that wait; further ones are told to come again
 
 
 class Turns:
@@ -57,6 +37,10 @@ class Turns:
     def __init__(self, per_s: float) -> None:
         self._every_s = 1 / per_s
         self._next_s = 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """How long a request that comes now would wait."""
+        return max(0.0, self._next_s - now_s)
 
     def take(self, now_s: float) -> float:
         """The time for a request that comes now, not before it."""
@@ -72,6 +56,8 @@ class HttpServer:
         settings: where.
         token: whether one is wanted; without it nothing but loopback is bound.
         answer: called in that thread; must be quick.
+        proven: whether whoever sent a request, of which the body may still be missing, is one of those whom a place and
+            an answer are kept for; called in that thread.
         slow: requests that are answered in another thread, one at a time.
 
     Attributes:
@@ -86,6 +72,7 @@ class HttpServer:
         token: bytes | None,
         answer: Callable[[Request], Response],
         *,
+        proven: Callable[[Request], bool] = lambda _: True,
         slow: Callable[[Request], bool] = lambda _: False,
         limits: HttpLimits | None = None,
     ) -> None:
@@ -97,6 +84,7 @@ class HttpServer:
         self._settings = settings
         self._has_token = token is not None
         self._answer = answer
+        self._proven = proven
         self._slow = slow
         self._limits = limits or HttpLimits()
         self._slow_requests: SimpleQueue[tuple[Any, Request] | None] = SimpleQueue()
@@ -106,8 +94,10 @@ class HttpServer:
         self._started = threading.Event()
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections: Connections | None = None
         self._stop: asyncio.Event | None = None
         self._turns = Turns(self._limits.requests_per_s)
+        self._strangers_turns = Turns(self._limits.strangers_requests_per_s)
 
     def __enter__(self) -> HttpServer:
         """Raises: ConfigError when the address cannot be listened on."""
@@ -137,6 +127,12 @@ class HttpServer:
         if self._slow_thread.ident is not None:
             self._slow_thread.join(STOP_S)
 
+    def conditions(self) -> list[Condition]:
+        """See `edge_ad.runtime.host.health`. That its other thread is alive shows in any answer."""
+        if self._thread is None or self._ended or self._slow_thread.is_alive():
+            return []
+        return [Condition(f"the thread {self._slow_thread.name} has ended", "ill")]
+
     def _bind(self) -> list[socket.socket]:
         settings = self._settings
         try:
@@ -149,45 +145,59 @@ class HttpServer:
                 stack.pop_all()
                 return sockets
         except OSError as exc:
-            advice = "another program has it; choose another port" if exc.errno in _IN_USE else "correct host or port"
             where = f"{settings.host}:{settings.port}"
-            raise ConfigError("http", [f"port: {where} cannot be listened on ({os_reason(exc)}): {advice}"]) from exc
+            what = f"port: {where} cannot be listened on ({os_reason(exc)})"
+            if exc.errno in _IN_USE:
+                raise UnavailableError(f"http: {what}: another program has it; choose another port") from exc
+            if exc.errno in _NOT_YET or may_pass(exc):
+                raise UnavailableError(f"http: {what}: not now; is the network up?") from exc
+            raise ConfigError("http", [f"{what}: correct host or port"]) from exc
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = _limited_server(self._limits, self._take)
-        server.add_sockets(sockets)
-        self._started.set()
-        await self._stop.wait()
-        server.stop()
+        self._connections = connections = Connections(self._limits, self._proven_by, self._take)
+        async with connections.accepting(sockets):
+            self._started.set()
+            await self._stop.wait()
         try:
-            await asyncio.wait_for(server.close_all_connections(), STOP_S)
+            await asyncio.wait_for(connections.close_all(), STOP_S)
         except (TimeoutError, asyncio.TimeoutError):
             log.warning("HTTP connections still open at the end")
 
-    def _take(self, connection: Any, line: Any, headers: Any, body: bytes) -> None:
+    def _proven_by(self, line: Any, headers: Any) -> bool:
+        try:
+            return self._proven(_request(line, headers))
+        except Exception:
+            log.exception("%s %r", line.method, line.path)
+            return False
+
+    def _take(self, connection: Any, line: Any, headers: Any, body: bytes, proven: bool) -> None:
         """Answer a request, now or when its turn comes."""
         assert self._loop is not None
-        request = Request(
-            method=line.method,
-            path=unquote(line.path.partition("?")[0], errors="replace"),
-            headers={name.lower(): value for name, value in headers.items()},
-            body=body,
-        )
-        self._loop.call_at(self._turns.take(self._loop.time()), self._respond, connection, request)
+        turns, now_s = self._turns if proven else self._strangers_turns, self._loop.time()
+        if not proven and turns.wait_s(now_s) > STRANGERS_WAIT_S:
+            connection.stream.close()  # those before it may have left, and their turns would be waited for
+            return
+        self._loop.call_at(turns.take(now_s), self._respond, connection, _request(line, headers, body))
 
     def _respond(self, connection: Any, request: Request) -> None:
-        if self._slow(request):
-            self._slow_requests.put((connection, request))
+        if not self._slow(request):
+            self._send(connection, request, self._answered(request))
+        elif self._slow_requests.qsize() >= MOST_SLOW:
+            self._send(connection, request, refuse(503, "others have asked for the same; come again"))
         else:
-            _send(connection, request, self._answered(request))
+            self._slow_requests.put((connection, request))
+
+    def _send(self, connection: Any, request: Request, response: Response) -> None:
+        assert self._connections is not None
+        self._connections.send(connection, request, response)
 
     def _answer_slowly(self) -> None:
         while (asked := self._slow_requests.get()) is not None and not self._ended:
             response = self._answered(asked[1])
             assert self._loop is not None
             with suppress(RuntimeError):  # the server has ended meanwhile
-                self._loop.call_soon_threadsafe(_send, *asked, response)
+                self._loop.call_soon_threadsafe(self._send, *asked, response)
 
     def _answered(self, request: Request) -> Response:
         try:
@@ -197,7 +207,18 @@ class HttpServer:
             return refuse(500, "internal error, a defect in edge-ad")
 
 
+def _request(line: Any, headers: Any, body: bytes = b"") -> Request:
+    """A path may hold bytes that are no UTF-8, as the name of a camera may."""
+    return Request(
+        method=line.method,
+        path=unquote(line.path.partition("?")[0], errors="surrogateescape"),
+        headers={name.lower(): value for name, value in headers.items()},
+        body=body,
+    )
+
+
 _IN_USE = frozenset({errno.EADDRINUSE, 10048})  # the second is what Windows says
+_NOT_YET = frozenset({errno.EADDRNOTAVAIL, 10049, socket.EAI_AGAIN})  # before the network is up
 
 
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
@@ -215,75 +236,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             one.listen(BACKLOG)
             stack.pop_all()
         yield one
-
-
-def _send(connection: Any, request: Request, response: Response) -> None:
-    from tornado.httputil import HTTPHeaders, ResponseStartLine
-    from tornado.iostream import StreamClosedError
-
-    headers = HTTPHeaders(
-        {
-            "Content-Type": response.content_type,
-            "Content-Length": str(len(response.body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": "default-src 'none'",
-            **response.headers,
-        }
-    )
-    start = ResponseStartLine("HTTP/1.1", response.status, HTTPStatus(response.status).phrase)
-    try:
-        connection.write_headers(start, headers, None if request.method == "HEAD" else response.body)
-        connection.finish()
-    except StreamClosedError:
-        pass  # whoever asked has left
-
-
-def _limited_server(limits: HttpLimits, take: Callable[[Any, Any, Any, bytes], None]) -> Any:
-    """A server that hands whole requests to `take`. The classes stand here because Tornado is loaded late."""
-    from tornado.httpserver import HTTPServer
-    from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate
-
-    ends: dict[Any, asyncio.TimerHandle] = {}  # of the connections that are open
-
-    class Message(HTTPMessageDelegate):
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
-            self._line: Any = None
-            self._headers: Any = None
-            self._body = bytearray()
-
-        def headers_received(self, start_line: Any, headers: Any) -> None:
-            self._line, self._headers = start_line, headers
-
-        def data_received(self, chunk: bytes) -> None:
-            self._body += chunk
-
-        def finish(self) -> None:
-            take(self._connection, self._line, self._headers, bytes(self._body))
-
-    class Messages(HTTPServerConnectionDelegate):
-        def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
-            return Message(request_conn)
-
-    class LimitedServer(HTTPServer):
-        def handle_stream(self, stream: Any, address: Any) -> None:
-            if len(ends) >= limits.connections:
-                stream.close()
-                return
-            ends[stream] = asyncio.get_running_loop().call_later(limits.connection_s, stream.close)
-            super().handle_stream(stream, address)
-
-        def on_close(self, server_conn: Any) -> None:
-            ends.pop(server_conn.stream).cancel()
-            super().on_close(server_conn)
-
-    return LimitedServer(
-        Messages(),
-        max_header_size=limits.header_bytes,
-        max_body_size=limits.body_bytes,
-        max_buffer_size=limits.header_bytes + limits.body_bytes,
-        chunk_size=limits.body_bytes,
-        idle_connection_timeout=limits.header_s,
-        body_timeout=limits.body_s,
-    )

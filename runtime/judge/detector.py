@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
-from edge_ad.engine import COARSEST, TOLERANCES, Engine, Outputs
+from edge_ad.engine import COARSEST, TOLERANCES, Engine, EngineHealth, Outputs
 from edge_ad.errors import BundleError, ImageError
 from edge_ad.image.frame import Box, ColorOrder, ImageArray
 from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
@@ -110,6 +110,10 @@ class Detector:
         with ExitStack() as stack:
             for lock in (self._preparing, self._inferring):
                 if not lock.acquire(timeout=CLOSE_S):
+                    self._engine.give_up()
+                    if lock.acquire(timeout=CLOSE_S):
+                        stack.callback(lock.release)
+                        continue
                     log.warning("engine %s still hangs in a call and is not closed", self._engine.name)
                     return
                 stack.callback(lock.release)
@@ -124,6 +128,11 @@ class Detector:
     @property
     def provenance(self) -> Provenance:
         return Provenance(self.bundle.sha256, self._engine.name, self._engine.effective_precision)
+
+    @property
+    def health(self) -> EngineHealth:
+        """How the engine is doing; from any thread."""
+        return self._engine.health
 
     @property
     def resizes_with(self) -> str:

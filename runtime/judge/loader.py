@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.check import checked_graph
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
 from edge_ad.engine import Engine, EngineSpec
-from edge_ad.errors import ConfigError
+from edge_ad.errors import BundleError, ConfigError
 from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.judge.detector import Detector
 from edge_ad.validation import build
+
+MakeEngine = Callable[[str, Callable[[], CheckedGraph], EngineSpec], Engine]
 
 
 def open_detector(
@@ -27,6 +31,7 @@ def open_detector(
     device: int = 0,
     dla: int | None = None,
     batch: int = 1,
+    make: MakeEngine = make_engine,
     around_engine: Callable[[Engine], Engine] = lambda engine: engine,
 ) -> Detector:
     """Open a bundle for judging frames.
@@ -42,6 +47,7 @@ def open_detector(
         device: number of the GPU, for TensorRT.
         dla: core of its deep learning accelerator; None for the GPU itself.
         batch: frames that the engine is to take at once, for lines of several cameras.
+        make: makes the engine of that name; `EngineProcess.engine` puts it into a process of its own.
         around_engine: puts another engine around the one that was made, to watch it or to make it fail.
 
     Raises: BundleError, ConfigError, MissingExtraError.
@@ -54,12 +60,14 @@ def open_detector(
     fixed = opened.manifest.input.shape[0]
     if fixed is None and batch > 1:
         spec = replace(spec, batch=None)  # any number of frames, as they come
-    elif batch > (fixed or 1):
-        raise ConfigError("batch", [f"wanted 1 to {fixed}, which the bundle's graph is made for, got {batch}"])
     thresholds = (
         opened.thresholds(chosen) if threshold is None else build(Thresholds, {"image": threshold}, "threshold")
     )
-    made = make_engine(engine, lambda: opened.read_file(file), spec)
+    made = make(engine, lambda: opened.read_graph(chosen), spec)
+    if made.runs_graph:
+        opened.examine_graph(chosen)  # at once, and where a compiled blob means that the graph itself is not read
+    if fixed is not None and batch > fixed:
+        raise ConfigError("batch", [f"wanted 1 to {fixed}, which the bundle's graph is made for, got {batch}"])
     return Detector(opened, around_engine(made), thresholds, max_batch=fixed or batch)
 
 
@@ -86,7 +94,11 @@ def open_graph(
     """
     cache_dir = Path(engine_cache) if engine_cache is not None else None
     spec = engine_spec(bundle, precision, hashlib.sha256(graph).hexdigest(), cache_dir)
-    return Detector(bundle, make_engine(engine, lambda: graph, spec), bundle.thresholds(precision))
+    try:
+        checked = checked_graph(graph, bundle.graph_contract)
+    except BundleError as exc:
+        raise BundleError(f"a {precision} graph for bundle {bundle.path}: {exc}; make it again") from exc
+    return Detector(bundle, make_engine(engine, lambda: checked, spec), bundle.thresholds(precision))
 
 
 def engine_spec(bundle: Bundle, precision: Precision, model_sha256: str, cache_dir: Path | None) -> EngineSpec:

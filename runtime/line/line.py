@@ -12,6 +12,7 @@ import numpy as np
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.host.messages import unfailing
 from edge_ad.runtime.judge.detector import Detector
+from edge_ad.runtime.line.engine_watch import EngineWatch
 from edge_ad.runtime.line.events import LineEvents
 from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.line.scheduling.capture import Capture, Silence
@@ -76,6 +77,7 @@ class Line:
         self._clock_ns = clock_ns
         self._live = any(lane.live for lane in lanes)
         self._failure: Exception | None = None
+        self._attended_ns = 0  # when the caller's thread looked after the line last
         self._stop = threading.Event()
         self._changed = threading.Event()
         counters = telemetry.counters
@@ -103,6 +105,7 @@ class Line:
         ]
         self.triggers = Triggers(dict(zip(names, self._gates, strict=True)), self._say)
         self.thresholds = ThresholdBoard(names, [_in_use(lane, detector) for lane in lanes])
+        self._engine = EngineWatch(lambda: detector.health, counters, self._say)
         self._times = ServiceTimes()
         self._judging = Judging(
             detector,
@@ -147,8 +150,16 @@ class Line:
                     lane.source.report_to(partial(self._events.outage, number))
             for capture in captures:
                 capture.start()
+            self._attended_ns = self._clock_ns()
             self.status = LineStatus(
-                captures, self._ledgers, self._judging, self._outputs, self._events.away, self._clock_ns
+                captures,
+                self._ledgers,
+                self._judging,
+                self._outputs,
+                self._events.away,
+                self._clock_ns,
+                self._engine,
+                lambda: self._attended_ns,
             )
             self._attend(captures, stop)
         except BaseException:
@@ -163,6 +174,8 @@ class Line:
                 stop.set()
                 self._end(captures, stop, join_s=0.0, limit_s=0.0)
                 raise
+            finally:
+                self._engine.look()
         failures = [self._failure, *(capture.failure for capture in captures)]
         for failure in failures:
             if failure is not None:
@@ -192,7 +205,9 @@ class Line:
         while not self._judging.ended:
             self._changed.wait(TICK_S)
             self._changed.clear()
+            self._attended_ns = self._clock_ns()
             self._outputs.work()
+            self._engine.look()
             self.triggers.expire(self._clock_ns())
             hung_s = engine.silent_s(self._judging.inferring_since_ns, self._clock_ns())
             if hung_s is not None:

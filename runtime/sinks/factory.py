@@ -125,7 +125,7 @@ def _pictures(settings: SinkSettings, folder: Path, context: SinkContext) -> Ite
             continue
         suffix, draw = PICTURES[kind]
         several = len(context.sources) > 1
-        yield PictureFiles(folder / kind, suffix, draw, selection, limits, several=several)
+        yield PictureFiles(folder / kind, suffix, draw, selection, limits, several=several, say=context.say)
 
 
 def _spool(settings: SpoolSettings, folder: Path, name: str, context: SinkContext) -> Spool:

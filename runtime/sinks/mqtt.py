@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from edge_ad.runtime.sinks.mqtt_guarded import GuardedClient
+
 GOODBYE_S = 1.0
+UNCONFIRMED_S = 30.0  # after which a broker that confirms nothing is tried on another connection
 
 
 class MqttRecords(SpooledSink):
@@ -60,10 +64,12 @@ class MqttRecords(SpooledSink):
         self._last = 0
         self._confirmed: list[int] = []
         self._refused: dict[int, str] = {}
-        self._client: Client = make_client(settings, settings.client_id or f"edge-ad-{run_id}", environment)
+        self._confirms = True
+        self._answered_s = 0.0  # when a record was last answered for, or none was under way
+        self._client: GuardedClient = make_client(settings, settings.client_id or f"edge-ad-{run_id}", environment)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_down = self._on_down
         self._client.on_publish = self._on_publish
         self._client.will_set(self._status_topic, self._status("offline", "connection lost"), QOS, retain=True)
 
@@ -82,6 +88,11 @@ class MqttRecords(SpooledSink):
         with suppress(queue.Empty):
             while True:
                 number, refusal = self._answers.get_nowait()
+                self._answered_s = self._now_s()
+                if not self._confirms:
+                    self._confirms = True
+                    self._client.works()
+                    self._is_up()
                 if number not in self._sent:
                     continue  # the status
                 if refusal is None:
@@ -94,6 +105,12 @@ class MqttRecords(SpooledSink):
         for number, refusal in list(self._refused.items()):
             self._spool.refuse(number, refusal)
             del self._refused[number]
+        if not self._sent:
+            self._answered_s = self._now_s()
+        elif self._connected and self._now_s() - self._answered_s > UNCONFIRMED_S:
+            self._confirms = False
+            self._client.down(f"takes records and confirms none, for {UNCONFIRMED_S:g} s now")
+            self._client.break_connection()  # they are sent again on the next one
         room = self._settings.max_inflight - len(self._sent)
         if not self._connected or room <= 0:
             return
@@ -120,25 +137,32 @@ class MqttRecords(SpooledSink):
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
         if code.is_failure:
-            self._spool.failed()
-            self._is_down(f"MQTT broker {self._settings.place} refuses the connection: {code}")
+            self._client.refused("connection", code)
             return
         self._connected = True
+        self._answered_s = self._now_s()
+        self._client.works(but=None if self._confirms else self._client.trouble)
         client.publish(self._status_topic, self._status("online"), QOS, retain=True)
-        self._is_up()
+        if self._confirms:
+            self._is_up()
         self._wake.set()
 
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        was_connected, self._connected = self._connected, False
-        if was_connected and not self._end.is_set():
-            self._spool.failed()
-            self._is_down(f"MQTT broker {self._settings.place} is gone: {code}")
+        self._connected = False
+        if self._confirms and code.is_failure and not self._end.is_set():
+            self._client.lost(code)
 
-    def _on_connect_fail(self, client: Client, userdata: Any) -> None:
-        self._spool.failed()
-        self._is_down(f"MQTT broker {self._settings.place} cannot be reached")
+    def _on_down(self, reason: str) -> None:
+        if not self._end.is_set():
+            self._spool.failed()
+            self._is_down(f"MQTT broker {self._settings.place} {reason}")
+
+    def conditions(self) -> Iterator[Condition]:
+        yield from super().conditions()
+        if self.is_in_use:
+            yield from self._client.conditions("MQTT records", "noted")
 
     def _on_publish(
         self, client: Client, userdata: Any, number: int, code: ReasonCode, properties: Properties | None

@@ -14,25 +14,26 @@ from edge_ad.runtime.sinks.naming import topic_name
 from edge_ad.runtime.sinks.settings import MqttSettings, TlsSettings
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+    from edge_ad.runtime.sinks.mqtt_guarded import GuardedClient
 
 CONNECT_S = 5.0
 QOS = 1  # at least once
 
 
-def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str, str] = os.environ) -> Client:
+def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str, str] = os.environ) -> GuardedClient:
     """A client that is not connected yet; it connects again by itself, with growing waits.
 
     Raises: MissingExtraError; ConfigError for variables that are not set and certificates that cannot be read.
     """
     try:
         from paho.mqtt import client as mqtt
-        from paho.mqtt.enums import CallbackAPIVersion
+
+        from edge_ad.runtime.sinks.mqtt_guarded import GuardedClient
     except ImportError as exc:
         raise MissingExtraError("an MQTT broker", "paho-mqtt", "mqtt") from exc
 
     protocol = mqtt.MQTTv5 if settings.protocol == "5" else mqtt.MQTTv311
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=protocol)
+    client = GuardedClient(client_id, protocol)
     if settings.username_env is not None:
         username = secret(settings.username_env, "mqtt.username_env", environment)
         password = None
@@ -41,20 +42,21 @@ def make_client(settings: MqttSettings, client_id: str, environment: Mapping[str
         client.username_pw_set(username, password)
     if settings.tls is not None:
         client.tls_set_context(_tls_context(settings.tls))
+        client.speaks_tls = True
     client.reconnect_delay_set(*settings.reconnect_s)
     client.max_inflight_messages_set(settings.max_inflight)
     client.connect_timeout = CONNECT_S
     return client
 
 
-def start(client: Client, settings: MqttSettings, say: Callable[[str], None]) -> None:
+def start(client: GuardedClient, settings: MqttSettings, say: Callable[[str], None]) -> None:
     """Let the client connect in a thread of its own, and say so when others can read its password.
 
     Raises: OutputError where it may bind no port.
     """
     if settings.password_env is not None and settings.tls is None and not is_loopback(settings.host.strip("[]")):
         say(f"warning: the password for MQTT broker {settings.place} can be read on its way; set tls")
-    client.connect_async(settings.host, settings.port_used, settings.keepalive_s)
+    client.connect_to(settings.host, settings.port_used, settings.keepalive_s)
     try:
         client.loop_start()
     except OSError as exc:  # paho wakes its thread over a TCP connection to itself

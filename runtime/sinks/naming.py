@@ -1,16 +1,20 @@
-"""Names of sources where not every character is allowed, and the key by which a receiver knows a record again."""
+"""Names of sources and files where not every one is allowed, and the key by which a receiver knows a record again."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from edge_ad.record.verdict import record_line
 
 MAX_CHARACTERS = 60
+NAME_BYTES = 255
+"""What a name in a folder may have at most, on nearly every file system."""
 
 
 def topic_name(source: str) -> str:
@@ -21,6 +25,28 @@ def topic_name(source: str) -> str:
 def file_name(source: str) -> str:
     """A source's name as part of a file's: letters, digits and `._=-`, unambiguous."""
     return _plain(source, "A-Za-z0-9._=-")
+
+
+def longest_name(folder: Path) -> int:
+    """How many bytes a name in a folder may have; less than `NAME_BYTES` where names are encrypted, for one."""
+    try:
+        return min(NAME_BYTES, os.pathconf(folder, "PC_NAME_MAX"))
+    except (AttributeError, OSError, ValueError):
+        return NAME_BYTES
+
+
+def fitting_name(stem: str, suffix: str, most_bytes: int = NAME_BYTES) -> str:
+    """`stem` and `suffix` as the name of a file: UTF-8, and no longer than a folder takes.
+
+    A name that has to be changed is cut between two characters and gets the first digits of its hash, so that no two
+    become the same. Args: most_bytes: of the whole name; room for the hash and the suffix at least.
+    """
+    data = os.fsencode(stem)
+    text = re.sub("[\ud800-\udfff]", "_", stem)  # bytes that were no UTF-8
+    if text == stem and len(data) + len(suffix.encode()) <= most_bytes:
+        return f"{stem}{suffix}"
+    end = f"-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+    return text.encode()[: most_bytes - len(end.encode())].decode("utf-8", "ignore") + end
 
 
 def _plain(source: str, allowed: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from edge_ad.errors import OutputError, one_line, os_reason
+from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.host.results import is_drawn
-from edge_ad.runtime.sinks import output_folder
+from edge_ad.runtime.sinks import OnePictureError, output_folder
+from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
+from edge_ad.runtime.sinks.rescue import OwnNames
 
+EXPIRED = 100  # pictures that go at once, when one comes
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures(
     id INTEGER PRIMARY KEY, folder TEXT, name TEXT, bytes INTEGER, at REAL, reject INTEGER
@@ -29,7 +32,7 @@ class Limits:
 
     Attributes:
         quota_bytes: of all pictures of one kind.
-        max_age_s: of a picture, by the wall clock.
+        max_age_s: of a picture.
     """
 
     quota_bytes: int | None = None
@@ -45,18 +48,33 @@ class Retention:
     Args:
         folder: of the pictures; `<folder>-<date>` holds those of earlier runs.
         limits: when pictures go.
+        say: receives what the user should know.
+        clocks: by which pictures become old.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(
+        self, folder: Path, limits: Limits, say: Callable[[str], None] = lambda _: None, clocks: Clocks | None = None
+    ) -> None:
         self._folder = folder
         self._limits = limits
+        self._say = Seldom(say)
+        self._clocks = clocks or Clocks()
+        self._index = folder.with_name(f".edge-ad-{folder.name}.sqlite")
+        self._names: OwnNames | None = None
         self._db: sqlite3.Connection | None = None
         self._bytes = 0
+        # What the clock does is noted for a later run, too, though nobody need hear of it where pictures keep no age.
+        hears, limit_s = (lambda _: None, 86400.0) if limits.max_age_s is None else (say, limits.max_age_s)
+        self._ages = Ages(limit_s, str(folder), hears, self._clocks)
+        self._too_old = self._too_many = Deletions(f"{folder}: pictures deleted, more than their quota", say)
+        if limits.max_age_s is not None:
+            old = f"older than {in_words(limits.max_age_s)}"
+            self._too_old = Deletions(f"{folder}: pictures deleted, {old}", say)
 
     def __enter__(self) -> Retention:
         """Raises: OutputError."""
         output_folder(self._folder.parent)
-        index = self._folder.with_name(f".edge-ad-{self._folder.name}.sqlite")
+        index = self._index
         try:
             try:
                 self._open(index)
@@ -74,9 +92,12 @@ class Retention:
     def _open(self, index: Path) -> None:
         self._db = _connected(index)
         try:
+            self._names = OwnNames(index)
+            newest = self._db.execute("SELECT id, at FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
+            self._ages.begin(self._db, {"pictures": newest or (0, None)})
             self._add_up()
         except BaseException:
-            self.__exit__(None, None, None)
+            self._close()
             raise
 
     def _add_up(self) -> None:
@@ -96,15 +117,33 @@ class Retention:
         except sqlite3.Error as exc:
             raise self._unwritable(exc) from exc
 
+    def restore(self) -> None:
+        """Write the index again if somebody has taken it away. Raises: OutputError."""
+        if self._names is None or self._names.are_there:
+            return
+        said = self._names.write_again(self._connection)
+        self._close()
+        try:
+            self._open(self._index)
+        except (sqlite3.Error, OSError) as exc:
+            raise OutputError(f"{self._index}: cannot be opened: {one_line(exc)}") from exc
+        self._say(said)
+
+    def deleted(self) -> int:
+        """How many pictures were deleted since this was last asked."""
+        return self._too_many.read() + (0 if self._too_old is self._too_many else self._too_old.read())
+
     @contextmanager
     def room(self, name: str, size_bytes: int, *, reject: bool) -> Iterator[None]:
         """Delete what has to go for a picture that is written inside of this context.
 
-        Raises: OutputError when the picture alone is larger than the quota, or the index cannot be written.
+        Raises: OnePictureError when the picture alone is larger than the quota; OutputError when the index cannot be
+            written.
         """
         quota_bytes = self._limits.quota_bytes
         if quota_bytes is not None and size_bytes > quota_bytes:
-            raise OutputError(f"{self._folder / name}: its {size_bytes} bytes are more than the quota for pictures")
+            raise OnePictureError(f"{self._folder / name}: its {size_bytes} bytes are more than the quota for pictures")
+        self.restore()
         try:
             number = self._enter(name, size_bytes, reject)
         except sqlite3.Error as exc:
@@ -123,8 +162,10 @@ class Retention:
         return OutputError(f"{self._folder}: the index of pictures cannot be written: {one_line(exc)}")
 
     def _enter(self, name: str, size_bytes: int, reject: bool) -> int:
+        self._ages.tick(self._connection, self._newest)
+        too_many = 0
         with self._connection as db:
-            self._expire(db)
+            too_old = self._expire(db)
             quota_bytes = self._limits.quota_bytes
             while quota_bytes is not None and self._bytes + size_bytes > quota_bytes:
                 oldest = "SELECT id, folder, name, bytes FROM pictures ORDER BY reject, id LIMIT 1"
@@ -133,22 +174,30 @@ class Retention:
                     self._add_up()
                     break
                 self._forget(db, row)
-            values = (self._folder.name, name, size_bytes, time.time(), int(reject))
+                too_many += 1
+            values = (self._folder.name, name, size_bytes, self._clocks.now_s(), int(reject))
             into = "INSERT INTO pictures(folder, name, bytes, at, reject) VALUES (?, ?, ?, ?, ?)"
             number = db.execute(into, values).lastrowid
             self._bytes += size_bytes
+        self._too_old.add(too_old, more=too_old >= EXPIRED)
+        self._too_many.add(too_many, more=False)
         return int(number or 0)
 
-    def _expire(self, db: sqlite3.Connection) -> None:
-        if self._limits.max_age_s is None:
-            return
-        for reject in (0, 1):  # by id, which the clock cannot disorder, up to the first that may stay
-            for row in db.execute(
-                "SELECT id, folder, name, bytes, at FROM pictures WHERE reject = ? ORDER BY id", (reject,)
-            ).fetchmany(100):
-                if row[4] > time.time() - self._limits.max_age_s:
-                    break
-                self._forget(db, row[:4])
+    def _newest(self) -> dict[str, int]:
+        return {"pictures": self._connection.execute("SELECT coalesce(max(id), 0) FROM pictures").fetchone()[0]}
+
+    def _expire(self, db: sqlite3.Connection) -> int:
+        """Delete the oldest pictures that are too old. Returns: how many."""
+        count = 0
+        for reject in (0, 1) if self._limits.max_age_s is not None else ():
+            of_kind = "FROM pictures WHERE reject = ? AND id <= ? ORDER BY id"
+            rows = db.execute(f"SELECT id, at {of_kind}", (reject, 1 << 62))
+            last = self._ages.last_old("pictures", rows, EXPIRED)
+            if last is not None:
+                for row in db.execute(f"SELECT id, folder, name, bytes {of_kind}", (reject, last)).fetchmany(EXPIRED):
+                    self._forget(db, row)
+                    count += 1
+        return count
 
     def _forget(self, db: sqlite3.Connection, row: tuple[int, str, str, int]) -> None:
         number, folder, name, size_bytes = row
@@ -172,9 +221,17 @@ class Retention:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for deletions in (self._too_old, self._too_many):
+            deletions.tell()
+        self._close()
+
+    def _close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
+        if self._names is not None:
+            self._names.close()
+            self._names = None
 
 
 def _connected(index: Path) -> sqlite3.Connection:

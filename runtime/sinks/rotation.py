@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_ad.errors import os_reason
+from edge_ad.runtime.host.results import claims
 from edge_ad.runtime.sinks import dated_name
 from edge_ad.runtime.sinks.line_file import LineFile
 
@@ -36,13 +37,18 @@ class Rotation:
         too_large = self.max_bytes is not None and file.size_bytes + more_bytes > self.max_bytes
         return too_large or (self.max_age_s is not None and time.monotonic() - file.began_s >= self.max_age_s)
 
+    @property
+    def deletes(self) -> bool:
+        """Whether full files are ever deleted."""
+        return self.keep is not None or self.quota_bytes is not None
+
     def clean(self, path: Path, say: Callable[[str], None]) -> None:
         """Delete the oldest full files of `path` that are too many.
 
         Only regular files whose name says that `set_aside` gave it. What cannot be looked at or deleted is said, and
         stays: the next record is more important.
         """
-        if self.keep is None and self.quota_bytes is None:
+        if not self.deletes:
             return
         try:
             full = full_files(path)
@@ -61,8 +67,11 @@ class Rotation:
 
 
 def full_files(path: Path) -> list[tuple[Path, int]]:
-    """Full files of `path` with their bytes, newest first. Raises: OSError."""
-    named = dated_name(path)
+    """Full files of `path` with their bytes, newest first, whatever the clock said meanwhile. Raises: OSError.
+
+    In the order in which they are claimed; those of edge-ad before it claimed them are older, in that of their names.
+    """
+    named, claimed = dated_name(path), claims(path.parent)
     found = []
     for file in path.parent.iterdir():
         match = named.fullmatch(file.name)
@@ -73,6 +82,6 @@ def full_files(path: Path) -> list[tuple[Path, int]]:
         except FileNotFoundError:
             continue
         if stat.S_ISREG(status.st_mode):
-            order = match[1], int(match[2] or 0)
+            order = claimed.get(file.name, -1), match[1], int(match[2] or 0)
             found.append((order, file, status.st_size))
     return [(file, size_bytes) for _, file, size_bytes in sorted(found, reverse=True)]

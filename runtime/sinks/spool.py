@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line, os_reason
+from edge_ad.runtime.host.messages import Seldom
 from edge_ad.runtime.sinks import output_folder
 from edge_ad.runtime.sinks.counts import SinkCounts
-from edge_ad.runtime.sinks.spool_file import PAGE_BYTES, open_file, salvage
+from edge_ad.runtime.sinks.rescue import OwnNames
+from edge_ad.runtime.sinks.spool_file import PAGE_BYTES, is_intact, open_file, salvage
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
 EVICTED = 32  # lines that make room at once
@@ -54,8 +56,10 @@ class Spool:
         self._max_pages = pages * 3 // 4
         self._sync = sync
         self._say = say
+        self._say_seldom = Seldom(say)
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
+        self._names: OwnNames | None = None
         # Replaced, never changed: who reads it does not wait for a disk that hangs.
         self._counts: Mapping[str, int] = {"taken": 0, "delivered": 0, "lost": 0}
         self._failures = 0
@@ -84,11 +88,13 @@ class Spool:
             except sqlite3.DatabaseError as exc:
                 self._db = self._rebuild(one_line(exc), settings)
             (waiting,) = self._db.execute("SELECT count(*) FROM lines").fetchone()
+            self._names = OwnNames(self.path)
         except sqlite3.Error as exc:
             self._close()
             hint = "; another run is using it" if "locked" in str(exc) else ""
             raise OutputError(f"{self.path}: cannot be opened: {one_line(exc)}{hint}") from exc
         except OSError as exc:
+            self._close()
             raise OutputError(f"{self.path}: cannot be opened: {os_reason(exc)}") from exc
         return int(waiting)
 
@@ -144,7 +150,7 @@ class Spool:
         with self._lock:
             while True:
                 rows = self._rows("SELECT id, line, crc FROM lines WHERE id > ? ORDER BY id LIMIT ?", after, limit)
-                good = [(number, data) for number, data, crc in rows if _is_intact(data, crc)]
+                good = [(number, data) for number, data, crc in rows if is_intact(data, crc)]
                 if len(good) < len(rows):
                     damaged = sorted({row[0] for row in rows} - {number for number, _ in good})
                     self._say(f"warning: {self.path}: {len(damaged)} waiting records are damaged, and lost")
@@ -249,7 +255,15 @@ class Spool:
                 self._close()
         raise AssertionError("unreachable")
 
+    def look(self) -> None:
+        """Write the file again if somebody took it away. Raises: OutputError."""
+        self._value("PRAGMA user_version")
+
     def _connection(self) -> sqlite3.Connection:
+        if self._db is not None and self._names is not None and not self._names.are_there:
+            said = self._names.write_again(self._db)
+            self._close()
+            self._say_seldom(f"warning: {said}; records waiting in it: {self.waiting}")
         if self._db is None:
             if not self._entered:
                 raise OutputError(f"{self.path}: is closed")
@@ -264,6 +278,9 @@ class Spool:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+        if self._names is not None:
+            self._names.close()
+            self._names = None
 
     def _flush(self) -> None:
         if self._unsynced:
@@ -281,7 +298,3 @@ class Spool:
         with self._lock:
             self._entered = False
             self._close()
-
-
-def _is_intact(data: object, crc: object) -> bool:
-    return isinstance(data, bytes) and zlib.crc32(data) == crc

@@ -74,6 +74,11 @@ def open_file(path: Path, *, wal_pages: int, every_record: bool) -> sqlite3.Conn
     return db
 
 
+def is_intact(data: object, crc: object) -> bool:
+    """Whether the bytes of a line are those that were stored."""
+    return isinstance(data, bytes) and zlib.crc32(data) == crc
+
+
 def salvage(path: Path) -> Salvaged:
     """Read what can be read of a damaged file, and move it aside, in place of one that lies there. Raises: OSError."""
     rows: dict[int, bytes] = {}
@@ -85,7 +90,7 @@ def salvage(path: Path) -> Salvaged:
                 found = db.execute(f"SELECT id, line, crc FROM lines ORDER BY id {order}")
                 # Not a comprehension: what comes before the damage counts.
                 for number, data, crc in found:
-                    if isinstance(number, int) and isinstance(data, bytes) and zlib.crc32(data) == crc:
+                    if isinstance(number, int) and is_intact(data, crc):
                         rows[number] = data  # noqa: PERF403
         with suppress(sqlite3.Error, TypeError, ValueError):
             read = {name.decode(): int(count) for name, count in db.execute("SELECT name, count FROM totals")}

@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edge_ad.errors import OutputError, one_line
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict, record_line
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.host.messages import UpAndDown
 from edge_ad.runtime.sinks.counts import SinkCounts
 from edge_ad.runtime.sinks.naming import idempotency_key
@@ -88,9 +90,28 @@ class SpooledSink(ABC):
         self._spool.put(record_line({"key": idempotency_key(entry, self._run_id), **entry}))
         self._wake.set()
 
+    @property
+    def path(self) -> Path:
+        """Of the spool."""
+        return self._spool.path
+
+    def look(self) -> None:
+        """Raises: OutputError when the spool was taken away, and cannot be written again."""
+        self._spool.look()
+
     def account(self) -> SinkCounts:
         """Records in the spool, those of earlier runs included, and what became of them."""
         return self._spool.counts()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether its threads should run."""
+        return self._thread.ident is not None and not self._end.is_set()
+
+    def conditions(self) -> Iterator[Condition]:
+        """See `edge_ad.runtime.host.health`."""
+        if self.is_in_use and not self._thread.is_alive():
+            yield Condition(f"the thread {self._thread.name} has ended", "ill")
 
     @abstractmethod
     def _begin(self) -> None:
@@ -106,18 +127,25 @@ class SpooledSink(ABC):
 
     def _run(self) -> None:
         while not self._end.is_set():
-            self._state.remind()
             self._wake.wait(IDLE_S)
             self._wake.clear()
             try:
-                self._send()
-            except OutputError as exc:
-                self._is_down(str(exc))
-                self._pause(REST_S)
-            except Exception as exc:
+                self._try_to_send()
+            except Exception as exc:  # of saying that it failed
                 log.error("%s", type(self).__name__, exc_info=exc)
-                self._is_down(f"{self._spool.name}: {one_line(exc)}")
                 self._pause(REST_S)
+
+    def _try_to_send(self) -> None:
+        try:
+            self._state.remind()
+            self._send()
+        except OutputError as exc:
+            self._is_down(str(exc))
+            self._pause(REST_S)
+        except Exception as exc:
+            log.error("%s", type(self).__name__, exc_info=exc)
+            self._is_down(f"{self._spool.name}: {one_line(exc)}")
+            self._pause(REST_S)
 
     def _pause(self, seconds: float) -> None:
         """Wait, but not beyond the end."""

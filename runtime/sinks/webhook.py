@@ -8,19 +8,21 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from edge_ad.errors import ConfigError, MissingExtraError, one_line
 from edge_ad.runtime.host.environment import secret
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.sinks.settings import WebhookSettings, is_web_address
 from edge_ad.runtime.sinks.spool import Spool
 from edge_ad.runtime.sinks.spooled import SpooledSink
 from edge_ad.runtime.sinks.time_limit import TimeLimit, limited_pool
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     import urllib3
@@ -70,13 +72,14 @@ class WebhookRecords(SpooledSink):
         self._url = settings.url or secret(str(settings.url_env), "webhook.url_env", environment)
         if not is_web_address(self._url):
             raise ConfigError("sinks", ["webhook.url_env: wanted an address that begins with http:// or https://"])
-        self._shown = without_secrets(self._url)
+        self._shown = without_secrets(self._url) if settings.url else _host_of(self._url)
         self._headers = _headers(settings, self._url, environment)
         self._limit = TimeLimit()
         self._pool = _pool(settings, self._url, self._limit)
         self._strikes: Counter[int] = Counter()  # attempts that failed, by number in the spool
         self._suspicions: Counter[int] = Counter()  # those after which a later record was taken
         self._in_a_row = 0
+        self._trouble: str | None = None  # why the service takes nothing at the moment
         self._random = random.Random()
 
     def _begin(self) -> None:
@@ -95,7 +98,7 @@ class WebhookRecords(SpooledSink):
             number = lines[0][0]
             answer = self._try(*lines[0])
             if answer.outcome == "taken":
-                self._in_a_row = 0
+                self._in_a_row, self._trouble = 0, None
                 self._is_up()
                 continue
             worn_out = self._strikes[number] >= self._settings.attempts
@@ -109,8 +112,14 @@ class WebhookRecords(SpooledSink):
                     self._set_aside(number, answer.reason)
                     continue
             self._in_a_row += 1
+            self._trouble = answer.reason
             self._is_down(f"webhook {self._shown}: {answer.reason}")
             self._pause(self._wait_s(answer))
+
+    def conditions(self) -> Iterator[Condition]:
+        yield from super().conditions()
+        if self._trouble is not None and self.is_in_use:
+            yield Condition(f"webhook: {self._trouble}", "noted")
 
     def _set_aside(self, number: int, reason: str) -> None:
         self._spool.refuse(number, reason)
@@ -151,7 +160,7 @@ class WebhookRecords(SpooledSink):
         except urllib3.exceptions.HTTPError as exc:
             return _Answer("failed", self._said(exc))
         self._leave(response)
-        return _judge(response.status, response.headers.get("Retry-After"))
+        return _judge(response.status, response.headers.get("Retry-After"), response.headers.get("Date"))
 
     def _leave(self, response: urllib3.BaseHTTPResponse) -> None:
         """Take the rest of an answer off its connection; close that where the rest is long, or does not come soon."""
@@ -192,22 +201,35 @@ class WebhookRecords(SpooledSink):
         self._pool.close()
 
 
-def _judge(status: int, retry_after: str | None) -> _Answer:
-    import urllib3
+def _host_of(url: str) -> str:
+    """An address that is a secret as a whole: the path may be what lets one in."""
+    parts = urlsplit(url)
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}/***"
 
+
+def _judge(status: int, retry_after: str | None, date: str | None = None) -> _Answer:
     reason = f"it answers {status}"
     if 200 <= status < 300:
         return _Answer("taken")
     if status in REFUSALS:
         return _Answer("refused", reason)
-    wait_s = None
-    if retry_after is not None:
-        try:
-            wait_s = urllib3.Retry().parse_retry_after(retry_after)
-        except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
-            wait_s = None
     hint = " (redirects are not followed)" if 300 <= status < 400 else ""
-    return _Answer("failed", reason + hint, wait_s)
+    return _Answer("failed", reason + hint, _retry_after_s(retry_after, date))
+
+
+def _retry_after_s(wanted: str | None, date: str | None) -> float | None:
+    """How long a service wants to be left alone. Where it names a time, its own clock tells what time it is."""
+    import urllib3
+
+    if wanted is None:
+        return None
+    try:
+        if date is not None and not wanted.strip().isdigit():
+            return (parsedate_to_datetime(wanted) - parsedate_to_datetime(date)).total_seconds()
+        return urllib3.Retry().parse_retry_after(wanted)
+    except (urllib3.exceptions.InvalidHeader, ValueError, TypeError, OverflowError):
+        return None
 
 
 def _headers(settings: WebhookSettings, url: str, environment: Mapping[str, str]) -> dict[str, str]:

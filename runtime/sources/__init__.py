@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
-from edge_ad.image.pictures import is_picture
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.image.pictures import is_picture, looks_like_picture
 from edge_ad.runtime.sources.kind import SourceKind
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     from edge_ad.runtime.sources.settings import SourceSettings
@@ -39,7 +39,7 @@ def _is_camera_device(uri: str) -> bool:
 
 
 def _is_picture_file(uri: str) -> bool:
-    return os.path.isfile(uri) and is_picture(uri)
+    return os.path.isfile(uri) and (is_picture(uri) or looks_like_picture(uri))
 
 
 def _is_pattern(uri: str) -> bool:

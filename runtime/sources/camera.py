@@ -10,8 +10,9 @@ from types import ModuleType
 
 from edge_ad.errors import SourceError
 from edge_ad.image.pictures import natural_key
-from edge_ad.runtime.sources.address import without_secrets
-from edge_ad.runtime.sources.capture import Capture, CaptureSource
+from edge_ad.runtime.sources.capture import CaptureSource
+from edge_ad.runtime.sources.packets import Capture, Decoder, packets_of_camera
+from edge_ad.text import without_secrets
 
 # From 100 on, OpenCV reads the hundreds as the number of a backend: 200 is camera 0 of V4L2.
 _INDICES = range(100)
@@ -37,6 +38,9 @@ class CameraSource(CaptureSource):
         # A longer queue hands out frames that are already old; backends without the setting ignore it.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         return capture
+
+    def _decoder(self, cv2: ModuleType, capture: Capture) -> Decoder | None:
+        return packets_of_camera(cv2, capture)
 
     def _refusal(self) -> str:
         text = f"camera {self._index} does not open"

@@ -8,13 +8,16 @@ import time
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta, timezone
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.image.limits import check_size
+from edge_ad.image.notices import TURNED, notice
 from edge_ad.runtime.host.opencv import load_cv2
+from edge_ad.runtime.sources.packets import Capture, Decoder, orientation
 
 CLOSE_S = 1.0
 """How long closing waits for a read that is under way."""
@@ -22,19 +25,10 @@ CLOSE_S = 1.0
 CATCH_UP_NS = 2_000_000_000
 """For how long at most a live source is read at its start until it gives the present."""
 
+_FAR = 1e9  # pixels; what is larger is no size but garbage
+
 START_AGAIN = ", and start again"
 """End of what a lost source advises; does not hold where it is opened again by itself."""
-
-
-class Capture(Protocol):
-    """The part of `cv2.VideoCapture` in use."""
-
-    def isOpened(self) -> bool: ...  # noqa: N802 - OpenCV's name
-    def grab(self) -> bool: ...
-    def retrieve(self) -> tuple[bool, Any]: ...
-    def get(self, prop: int) -> float: ...
-    def set(self, prop: int, value: float) -> bool: ...
-    def release(self) -> None: ...
 
 
 class CaptureSource(ABC):
@@ -51,6 +45,7 @@ class CaptureSource(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self._capture: Capture | None = None
+        self._decode: Decoder = as_bgr
         self._first: Frame | None = None
         self._next_id = 0
         self._closed = False
@@ -64,6 +59,10 @@ class CaptureSource(ABC):
     @abstractmethod
     def _refusal(self) -> str:
         """Why it may not have opened and what to do, to stand behind the name of the source."""
+
+    def _decoder(self, cv2: ModuleType, capture: Capture) -> Decoder | None:
+        """Switch an open capture from pixels to packets, where that tells more; None leaves it as it is."""
+        return None
 
     def _stamp_ns(self, asked_ns: int, grabbed_ns: int) -> int:
         """When the frame was captured: a live one when it arrived."""
@@ -103,12 +102,26 @@ class CaptureSource(ABC):
         if not self._capture.isOpened():
             self._close()
             raise SourceError(f"{self.name}: {self._refusal()}")
+        self._check_head(cv2, self._capture)
+        self._decode = self._decoder(cv2, self._capture) or as_bgr
         self._catch_up(self._capture)
         self._first = self._take(self._capture)
         if self._first is None:
             self._close()
             raise SourceError(f"{self.name}: opens but gives no first frame; {self._refusal()}")
         return self
+
+    def _check_head(self, cv2: ModuleType, capture: Capture) -> None:
+        """Look at size and orientation before anything is decoded. Raises: SourceError for too large frames."""
+        width, height = (capture.get(prop) for prop in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            if 0 < width < _FAR and 0 < height < _FAR:  # else the capture does not say
+                check_size(int(width), int(height))
+        except ImageError as exc:
+            self._close()
+            raise SourceError(f"{self.name}: {exc}") from exc
+        if orientation(cv2, capture):
+            notice(TURNED, self.name)
 
     def __exit__(self, *exc_info: object) -> None:
         """Close. A read that hangs in the driver keeps its capture and releases it when it comes back, if ever."""
@@ -157,7 +170,7 @@ class CaptureSource(ABC):
         image: ImageArray | None = None
         error: str | None = None
         try:
-            image = as_bgr(_retrieved(capture))
+            image = self._decode(_retrieved(capture))
         except ImageError as exc:
             error = f"{self.name}: frame {self._next_id}: {exc}"
         self._next_id += 1

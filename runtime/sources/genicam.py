@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from edge_ad.errors import ImageError, MissingExtraError, SourceError, one_line
 from edge_ad.image.frame import Frame, ImageArray
-from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.pixel_formats import to_bgr
+from edge_ad.text import without_secrets
 
 PRODUCERS = "GENICAM_GENTL64_PATH"
 """Variable in which installers of producers leave their folders (GenTL standard 1.6, section 3.1.1)."""

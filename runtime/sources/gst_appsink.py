@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_ad.errors import SourceError
+from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import Frame, ImageArray
+from edge_ad.image.limits import check_size
 from edge_ad.runtime.sources.gst_library import load_gst
 from edge_ad.runtime.sources.gst_text import SINK, without_pipeline_secrets
 
@@ -169,7 +170,13 @@ def _as_bgr(gst: Any, sample: Any) -> tuple[ImageArray | None, str | None]:
     (_, width), (_, height) = form.get_int("width"), form.get_int("height")
     if form.get_string("format") != "BGR":
         return None, f"wanted BGR, got {form.to_string()}"
+    try:
+        check_size(width, height)
+    except ImageError as exc:
+        return None, str(exc)
     buffer = sample.get_buffer()
+    if buffer.get_flags() & gst.BufferFlags.CORRUPTED:
+        return None, "damaged: a decoder of the pipeline has marked it as such"
     mapped, memory = buffer.map(gst.MapFlags.READ)
     if not mapped:
         return None, "its memory cannot be read"

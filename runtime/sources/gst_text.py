@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
 from edge_ad.errors import SourceError
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 SINK = "edge_ad_sink"
 _SECRET = r"[\w-]*(?:password|passwd|passphrase|user-id|user-pw|proxy-id|proxy-pw|secret|token|access-key)[\w-]*"

@@ -12,8 +12,7 @@ from typing import Any
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.host.opencv import load_cv2
-from edge_ad.runtime.sources.address import without_secrets
-from edge_ad.runtime.sources.capture import Capture, CaptureSource
+from edge_ad.runtime.sources.capture import CaptureSource
 from edge_ad.runtime.sources.gst_library import INSTALL, load_gst
 from edge_ad.runtime.sources.gst_text import (
     csi_pipeline,
@@ -21,6 +20,8 @@ from edge_ad.runtime.sources.gst_text import (
     v4l2_pipeline,
     without_pipeline_secrets,
 )
+from edge_ad.runtime.sources.packets import Capture
+from edge_ad.text import without_secrets
 
 
 def open_pipeline(uri: str) -> FrameSource:

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from edge_ad.errors import SourceError
+from edge_ad.image.notices import pass_over
 from edge_ad.image.pictures import IMAGE_SUFFIXES, is_picture, natural_key, pictures_below
 from edge_ad.runtime.host.results import is_drawn
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 
 def pictures_in_folder(folder: str) -> tuple[str, ...]:
@@ -46,6 +47,7 @@ def pictures_matching(pattern: str) -> tuple[str, ...]:
     files = [path for path in matches if os.path.isfile(path) and not is_drawn(Path(path).parent)]
     folders = [path for path in matches if os.path.isdir(path) and not is_drawn(Path(path))]
     pictures = {path for path in files if is_picture(path)}
+    pass_over(path for path in files if path not in pictures)
     visited: set[str] = set()
     for folder in folders:
         pictures.update(_pictures_below(folder, visited))

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 if TYPE_CHECKING:
     from edge_ad.runtime.sources.sim_scene import Scene

@@ -8,9 +8,10 @@ from types import ModuleType
 
 from edge_ad.errors import SourceError
 from edge_ad.runtime.host.opencv import load_cv2
-from edge_ad.runtime.sources.address import without_secrets
-from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
+from edge_ad.runtime.sources.capture import CaptureSource, open_with_backends
+from edge_ad.runtime.sources.packets import Capture, Decoder, packets_of_file
 from edge_ad.runtime.sources.stream_clock import StreamClock
+from edge_ad.text import without_secrets
 
 TIMEOUT_MS = 5000
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fpsprobesize;0"  # the second opens sooner: no frames are read to find the rate
@@ -59,6 +60,9 @@ class StreamSource(CaptureSource):
     def _gives_the_present(self) -> bool:
         """FFmpeg collects frames while it finds out what the stream holds: up to a second of them."""
         return not self._is_rtsp or self._clock.knows_ages
+
+    def _decoder(self, cv2: ModuleType, capture: Capture) -> Decoder | None:
+        return packets_of_file(cv2, capture)
 
     def _refusal(self) -> str:
         return (

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import FrameSource
-from edge_ad.runtime.sources.address import without_secrets
 from edge_ad.runtime.sources.kind import SourceKind
 from edge_ad.runtime.sources.loop import Looping
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.settings import SourceSettings
 from edge_ad.runtime.sources.watch import WatchedFolder
+from edge_ad.text import without_secrets
 
 
 def unattended(uri: str, settings: SourceSettings, kind: SourceKind) -> FrameSource:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from edge_ad.runtime.sources.capture import Capture, CaptureSource, open_with_backends
+from edge_ad.runtime.sources.capture import CaptureSource, open_with_backends
+from edge_ad.runtime.sources.packets import Capture, Decoder, packets_of_file
 
 _MOST_FRAMES = 10**9
 
@@ -29,6 +30,9 @@ class VideoSource(CaptureSource):
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(count) if 1 <= count <= _MOST_FRAMES else None
         return capture
+
+    def _decoder(self, cv2: ModuleType, capture: Capture) -> Decoder | None:
+        return packets_of_file(cv2, capture)
 
     def _refusal(self) -> str:
         if not os.access(self.name, os.R_OK):

@@ -12,6 +12,8 @@ from pathlib import Path
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
+from edge_ad.disk.private import fault_of_folder
+from edge_ad.disk.vouching import fault_of_key
 from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputError
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks, sink_faults
@@ -83,6 +85,7 @@ def check_line(settings: LineSettings, *, unknown_bundle: bool = False) -> Repor
         if thresholds is not None:
             remarks += _threshold(f"cameras.{index}", camera, *thresholds)
     findings += _folders(settings)
+    remarks += _cache(settings)
     findings += _sinks(settings)
     findings += _http(settings)
     return Report(tuple(findings), tuple(remarks))
@@ -132,6 +135,14 @@ def _folders(settings: LineSettings) -> Iterator[Finding]:
         reason = _unwritable(folder)
         if reason is not None:
             yield Finding(key, OutputError(f"{folder} cannot be written: {reason}; choose another folder"))
+
+
+def _cache(settings: LineSettings) -> Iterator[str]:
+    """Why the folder for compiled models would not be used; then the line compiles at every start."""
+    folder = settings.engine_cache or default_cache_dir(ENGINE_FOLDER)
+    fault = fault_of_folder(folder) or fault_of_key()
+    if fault is not None and _unwritable(folder) is None:  # else a finding says it
+        yield f"engine_cache: {folder} is not used: {fault}"
 
 
 def _unwritable(folder: Path) -> str | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_ad.errors import ConfigError
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.errors import ConfigError, UnavailableError, may_pass
 from edge_ad.runtime.sources.stream_list import listed_sources
 from edge_ad.runtime.station.settings import CameraSettings, LineSettings, contradictions
+from edge_ad.text import without_credentials, without_secrets
 from edge_ad.validation import build_rest, read_yaml
 
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -44,6 +45,7 @@ _OF_CAMERAS = frozenset(
 )
 _OPTION_AT = {".".join(place): option for option, place in _PLACES.items() if place[0] != "http"}
 _OPTION_AT |= {"sinks.records": "rotate_mb"}
+_SOURCE = ("source", "source_env")  # keys of a camera, of which it has one
 _STAND_INS: dict[str, Any] = {"bundle": "-", "cameras": (CameraSettings(source="-"),)}
 
 
@@ -51,16 +53,17 @@ def run_options(values: Mapping[str, Any], where: str) -> LineSettings:
     """Settings from the options of `edge-ad run` alone, by name.
 
     Args:
-        values: `source` is one source or several, or files that list them; `camera` a number in its place; `http` is
-            an address such as 127.0.0.1:9464.
+        values: `source` is one source or several, or files that list them; in its place `camera` is a number, and
+            `source_env` variables of the environment that hold a source each; `http` is an address such as
+            127.0.0.1:9464.
 
     Raises: ConfigError with every fault; SourceError for a list that cannot be read.
     """
     options, faults = _options(values)
-    if (options.get("camera") is None) == (not options.get("sources")):
-        faults.append("source: wanted either --source or --camera")
-    sources = _sources(options) or ["-"]
-    data = _overlaid({"cameras": [{"source": source} for source in sources]}, options)
+    if sum(bool(options.get(name)) for name in ("camera", "sources", "source_envs")) != 1:
+        faults.append("source: wanted either --source or --camera, or --source-env")
+        options["source_envs"] = ()
+    data = _overlaid({"cameras": _sources(options) or [{"source": "-"}]}, options)
     settings, found = _sound(data)
     faults += [*found, *contradictions(settings)]
     if faults:
@@ -73,7 +76,8 @@ def read_line(path: Path, values: Mapping[str, Any]) -> LineSettings:
 
     As many sources as the file has cameras take the place of theirs.
 
-    Raises: ConfigError with every fault, each with its key path; SourceError for a list that cannot be read.
+    Raises: ConfigError with every fault, each with its key path; UnavailableError for a file that is not there now;
+        SourceError for a list that cannot be read.
     """
     settings, faults = examine_line(path, values)
     if faults:
@@ -84,9 +88,9 @@ def read_line(path: Path, values: Mapping[str, Any]) -> LineSettings:
 def examine_line(path: Path, values: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
     """Like `read_line`, but leave out what is faulty and say so, so that the rest can be looked at further.
 
-    Raises: ConfigError for a file that is no YAML mapping; SourceError.
+    Raises: ConfigError for a file that is no YAML mapping; UnavailableError for one that is not there now; SourceError.
     """
-    data = read_yaml(path)
+    data = _read(path)
     options, faults = _options(values)
     alone, found = _sound(_overlaid({"cameras": [{"source": "-"}]}, {"bundle": "-", **options}))
     faults += _as_options([*found, *(line for line in contradictions(alone) if line.startswith("http."))])
@@ -98,11 +102,23 @@ def examine_line(path: Path, values: Mapping[str, Any]) -> tuple[LineSettings, l
             faults.append(f"source: got {len(sources)}, wanted one for each of the {len(cameras)} cameras of the file")
         else:
             data["cameras"] = [
-                {**camera, "source": source} if isinstance(camera, dict) else camera
+                {**{key: camera[key] for key in camera if key not in _SOURCE}, **source}
+                if isinstance(camera, dict)
+                else camera
                 for camera, source in zip(cameras, sources, strict=True)
             ]
     settings, found = _sound(_overlaid(data, options))
     return settings, [*faults, *found, *contradictions(settings)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_yaml(path)
+    except ConfigError as exc:
+        cause = exc.__cause__
+        if isinstance(cause, OSError) and (isinstance(cause, FileNotFoundError) or may_pass(cause)):
+            raise UnavailableError(str(exc)) from exc
+        raise
 
 
 def _options(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -110,6 +126,8 @@ def _options(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     options = dict(values)
     given = options.pop("source", ())
     options["sources"] = list(given) if isinstance(given, (list, tuple)) else [given]
+    names = options.pop("source_env", ())
+    options["source_envs"] = list(names) if isinstance(names, (list, tuple)) else [names]
     faults = []
     address = options.pop("http", None)
     if address is not None:
@@ -134,16 +152,20 @@ def _is_share(text: object) -> bool:
         return False
 
 
-def _sources(options: Mapping[str, Any]) -> tuple[str, ...]:
+def _sources(options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the options say of the source of every camera, under the keys of the file."""
     camera = options.get("camera")
-    return listed_sources([f"camera:{camera}"] if camera is not None else options.get("sources", ()))
+    if options.get("source_envs"):
+        return [{"source_env": name} for name in options["source_envs"]]
+    given = [f"camera:{camera}"] if camera is not None else options.get("sources", ())
+    return [{"source": source} for source in listed_sources(given)]
 
 
 def _overlaid(data: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The file's mapping with options in their places."""
     result = dict(data)
     for key, value in options.items():
-        if key in ("sources", "camera"):
+        if key in ("sources", "source_envs", "camera"):
             continue
         if key in _OF_CAMERAS:
             cameras = result.get("cameras")
@@ -176,18 +198,39 @@ def _sound(data: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
     if any(line.startswith("cameras.") for line in faults):  # else the faulty ones are said to be too few as well
         faults = [line for line in faults if not line.startswith("cameras: ")]
     cameras = named.get("cameras")
+    whole = dict(enumerate(settings.cameras))
     if any(fault.key == "cameras" for fault in found):
-        sound = []
+        whole = {}
         for index, camera in enumerate(cameras if isinstance(cameras, list) else ()):
             if not isinstance(camera, dict):
                 continue
             keys, strange = _with_names(camera, f"cameras.{index}.")
             faults += strange
-            one, wrong = build_rest(CameraSettings, keys, {"source": "-"})
-            if not any(fault.key == "source" for fault in wrong):
-                sound.append(one)
-        settings = replace(settings, cameras=tuple(sound))
-    return settings, [*dict.fromkeys(_without_values(line) for line in faults)]
+            one, wrong = build_rest(CameraSettings, keys, {})
+            if not any(fault.key in _SOURCE for fault in wrong):
+                whole[index] = one
+    sound = []
+    for index, one in whole.items():
+        try:
+            sound.append(_with_source(one))
+        except ValueError as exc:
+            faults.append(f"cameras.{index}.{exc}")
+    return replace(settings, cameras=tuple(sound)), [*dict.fromkeys(_without_values(line) for line in faults)]
+
+
+def _with_source(camera: CameraSettings) -> CameraSettings:
+    """The camera with what the environment holds for it. Raises: ValueError with a fault that begins with the key."""
+    name = camera.source_env
+    if name is None:
+        if not camera.source:
+            raise ValueError("source: missing; wanted it, or source_env")
+        return camera
+    if camera.source:
+        raise ValueError("source: wanted either this or source_env")
+    value = os.environ.get(name, "")
+    if not value:
+        raise ValueError(f"source_env: the environment variable {name} is not set")
+    return replace(camera, source=value)
 
 
 def _with_names(data: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str]]:
@@ -207,7 +250,7 @@ def _without_values(line: str) -> str:
         shown = "a mapping" if shown[0] == "{" else "a list"
     elif "://" in shown:
         shown = repr(without_secrets(shown.strip("'\"")))
-    return f"{path}: {wanted}{got}{shown}"
+    return without_credentials(f"{path}: {wanted}{got}{shown}")
 
 
 def _as_options(faults: Iterable[str]) -> list[str]:

@@ -14,6 +14,8 @@ def hints_before(settings: LineSettings, lanes: Sequence[Lane], detector: Detect
     """Who judges, and what is unproven or missing."""
     provenance = detector.provenance
     how = "from the cache" if detector.from_cache else "compiled"
+    if detector.health.pid is not None:
+        how += f", in process {detector.health.pid}"
     yield f"engine {provenance.engine}, {provenance.precision}, {how}; bundle {provenance.bundle[:12]}"
     record = detector.bundle.manifest.quantization.get(detector.precision)
     gate = "unproven" if record is None else record.gate

@@ -6,11 +6,12 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.errors import one_line
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.line.scheduling.trigger import MAX_PART_ID
 from edge_ad.runtime.sinks.mqtt_client import QOS, make_client, start, topic
 from edge_ad.runtime.sinks.settings import MqttSettings
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
+
+    from edge_ad.runtime.sinks.mqtt_guarded import GuardedClient
 
 MAX_BYTES = 4096  # of a message
 
@@ -60,13 +63,13 @@ class MqttTriggers:
         self._fire = fire
         self._say = say
         self._failed: Counter[str] = Counter()
-        self._down = False
+        self._down = self._over = False
         self._subscribed = threading.Event()
         name = f"{settings.client_id or f'edge-ad-{run_id}'}-triggers"
-        self._client: Client = make_client(settings, name, environment)
+        self._client: GuardedClient = make_client(settings, name, environment)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_down = self._on_down
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
 
@@ -82,15 +85,17 @@ class MqttTriggers:
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
         if code.is_failure:
-            self._is_down(f"refuses the connection: {code}")
+            self._client.refused("connection", code)
         elif self._sources:
             client.subscribe([(name, QOS) for name in self._sources])
 
     def _on_subscribe(
         self, client: Client, userdata: Any, number: int, codes: list[ReasonCode], properties: Properties | None
     ) -> None:
-        if any(code.is_failure for code in codes):
-            self._is_down(f"refuses the subscription: {next(code for code in codes if code.is_failure)}")
+        failed = next((code for code in codes if code.is_failure), None)
+        self._client.works(but=None if failed is None else "refuses the subscription")
+        if failed is not None:
+            self._client.refused("subscription", failed)
             return
         self._subscribed.set()
         if self._down:
@@ -100,31 +105,25 @@ class MqttTriggers:
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        if self._subscribed.is_set() and code.is_failure:
-            self._is_down(f"is gone: {code}")
         self._subscribed.clear()
+        if code.is_failure and not self._over:
+            self._client.lost(code)
 
-    def _on_connect_fail(self, client: Client, userdata: Any) -> None:
-        self._is_down("cannot be reached")
-
-    def _is_down(self, reason: str) -> None:
-        if not self._down:
+    def _on_down(self, reason: str) -> None:
+        self._subscribed.clear()
+        if not self._down and not self._over:
             self._down = True
             self._say(f"warning: MQTT broker {self._settings.place} {reason}; no triggers")
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:
-            source = self._sources[message.topic]
-            if message.retain:
-                raise ValueError("it is retained")
+            source = self._source_of(message)
             part_id = part_of(bytes(message.payload))
-        except (ValueError, KeyError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:
             self.refused += 1
             if self.refused == 1 or self.refused % 1000 == 0:
-                self._say(
-                    f"warning: MQTT message on {message.topic[:200]!r} is no trigger: {one_line(exc)}"
-                    f" ({self.refused} so far)"
-                )
+                why = "it is no UTF-8" if isinstance(exc, UnicodeDecodeError) else one_line(exc)
+                self._say(f"warning: MQTT message {_place(message)} is no trigger: {why} ({self.refused} so far)")
             return
         try:
             self._fire(source, part_id)
@@ -136,12 +135,38 @@ class MqttTriggers:
             if count == 1 or count % 1000 == 0:
                 self._say(f"warning: the trigger of {source} failed: {one_line(exc)} ({count} so far)")
 
+    def _source_of(self, message: MQTTMessage) -> str:
+        """Raises: ValueError where none is to be triggered."""
+        source = self._sources.get(message.topic)  # raises UnicodeDecodeError
+        if source is None:
+            raise ValueError("no camera is triggered there")
+        if message.retain:
+            raise ValueError("it is retained")
+        return source
+
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._over = True
         self._subscribed.clear()
         self._client.disconnect()
         self._client.loop_stop()
+
+    def conditions(self) -> Iterator[Condition]:
+        """See `edge_ad.runtime.host.health`."""
+        if self._over:
+            return
+        known = list(self._client.conditions("MQTT triggers", "unready"))
+        yield from known
+        if not known and not self._subscribed.is_set():
+            yield Condition("MQTT triggers: the broker has not confirmed the subscription yet", "unready")
+
+
+def _place(message: MQTTMessage) -> str:
+    try:
+        return f"on {message.topic[:200]!r}"
+    except UnicodeDecodeError:
+        return "on a topic of other bytes"
 
 
 def part_of(payload: bytes) -> str | None:
@@ -150,7 +175,7 @@ def part_of(payload: bytes) -> str | None:
     Raises: ValueError when it cannot be a trigger.
     """
     if len(payload) > MAX_BYTES:
-        raise ValueError(f"it has {len(payload)} bytes, more than {MAX_BYTES}")
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
     text = payload.decode("utf-8").strip()
     value: Any = text
     if text.startswith(("{", "[", '"')):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.errors import ConfigError, EdgeAdError
 from edge_ad.runtime.line.scheduling.thresholds import InUse, ThresholdBoard
 from edge_ad.runtime.station.settings import LineSettings
+from edge_ad.signals.supervisor import supervised
 
 END_S = 2.0  # how long the end of a line waits for a reload, which may hang in a disk
 
@@ -99,28 +98,25 @@ class ThresholdReload:
 
 
 class SighupReload:
-    """SIGHUP asks for a reload instead of ending the process, from `__enter__` on, even if it comes before the line is
-    put together; does nothing where there is no such signal, or outside of the main thread.
+    """SIGHUP asks for a reload, from `__enter__` on, even if it comes before the line is put together; does nothing
+    where nobody hears signals, as outside of the main thread of a program that is not edge-ad's.
     """
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._over = False
-        self._previous: Any = None
-        self._number = getattr(signal, "SIGHUP", None)
+        self._stack = ExitStack()
 
     def __enter__(self) -> SighupReload:
-        if self._number is not None and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(self._number, self._ask)
-        else:
-            self._number = None
+        supervisor = self._stack.enter_context(supervised())
+        if supervisor is not None:
+            self._stack.enter_context(supervisor.on_hangup(self._asked.set))
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._number is not None:
-            signal.signal(self._number, self._previous)
+        self._stack.close()
 
     @contextmanager
     def answered_by(self, reload: ThresholdReload) -> Iterator[None]:
@@ -133,9 +129,6 @@ class SighupReload:
             self._over = True
             self._asked.set()
             thread.join(END_S)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked.set()
 
     def _work(self, reload: ThresholdReload) -> None:
         while True:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from edge_ad.bundle.specs import Precision
+from edge_ad.image.limits import MOST_MEGAPIXELS
 from edge_ad.runtime.engines import ENGINES
+from edge_ad.runtime.host.environment import Variable
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.scheduling.lane import BUFFERS, Buffer
 from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, EveryFrame, Interval, Software, Trigger
@@ -78,6 +80,14 @@ def _trigger(value: object) -> Trigger:
     raise ValueError("wanted every_frame, software or {interval_ms: 500}")
 
 
+def _on_or_off(value: object) -> object:
+    """YAML has read `on` and `off` as true and false, if they are not quoted."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
+
+
+OnOrOff = Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)]
 Pathname = Annotated[Path, AfterValidator(_usable_path)]
 Edge = Annotated[int, Field(ge=0, le=LARGEST_EDGE)]
 
@@ -88,7 +98,9 @@ class CameraSettings(SourceSettings):
     """One camera of a line, with the settings of its source.
 
     Attributes:
-        source: see `edge_ad.runtime.sources.open_source`.
+        source: see `edge_ad.runtime.sources.open_source`; empty where `source_env` was not looked up yet.
+        source_env: environment variable that holds the source, for an address with a password in it; in place of
+            `source`.
         name: what records call it; by default the source, without its secrets.
         threshold: raw score in place of the bundle's.
         roi: left, top, right, bottom of what is judged, in frame pixels; right and bottom exclusive.
@@ -97,7 +109,8 @@ class CameraSettings(SourceSettings):
         budget_ms, buffer, vid_stride, max_fps, max_frames, silence_s: see `edge_ad.runtime.line.scheduling.lane.Lane`.
     """
 
-    source: Annotated[str, PlainValidator(_source_text)]
+    source: Annotated[str, PlainValidator(_source_text)] = ""
+    source_env: Variable | None = None
     name: Annotated[str, AfterValidator(_camera_name)] | None = None
     threshold: float | None = None
     budget_ms: Annotated[float, Field(gt=0, le=LONGEST_MS)] | None = None
@@ -149,6 +162,8 @@ class LineSettings:
         bundle: directory of the bundle.
         cameras: in the order in which records number them.
         engine: name of the inference engine.
+        engine_process: `on` has it compute in a process of its own, so that a crash in there costs the frames in hand;
+            None leaves it to how the line is started, see `edge_ad.runtime.station.run.run`.
         precision: which of the bundle's models; None for its default.
         engine_cache: folder for compiled models; None for the user's cache folder.
         device: number of the GPU, as CUDA counts those that are visible; for TensorRT, where None is the first.
@@ -156,6 +171,7 @@ class LineSettings:
         batch: frames that the engine takes at once.
         output: folder for `verdicts.jsonl` and pictures; None writes the records to standard output.
         blur_check: `bundle` calls frames unusable that are far blurrier than the bundle allows; `off` judges them.
+        max_megapixels: largest frame that is decoded; None for the default, see `edge_ad.image.limits`.
         show: open a window.
         sinks: where verdicts go.
         triggers: where parts are announced.
@@ -165,6 +181,7 @@ class LineSettings:
     bundle: Pathname
     cameras: Annotated[tuple[CameraSettings, ...], Field(min_length=1, max_length=MAX_CAMERAS)]
     engine: Annotated[str, _one_of(ENGINES)] = "openvino"
+    engine_process: OnOrOff | None = None
     precision: Precision | None = None
     engine_cache: Pathname | None = None
     device: Annotated[int, Field(ge=0)] | None = None
@@ -172,6 +189,7 @@ class LineSettings:
     batch: Annotated[int, Field(gt=0, le=64)] = 1
     output: Pathname | None = None
     blur_check: Literal["bundle", "off"] = "bundle"
+    max_megapixels: Annotated[float, Field(gt=0, le=MOST_MEGAPIXELS)] | None = None
     show: bool = False
     sinks: SinkSettings = field(default_factory=SinkSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import edge_ad.bundle.bundle
 from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
-from edge_ad.errors import BundleError, ConfigError, OutputError
+from edge_ad.disk import storage
+from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError
 
 FILES = {"model.onnx": b"\x08\x08graph", "model.int8.onnx": bytes(range(256)), "report/report.html": b"<p>fine</p>"}
 IMAGE, OUTPUTS = contract(64, 48, (16, 12), None)
@@ -149,13 +150,41 @@ def test_a_file_that_changes_after_opening_is_noticed(bundle: Bundle) -> None:
 
 
 def test_what_is_no_bundle_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="does not exist"):
+    with pytest.raises(BundleUnavailableError, match="does not exist"):
         Bundle.read(tmp_path / "none")
-    with pytest.raises(BundleError, match="no manifest"):
+    with pytest.raises(BundleUnavailableError, match=r"no manifest.*mount"):
         Bundle.read(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match="is a file"):
-        Bundle.read(tmp_path / "file")
+    for path, words in ((tmp_path / "file", "is a file"), (tmp_path, "no manifest")):
+        with pytest.raises(BundleError, match=words) as raised:
+            Bundle.read(path)
+        assert type(raised.value) is BundleError  # somebody has to come
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EIO, BundleUnavailableError),
+        (errno.ESTALE, BundleUnavailableError),
+        (errno.ENOTCONN, BundleUnavailableError),
+        (errno.EACCES, BundleError),
+    ],
+)
+@pytest.mark.parametrize("call", ["is_dir", "iterdir", "open", "read_bytes"])
+def test_a_share_that_does_not_answer_is_no_damaged_bundle(
+    bundle: Bundle, number: int, kind: type[BundleError], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(Path, call)
+
+    def refuse(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self.is_relative_to(bundle.path):
+            raise OSError(number, os.strerror(number), str(self))
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(BundleError, match=os.strerror(number)) as raised:
+        Bundle.read(bundle.path)
+    assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -371,6 +400,7 @@ def test_a_failed_rename_leaves_the_old_state(
 ) -> None:
     path = tmp_path / "part.edgead"
     before = write_bundle(path, FIELDS, FILES) if replace else None
+    monkeypatch.setattr(storage, "_exchange", lambda one, other: False)  # as where directories cannot be exchanged
     rename, calls = Path.rename, 0
 
     def failing(self: Path, target: Path) -> Path:
@@ -389,6 +419,21 @@ def test_a_failed_rename_leaves_the_old_state(
         assert not path.exists()
     else:
         assert Bundle.read(path) == before
+
+
+@pytest.mark.parametrize("failure", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_a_failed_exchange_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    before = write_bundle(tmp_path / "part.edgead", FIELDS, FILES)
+
+    def fail(one: Path, other: Path) -> bool:
+        raise failure
+
+    monkeypatch.setattr(storage, "_exchange", fail)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        write_bundle(before.path, FIELDS, {**FILES, "model.onnx": b"new"}, replace=True)
+    assert Bundle.read(before.path) == before and _leftovers(tmp_path) == []
 
 
 def test_a_copied_bundle_is_the_same_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -19,7 +19,18 @@ from PIL import Image
 from edge_ad.bundle.bundle import CHECKSUM, MANIFEST
 from edge_ad.cli.main import main
 
-USAGE, CONFIG, CHECKPOINT, BUNDLE, SOURCE, IMAGE, ENGINE, OUTPUT, INTERNAL = 2, 3, 4, 5, 7, 8, 9, 11, 70
+USAGE, CONFIG, CHECKPOINT, BUNDLE, SOURCE, IMAGE, ENGINE, OUTPUT, UNAVAILABLE, INTERNAL = (
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    11,
+    18,
+    70,
+)
 Fails = Callable[..., str]
 
 
@@ -219,8 +230,8 @@ def test_a_file_of_the_bundle_is_missing(fails: Fails, damaged: Path, name: str)
 
 
 def test_missing_bundle(fails: Fails, pictures: Path) -> None:
-    assert "does not exist" in fails(BUNDLE, "run", "nowhere.edgead", "--source", pictures)
-    assert "does not exist" in fails(BUNDLE, "info", "nowhere.edgead")
+    assert "does not exist" in fails(UNAVAILABLE, "run", "nowhere.edgead", "--source", pictures)
+    assert "does not exist" in fails(UNAVAILABLE, "info", "nowhere.edgead")
     assert "no manifest.yaml" in fails(BUNDLE, "run", pictures, "--source", pictures)
 
 

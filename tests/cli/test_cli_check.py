@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,19 @@ def test_each_kind_has_its_exit_code(
     assert text.startswith(f"edge-ad: error: {path}: {where}: ")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="owner and mode are POSIX's")
+def test_a_cache_that_would_not_be_used_is_remarked_on(line: dict[str, Any], tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache").chmod(0o777)
+    path = written(tmp_path, line)
+    assert main(["check", "-c", path]) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"warning: {path}: engine_cache: {tmp_path / 'cache'} is not used:"
+        f" others can write to {tmp_path / 'cache'} (mode 0777)"
+    )
+
+
 def test_thresholds_that_decide_nothing_are_remarked_on(
     line: dict[str, Any], two_precisions: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -144,7 +158,7 @@ def test_thresholds_that_decide_nothing_are_remarked_on(
 
 def test_a_missing_file(tmp_path: Path, capsys: Capture) -> None:
     for command in ("run", "check"):
-        assert main([command, "-c", str(tmp_path / "none.yaml")]) == 3
+        assert main([command, "-c", str(tmp_path / "none.yaml")]) == 18
         assert "none.yaml: cannot be read: no such file" in capsys.readouterr().err
 
 

@@ -25,7 +25,7 @@ from edge_ad.bundle.specs import contract
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-CONFIG, BUNDLE, SOURCE, IMAGE, MISSING, OUTPUT, GATE = 3, 5, 7, 8, 10, 11, 13
+CONFIG, BUNDLE, SOURCE, IMAGE, MISSING, OUTPUT, GATE, UNAVAILABLE = 3, 5, 7, 8, 10, 11, 13, 18
 FILES = {"report.html", "report.json", "scores.csv"}
 
 
@@ -337,7 +337,7 @@ def test_bad_options_all_at_once(
 def test_bad_places(
     base: Callable[..., list[str]], tiny_bundle: Path, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    assert "does not exist" in fails(BUNDLE, base(tiny_bundle, "nowhere", "--data", data), capsys)
+    assert "does not exist" in fails(UNAVAILABLE, base(tiny_bundle, "nowhere", "--data", data), capsys)
     fails(SOURCE, base(tiny_bundle, tiny_bundle, "--data", tmp_path / "nowhere"), capsys)
     fails(BUNDLE, base(tiny_bundle, tiny_bundle, "--data", data, "--precision-b", "int8"), capsys)
     fails(CONFIG, base(tiny_bundle, tiny_bundle, "--data", data, "--engine-b", "abacus"), capsys)
@@ -381,5 +381,5 @@ def test_a_missing_extra_is_said_before_any_work(
     monkeypatch.setitem(sys.modules, module, None)
     line = fails(MISSING, base("nowhere", "nowhere", "--data", "nowhere", "-o", "out"), capsys)
     assert f"'{module}', which is not installed: pip install 'edge-ad[eval]'" in line
-    wanted = MISSING if module == "scipy" else BUNDLE  # the page alone needs the other two
+    wanted = MISSING if module == "scipy" else UNAVAILABLE  # the page alone needs the other two
     fails(wanted, base("nowhere", "nowhere", "--data", "nowhere"), capsys)

@@ -83,6 +83,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(capsys: pytest.Cap
 
 
 def test_a_damaged_bundle_is_on_the_page_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
     done = edge_ad(tmp_path, "--engine-cache", tmp_path)
     assert done.returncode == BUNDLE
     assert "no manifest.yaml in it; this is no bundle" in done.stdout
@@ -90,6 +91,7 @@ def test_a_damaged_bundle_is_on_the_page_and_fails(tmp_path: Path) -> None:
     assert line.startswith("edge-ad: error: bundle ")
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
     note = tmp_path / "probe"
     (tmp_path / "openvino.py").write_text(

@@ -20,7 +20,7 @@ from edge_ad.cli.eval import bundle_of
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-CONFIG, BUNDLE, SOURCE, IMAGE, MISSING, OUTPUT = 3, 5, 7, 8, 10, 11
+CONFIG, SOURCE, IMAGE, MISSING, OUTPUT, UNAVAILABLE = 3, 7, 8, 10, 11, 18
 
 
 def make_data(root: Path) -> Path:
@@ -172,7 +172,7 @@ def test_bad_options_all_at_once(base: list[str], capsys: Capture) -> None:
 
 
 def test_bad_places(base: list[str], data: Path, own_data: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert "does not exist" in fails(BUNDLE, ["eval", "nowhere", data], capsys)
+    assert "does not exist" in fails(UNAVAILABLE, ["eval", "nowhere", data], capsys)
     fails(SOURCE, [*base, tmp_path / "nowhere"], capsys)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("x")

@@ -187,6 +187,7 @@ def test_a_second_start_compiles_nothing(tiny_bundle: Path, pictures: Path, tmp_
     assert "from the cache" in said[1]
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_loses_no_line(base: list[str], tmp_path: Path, number: signal.Signals) -> None:
     file = tmp_path / "verdicts.jsonl"

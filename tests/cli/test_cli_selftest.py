@@ -19,7 +19,7 @@ from edge_ad.runtime.engines.openvino import OpenVinoEngine
 from edge_ad.runtime.instruments.selftest import run
 
 Selftest = Callable[..., tuple[int, str, str]]
-CONFIG, BUNDLE, SOURCE, ENGINE, EXTRA, GATE, DEADLINE = 3, 5, 7, 9, 10, 13, 14
+CONFIG, BUNDLE, SOURCE, ENGINE, EXTRA, GATE, DEADLINE, UNAVAILABLE = 3, 5, 7, 9, 10, 13, 14, 18
 NEEDS_GPU = ["TensorRT engine", "kernel tail", "device preprocessing", "CUDA graph"]
 
 
@@ -98,7 +98,10 @@ def test_onnxruntime_against_openvino_in_json(selftest: Selftest) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda outputs: Outputs(outputs.patch_map, outputs.anomaly_map, outputs.pred_score + 0.1), "score off by 0.1"),
+        (
+            lambda outputs: Outputs(outputs.patch_map, outputs.anomaly_map, outputs.pred_score + 0.1),
+            "engine 'openvino' returned the score",
+        ),
         (
             lambda outputs: Outputs(outputs.patch_map, np.roll(outputs.anomaly_map, 1, axis=2), outputs.pred_score),
             "anomaly map off by",
@@ -210,7 +213,7 @@ def test_what_cannot_be_tested_is_one_line(
 
 def test_a_bundle_that_is_none(selftest: Selftest, tmp_path: Path) -> None:
     code, _, said = selftest(bundle=tmp_path / "nowhere")
-    assert code == BUNDLE and "does not exist" in said
+    assert code == UNAVAILABLE and "does not exist" in said
 
 
 def test_without_a_second_engine_there_is_nothing_to_compare_with(

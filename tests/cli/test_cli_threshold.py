@@ -20,7 +20,7 @@ from edge_ad.bundle.bundle import MANIFEST, Bundle, write_changed
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT = 3, 5, 7, 10, 11
+CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT, UNAVAILABLE = 3, 5, 7, 10, 11, 18
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 def test_bad_places(base: list[str], data: Path, tmp_path: Path, capsys: Capture) -> None:
     rule = ["--rule", "quantile"]
-    assert "does not exist" in fails(BUNDLE, ["threshold", "nowhere", data, *rule, "-o", "new.edgead"], capsys)
+    assert "does not exist" in fails(UNAVAILABLE, ["threshold", "nowhere", data, *rule, "-o", "new.edgead"], capsys)
     fails(SOURCE, [*base, tmp_path / "nowhere", *rule, "-o", "new.edgead"], capsys)
     assert "--force" in fails(OUTPUT, [*base, "--value", "0.5", "-o", base[1]], capsys)
     (tmp_path / "mine").mkdir()

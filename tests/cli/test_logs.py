@@ -91,6 +91,25 @@ def test_the_logger_is_as_before(capsys: Capture) -> None:
     assert (logger.level, list(logger.handlers)) == before
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_each_message_is_said_once_whatever_libraries_log(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    """`logging.warning` hangs a handler on a root logger that has none, and every later message is printed twice."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own, which would keep it from that
+    with logging_to_stderr("run", log_format, "warning"):
+        logging.warning("of a library that knows nothing of loggers")
+        logging.getLogger("urllib3").warning("of a library")
+        logging.getLogger("edge_ad.run").warning("of ours")
+        logging.getLogger("edge_ad.run").info("not asked for")
+    lines = capsys.readouterr().err.splitlines()
+    said = [entry["message"] for entry in lines_of("\n".join(lines))] if log_format == "json" else lines
+    assert len(said) == 3
+    for line, end in zip(said, ("of loggers", "of a library", "of ours"), strict=True):
+        assert line.endswith(end)
+    assert logging.root.handlers == []
+
+
 def test_without_standard_error_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     with logging_to_stderr("run", "json", "info") as log:

@@ -22,13 +22,13 @@ PROBE = ROOT / "runtime" / "instruments" / "doctor" / "probes.py"  # looks aroun
 SHIFTS = """
 import _thread, ctypes, sys, threading, time
 import numpy as np
-import openvino
+from edge_ad.openvino_core import load_openvino
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.engines import openvino as engine
 
 library, bundle, cache, core = sys.argv[1:]
 if core == "own":
-    engine.openvino_core = openvino.Core
+    engine.openvino_core = load_openvino().Core
 frame = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
 
 def work(detector, delay_ms, done):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +19,17 @@ import pytest
 
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.run import command
-from edge_ad.errors import BundleError, ConfigError, MissingExtraError
+from edge_ad.errors import (
+    BundleError,
+    BundleUnavailableError,
+    ConfigError,
+    EngineError,
+    LostRecordsError,
+    MissingExtraError,
+    OutputError,
+    SourceError,
+    UnavailableError,
+)
 from edge_ad.runtime.line import line
 from edge_ad.runtime.line.scheduling import output
 from edge_ad.runtime.station.file import run_options
@@ -41,9 +52,9 @@ def settings_of(path: Path) -> dict[str, dict[str, str]]:
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
-def environment() -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     lines = [line for line in (DEPLOY / "line.env").read_text().splitlines() if line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("=", 1) for line in lines) | more  # type: ignore[misc]
 
 
 def unit_arguments() -> list[str]:
@@ -69,6 +80,12 @@ def quadlet_arguments() -> list[str]:
     return shlex.split(settings_of(QUADLET)["Container"]["Exec"])
 
 
+@pytest.fixture(autouse=True)
+def environment_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in environment().items():
+        monkeypatch.setenv(variable, value)
+
+
 @pytest.mark.parametrize("arguments", [unit_arguments, container_arguments, quadlet_arguments])
 def test_the_command_line_is_one_that_edge_ad_takes(arguments: object) -> None:
     name, *rest = arguments()  # type: ignore[operator]
@@ -80,6 +97,28 @@ def test_the_command_line_is_one_that_edge_ad_takes(arguments: object) -> None:
     assert [(camera.source, camera.budget_ms) for camera in settings.cameras] == [("camera:0", 100)]
     assert settings.output is not None
     assert settings.output.is_relative_to("/var/lib/edge-ad")
+
+
+@pytest.mark.parametrize("arguments", [unit_arguments, container_arguments, quadlet_arguments])
+def test_no_command_line_holds_the_address_of_the_camera(arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment_ = environment
+    address = "rtsp://user:S3CRET@10.0.0.5/live"
+    monkeypatch.setattr(sys.modules[__name__], "environment", lambda: environment_(EDGE_AD_SOURCE=address))
+    words = arguments()  # type: ignore[operator]
+    assert "--source-env" in words and "S3CRET" not in " ".join(words)
+    monkeypatch.setenv("EDGE_AD_SOURCE", address)
+    given = command.make_context("run", words[1:]).params
+    settings = run_options({"bundle": given["bundle"], "source_env": given["source_env"]}, "deploy")
+    assert [camera.source for camera in settings.cameras] == [address]
+
+
+def test_the_file_with_passwords_is_one_that_only_root_reads() -> None:
+    """Wherever it says how the file is installed, and for each way to run a line."""
+    root = DEPLOY.parent
+    texts = [path.read_text("utf-8") for path in (*DEPLOY.iterdir(), *root.glob("*.md"), *root.glob("docs/*.md"))]
+    modes = {found for text in texts for found in re.findall(r"install .*-m (\d+) deploy/line\.env", text)}
+    assert modes == {"600"}
+    assert all("/etc/edge-ad/line.env" in path.read_text() for path in (UNIT, QUADLET, LINE))
 
 
 def test_a_stop_takes_less_time_than_it_is_given() -> None:
@@ -96,6 +135,8 @@ def test_what_does_not_mend_itself_is_not_tried_again(path: Path) -> None:
     service = settings_of(path)["Service"]
     hopeless = {COMMAND_LINE_FAULT, ConfigError.exit_code, BundleError.exit_code, MissingExtraError.exit_code}
     assert {int(code) for code in service["RestartPreventExitStatus"].split()} == hopeless
+    passing = {SourceError, EngineError, OutputError, LostRecordsError, UnavailableError, BundleUnavailableError}
+    assert not {kind.exit_code for kind in passing} & hopeless
     assert int(service["SuccessExitStatus"]) == EXIT_INTERRUPTED
     assert service["Restart"] == "always"
 
@@ -175,13 +216,13 @@ def test_sigterm_ends_it_as_the_unit_expects(tmp_path: Path) -> None:
     """The unit's own command, with another camera and other folders."""
     replaced = {
         "/etc/edge-ad/line.edgead": str(resources.files("edge_ad.demo") / "disc.edgead"),
-        "camera:0": "sim:?fps=50&size=64x64",
         "/var/lib/edge-ad/records": str(tmp_path / "records"),
         "/var/cache/edge-ad": str(tmp_path / "engines"),
     }
     arguments = [replaced.get(argument, argument) for argument in unit_arguments()]
     started = [sys.executable, "-m", "edge_ad", *arguments, "--engine", "fake"]
-    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, "EDGE_AD_SOURCE": "sim:?fps=50&size=64x64"}
+    process = subprocess.Popen(started, env=variables, stderr=subprocess.PIPE, text=True)
     records = tmp_path / "records" / "verdicts.jsonl"
     try:
         until_s = time.monotonic() + PATIENCE_S

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from edge_ad.disk import storage
 from edge_ad.disk.storage import publish_directory, write_atomically, write_durably
 
 
@@ -59,18 +61,53 @@ def test_a_folder_in_use_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
-def test_replacing_a_link_leaves_what_it_points_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ways", ["exchanged", "moved aside"])
+def test_replacing_a_link_replaces_what_it_points_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
+) -> None:
+    if ways == "moved aside":
+        monkeypatch.setattr(storage, "_exchange", lambda one, other: False)
     real = _folder(tmp_path / "real", "old")
     link = tmp_path / "link"
     link.symlink_to("real", target_is_directory=True)
     publish_directory(_folder(tmp_path / "scratch", "new"), link, replace=True)
-    assert (real / "file").read_text() == "old"
-    assert (link / "file").read_text() == "new"
-    assert not link.is_symlink()
+    assert (real / "file").read_text() == (link / "file").read_text() == "new"
+    assert os.readlink(link) == "real"
+    assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_this_system_exchanges_directories(tmp_path: Path) -> None:
+    """Or whatever is said of one step is not tested here."""
+    one, other = _folder(tmp_path / "one", "1"), _folder(tmp_path / "other", "2")
+    if not storage._exchange(one, other):
+        pytest.skip("this kernel or file system does not exchange directories")
+    assert ((one / "file").read_text(), (other / "file").read_text()) == ("2", "1")
+
+
+@pytest.mark.parametrize("code", sorted(storage.CANNOT))
+def test_where_directories_cannot_be_exchanged_they_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(storage, "_renameat2", lambda: lambda *_: code)
+    path = _folder(tmp_path / "folder", "old")
+    publish_directory(_folder(tmp_path / "scratch", "new"), path, replace=True)
+    assert (path / "file").read_text() == "new" and os.listdir(tmp_path) == ["folder"]
+
+
+def test_an_exchange_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_renameat2", lambda: lambda *_: errno.EACCES)
+    path = _folder(tmp_path / "folder", "old")
+    with pytest.raises(PermissionError):
+        publish_directory(_folder(tmp_path / "scratch", "new"), path, replace=True)
+    assert (path / "file").read_text() == "old"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
-def test_a_link_is_put_back_when_replacing_fails(tmp_path: Path) -> None:
+def test_what_a_link_points_to_is_put_back_when_replacing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_exchange", lambda one, other: False)
     _folder(tmp_path / "real", "old")
     link = tmp_path / "link"
     link.symlink_to("real", target_is_directory=True)

@@ -17,6 +17,7 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import OnnxGraph, check_contract, graph_from_module
 from edge_ad.export.parity import probe_images
+from edge_ad.export.to_bundle import check_fit
 from edge_ad.models import model_family
 from edge_ad.models.contract import fast_module
 from edge_ad.models.patch_head.options import HeadOptions
@@ -208,3 +209,20 @@ def test_a_broken_contract_is_noticed(dynamic: OnnxGraph, plant: Callable[[onnx.
         check_contract(model, dynamic.image, dynamic.outputs, 17)
     assert words in str(exc.value)
     assert "\n" not in str(exc.value)
+
+
+def test_a_network_that_no_bundle_may_hold_is_named() -> None:
+    """Its operator, before the bundle is written that nobody could run."""
+
+    class Unusual(nn.Module):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            patch_map = torch.tan(image.float().mean(3))
+            return patch_map, patch_map + 0.0, patch_map.amax((1, 2))
+
+    graph = graph_from_module(Unusual().eval(), (8, 8), batch=None, opset=17)
+    with pytest.raises(ExportError, match=r"no bundle may hold: node '/Tan' \(Tan\).* take another backbone"):
+        check_fit("glass", graph)
+
+
+def test_what_a_family_exports_may_stand_in_a_bundle(dynamic: OnnxGraph) -> None:
+    check_fit("glass", dynamic)

@@ -138,3 +138,24 @@ def test_a_crop_larger_than_the_resized_frame_is_padded_on_both_sides() -> None:
     geometry = place(_spec("shorter_side_crop", 64, 64, resize=48), (100, 100))
     assert geometry.content_box == (8, 8, 56, 56)
     assert geometry.covers_region
+
+
+@given(st.sampled_from(MODES), SIDES, SIDES, st.floats(1, 20), st.data())
+@SHORT
+def test_a_reduced_frame_shows_the_same(
+    mode: ResizeMode, height: int, width: int, factor: float, data: st.DataObject
+) -> None:
+    spec = _spec(mode, 64, 48)
+    geometry = place(spec, (height, width))
+    if data.draw(st.booleans()):
+        around = (height + data.draw(st.integers(0, 50)), width + data.draw(st.integers(0, 50)))
+        x, y = (
+            data.draw(st.integers(0, outer - inner)) for outer, inner in zip(around[::-1], (width, height), strict=True)
+        )
+        geometry = geometry.within(around, (x, y, x + width, y + height))
+    small = geometry.reduced(factor)
+    x_min, y_min, x_max, y_max = small.inspected_box
+    assert 0 <= x_min < x_max <= small.frame_hw[1] and 0 <= y_min < y_max <= small.frame_hw[0]
+    for edge, whole in zip(small.inspected_box, geometry.inspected_box, strict=True):
+        assert edge == pytest.approx(whole / factor, abs=2.5)
+    assert geometry.reduced(1.0) == geometry

@@ -56,6 +56,12 @@ def test_a_fault_is_seen_in_the_head_and_damage_below_it_is_not(tmp_path: Path) 
     (tmp_path / "text.png").write_text("x")
     assert picture_fault(str(tmp_path / "good.png")) is None
     assert picture_fault(str(tmp_path / "cut.png")) is None
+    Image.open(tmp_path / "good.png").save(tmp_path / "good.jpg")
+    jpeg = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(jpeg[:-50])
+    (tmp_path / "head.jpg").write_bytes(jpeg[:50])
+    assert picture_fault(str(tmp_path / "good.jpg")) is picture_fault(str(tmp_path / "cut.jpg")) is None
+    assert "head.jpg: a JPEG without a picture" in str(picture_fault(str(tmp_path / "head.jpg")))
     fault = picture_fault(str(tmp_path / "text.png"))
     assert fault is not None and "text.png: not a picture" in fault
     for read in (read_picture, read_nonzero):

@@ -40,7 +40,9 @@ def parts(tmp_path: Path) -> Path:
         (root / folder).mkdir(parents=True)
         for index in range(count):
             picture = rng.integers(40, 90, (64, 64, 3), dtype=np.uint8)
-            picture[:8, :8] = rng.integers(215, 256, (8, 8, 3))  # as bright as any defect, so that int8 has the range; but small
+            picture[:8, :8] = rng.integers(
+                215, 256, (8, 8, 3)
+            )  # as bright as any defect, so that int8 has the range; but small
             if folder == "test/spot":
                 top, left = (int(edge) for edge in rng.integers(0, 40, 2))
                 picture[top : top + 20, left : left + 20] = rng.integers(205, 256, (20, 20, 3))

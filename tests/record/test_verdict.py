@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import datetime, timedelta, timezone
 from typing import Any, get_args
 
@@ -219,3 +220,16 @@ def test_without_judgement_or_threshold_there_is_no_mask() -> None:
         _ = Verdict("skipped", reason="x").anomaly_map_frame
     with pytest.raises(ValueError, match="no threshold"):
         _ = _judged(*SPECS["crop"], pixel_threshold=None).mask_frame
+
+
+def test_the_mask_of_a_large_frame_needs_no_map_of_its_size() -> None:
+    """Line scans: a map of floats and its copies would take four times the frame."""
+    verdict = _judged(PreprocessSpec(64, 64, resize_mode="stretch"), (3000, 2000))
+    tracemalloc.start()
+    try:
+        mask = verdict.mask_frame
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * mask.nbytes + (8 << 20)
+    np.testing.assert_array_equal(mask == 255, verdict.anomaly_map_frame >= 0.5)

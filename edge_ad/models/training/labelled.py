@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask
+from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import Box, ImageArray
 from edge_ad.image.operators import ResizeSmooth
@@ -74,13 +74,7 @@ class LabelledPictures:
     @property
     def notes(self) -> list[str]:
         """What the user should know, one line each."""
-        notes = [*self.unreadable]
-        if self.full_masks:
-            notes.append(
-                f"{len(self.full_masks)} masks cover nearly all of their picture, as if good and defective were swapped"
-                f" in them: {', '.join(self.full_masks[:3])}"
-            )
-        return notes
+        return [*self.unreadable, *swapped_notes(self.full_masks)]
 
     @property
     def usable(self) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edge_ad.disk.private import fault_of_folder, make_private_folder, read_private
 from edge_ad.disk.storage import write_atomically
-from edge_ad.errors import ConfigError, OutputError, os_reason
+from edge_ad.disk.vouching import NoKeyError, is_vouched, own_key, read_key, vouched, without_code
+from edge_ad.errors import ConfigError, OutputError, one_line, os_reason
 from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, Tail
 from edge_ad.validation import build, plain, strict
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".choices"
 
@@ -35,19 +40,31 @@ class Choices:
 
 
 def read_choices(folder: Path, need: PlanNeed) -> Choices | None:
-    """What was found for a model on this GPU; None where nothing was measured, or the file is none of ours."""
-    try:
-        return build(Choices, json.loads(_file(folder, need).read_bytes()), "choices")
-    except (OSError, ValueError, RecursionError, ConfigError):
+    """What was found for a model on this GPU; None where nothing was measured, or this user did not measure it."""
+    path = _file(folder, need)
+    if fault_of_folder(folder) is not None:  # which `find_plan` says
         return None
+    try:
+        content = json.loads(read_private(path))
+        if isinstance(content, dict) and is_vouched(read_key(), path.name, content):
+            return build(Choices, without_code(content), "choices")
+        log.warning("%s was not measured by this user and is not used; 'edge-ad selftest' measures anew", path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RecursionError, ConfigError, NoKeyError) as exc:
+        log.warning("%s is not used (%s); 'edge-ad selftest' measures anew", path, one_line(exc))
+    return None
 
 
 def write_choices(folder: Path, need: PlanNeed, choices: Choices) -> Path:
     """Keep what was found, in place of what was there. Returns: the file. Raises: OutputError."""
     path = _file(folder, need)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(plain(choices), indent=2).encode())
+        make_private_folder(folder)
+        content = vouched(own_key(), path.name, plain(choices))
+        write_atomically(path, json.dumps(content, indent=2).encode())
+    except NoKeyError as exc:
+        raise OutputError(f"{path}: cannot be vouched for: {exc}") from exc
     except OSError as exc:
         raise OutputError(f"{path}: cannot be written: {os_reason(exc)}") from exc
     return path

@@ -1,8 +1,8 @@
 """Plans on disk: found by what they can do, never handed out when they do not fit or are damaged.
 
-A plan lies beside a sidecar, `NAME.json`, which holds its fingerprint and its SHA-256. The plan is written first and
-the sidecar last, both whole or not at all, so that whatever is interrupted leaves a plan that nothing vouches for, and
-which is built again.
+A plan lies beside a sidecar, `NAME.json`, which holds its fingerprint and its SHA-256 and is vouched for by the key of
+the user who wrote it. The plan is written first and the sidecar last, both whole or not at all, so that whatever is
+interrupted leaves a plan that nothing vouches for, and which is built again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_ad.disk.private import NotPrivateError, fault_of_folder, make_private_folder, read_private
 from edge_ad.disk.storage import write_atomically
+from edge_ad.disk.vouching import CODE, NoKeyError, is_vouched, own_key, read_key, vouched
 from edge_ad.errors import ConfigError, EngineError, OutputError, os_reason
 from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, PlanNeed, misfit
 from edge_ad.validation import build, plain
 
 SUFFIX = ".plan"
+FIELDS = frozenset({"fingerprint", "sha256", CODE})
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,28 @@ class PlanFile:
         except ConfigError:
             return None
 
-    def read(self) -> bytes | None:
-        """The plan; None when it is missing, or is not what its sidecar vouches for."""
+    def read(self) -> bytes:
+        """The plan, of a folder that is looked at before (`fault_of_folder`).
+
+        Raises: UntrustedPlanError when it is missing, is not what its sidecar vouches for, or that is not this user's.
+        """
+        try:
+            content = _parsed(read_private(self.sidecar))
+            if content is None or not is_vouched(read_key(), self.path.name, content):
+                raise UntrustedPlanError("was not built by this user; build it, or take it over with --adopt")
+            plan = bytes(read_private(self.path))
+        except NoKeyError as exc:
+            raise UntrustedPlanError(f"cannot be trusted: {exc}") from exc
+        except NotPrivateError as exc:
+            raise UntrustedPlanError(f"cannot be trusted: {exc}") from exc
+        except OSError as exc:
+            raise UntrustedPlanError("is damaged") from exc
+        if content["sha256"] != hashlib.sha256(plan).hexdigest():
+            raise UntrustedPlanError("is damaged")
+        return plan
+
+    def read_on_trust(self) -> bytes | None:
+        """The plan, whoever wrote it, for a user who vouches for it; None when it is missing or damaged."""
         content = self._content()
         try:
             plan = self.path.read_bytes()
@@ -62,7 +86,7 @@ class PlanFile:
         """Make the folder. Raises: OutputError when nothing could be written there, so that nobody builds in vain."""
         folder = self.path.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
         except OSError as exc:
             raise OutputError(f"engine {self.path}: {folder} cannot be made: {os_reason(exc)}") from exc
         if not os.access(folder, os.W_OK):
@@ -71,6 +95,8 @@ class PlanFile:
     def write(self, fingerprint: Fingerprint, plan: bytes) -> None:
         """Put a plan here, in place of another. Raises: OutputError; then there is the old one, or none that counts."""
         content = {"fingerprint": plain(fingerprint), "sha256": hashlib.sha256(plan).hexdigest()}
+        with suppress(NoKeyError):  # it can still be taken elsewhere, and be adopted there
+            content = vouched(own_key(), self.path.name, content)
         try:
             self._remove_scratch()
             write_atomically(self.path, plan)
@@ -86,11 +112,22 @@ class PlanFile:
 
     def _content(self) -> dict[str, Any] | None:
         try:
-            content = json.loads(self.sidecar.read_bytes())
-        except (OSError, ValueError, RecursionError):  # the last one: brackets in brackets in brackets
+            return _parsed(self.sidecar.read_bytes())
+        except OSError:
             return None
-        is_ours = isinstance(content, dict) and content.keys() == {"fingerprint", "sha256"}
-        return content if is_ours and isinstance(content["fingerprint"], dict) else None
+
+
+class UntrustedPlanError(Exception):
+    """A plan is not to be loaded; the message says why, after its name."""
+
+
+def _parsed(text: bytes | bytearray) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # the last one: brackets in brackets in brackets
+        return None
+    is_ours = isinstance(content, dict) and {"fingerprint", "sha256"} <= content.keys() <= FIELDS
+    return content if is_ours and isinstance(content["fingerprint"], dict) else None
 
 
 @dataclass(frozen=True)
@@ -114,6 +151,10 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
         say: receives why there is none, such as `built for SM86, this is SM89`; nothing is said where none was ever
             built from this model.
     """
+    fault = fault_of_folder(folder)
+    if fault is not None:
+        say(f"the folder is not used: {fault}")
+        return None
     fitting: list[tuple[tuple[int, int, float], PlanFile, Fingerprint]] = []
     reasons: list[str] = []
     for file, fingerprint in _plans(folder):
@@ -123,17 +164,17 @@ def find_plan(folder: Path, need: PlanNeed, say: Callable[[str], None] = lambda 
         elif fingerprint.onnx_sha256 == need.onnx_sha256 and reason not in reasons:
             reasons.append(reason)
     for _, file, fingerprint in sorted(fitting, key=lambda entry: entry[0]):
-        plan = file.read()
-        if plan is not None:
-            return FoundPlan(plan, fingerprint, file.path)
-        reasons.insert(0, f"{file.path} is damaged")
+        try:
+            return FoundPlan(file.read(), fingerprint, file.path)
+        except UntrustedPlanError as exc:
+            reasons.insert(0, f"{file.path} {exc}")
     if reasons:
         say("; ".join(reasons))
     return None
 
 
 def read_plan(path: Path, need: PlanNeed) -> bytes:
-    """The plan in a file that the user names.
+    """The plan in a file that the user names and vouches for, whoever built it.
 
     Raises: EngineError when it is missing or damaged, or does not fit, with the reason.
     """
@@ -149,7 +190,7 @@ def read_plan(path: Path, need: PlanNeed) -> bytes:
     reason = misfit(fingerprint, need)
     if reason is not None:
         raise EngineError(f"engine {path}: {reason}; build one for this machine with 'edge-ad build'")
-    plan = file.read()
+    plan = file.read_on_trust()
     if plan is None:
         raise EngineError(f"engine {path}: damaged, its SHA-256 differs from {file.sidecar.name}; build it again")
     return plan

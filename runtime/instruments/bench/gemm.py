@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.errors import EngineError, one_line
-from edge_ad.openvino_core import openvino_core
+from edge_ad.errors import EngineError
+from edge_ad.openvino_core import load_openvino, openvino_core, openvino_reason
 
 HINTS: Mapping[str, str] = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}
 """What OpenVINO is asked for; int8 lies in the graph."""
@@ -43,7 +42,7 @@ class Gemm:
 
     def __init__(self, side: int, arithmetic: str, *, depth: int = 1) -> None:
         try:
-            import openvino
+            openvino = load_openvino()
         except ModuleNotFoundError as exc:
             raise EngineError("the yardstick needs the package 'openvino': pip install openvino") from exc
         self.macs = depth * side**3
@@ -63,8 +62,8 @@ class Gemm:
             self._compiled = core.compile_model(model, "CPU", config)
             self.threads = int(self._compiled.get_property(THREADS))
             self._request = self._compiled.create_infer_request()
-        except RuntimeError as exc:
-            raise EngineError(f"OpenVINO cannot compile a {arithmetic} matrix product: {one_line(exc)}") from exc
+        except (RuntimeError, UnicodeDecodeError) as exc:
+            raise EngineError(f"OpenVINO cannot compile a {arithmetic} matrix product: {openvino_reason(exc)}") from exc
         self.is_as_asked = self.effective in RUNS_AS[arithmetic]
 
     def run(self) -> None:
@@ -74,9 +73,9 @@ class Gemm:
 
 def _opset() -> Any:
     try:
-        return import_module("openvino.opset8")
+        return load_openvino("opset8")
     except ModuleNotFoundError:  # where it was before 2025
-        return import_module("openvino.runtime.opset8")
+        return load_openvino("runtime.opset8")
 
 
 def _products(openvino: Any, side: int, depth: int, rng: np.random.Generator) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import BatchArray, EngineSpec
 from edge_ad.errors import EngineError, one_line
-from edge_ad.openvino_core import openvino_core
+from edge_ad.openvino_core import openvino_core, openvino_reason
 from edge_ad.runtime.engines.openvino import DEVICE, compile_config
 
 CALLS = 10
@@ -50,10 +51,10 @@ class LayerTimes:
     note: str
 
 
-Profile = Callable[[bytes, EngineSpec, BatchArray], list[Layer]]
+Profile = Callable[[CheckedGraph, EngineSpec, BatchArray], list[Layer]]
 
 
-def layer_times(engine: str, graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> LayerTimes:
+def layer_times(engine: str, graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> LayerTimes:
     """Profile a graph on an engine by name, in a second instance, so that the measured one is not slowed down.
 
     Raises: EngineError.
@@ -66,7 +67,7 @@ def layer_times(engine: str, graph: bytes, spec: EngineSpec, batch_nhwc: BatchAr
     return LayerTimes(tuple(layers), f"mean of {CALLS} calls of a second instance, counted by the engine itself")
 
 
-def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
+def _openvino(graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
     import io
 
     core = openvino_core()
@@ -83,12 +84,12 @@ def _openvino(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[La
             for node in request.get_profiling_info():
                 key = node.node_name, node.node_type, node.exec_type
                 sums[key] = sums.get(key, 0.0) + node.real_time.total_seconds() * 1e3
-    except RuntimeError as exc:
-        raise EngineError(f"OpenVINO cannot profile the graph: {one_line(exc)}") from exc
+    except Exception as exc:  # see the engine
+        raise EngineError(f"OpenVINO cannot profile the graph: {openvino_reason(exc)}") from exc
     return [Layer(*key, total / CALLS) for key, total in sums.items() if total > 0]
 
 
-def _onnxruntime(graph: bytes, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
+def _onnxruntime(graph: CheckedGraph, spec: EngineSpec, batch_nhwc: BatchArray) -> list[Layer]:
     import onnxruntime
 
     from edge_ad.runtime.engines.onnxruntime import session_options

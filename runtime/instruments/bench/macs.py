@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from edge_ad.errors import EngineError, one_line
-from edge_ad.openvino_core import openvino_core
+from edge_ad.bundle.graph.contract import CheckedGraph
+from edge_ad.errors import EngineError
+from edge_ad.openvino_core import openvino_core, openvino_reason
 
 NOT_COUNTED = frozenset(
     {
@@ -39,7 +40,7 @@ class Macs:
     not_counted: tuple[str, ...] = ()
 
 
-def graph_macs(graph: bytes, input_shape: Sequence[int]) -> Macs:
+def graph_macs(graph: CheckedGraph, input_shape: Sequence[int]) -> Macs:
     """Count those of an ONNX graph that depend on the image; what is constant is computed once, not for each frame.
 
     Padding counts as values do, as everybody counts it.
@@ -54,8 +55,8 @@ def graph_macs(graph: bytes, input_shape: Sequence[int]) -> Macs:
         model = openvino_core().read_model(io.BytesIO(graph))
         model.reshape(list(input_shape))
         return model_macs(model)
-    except RuntimeError as exc:
-        raise EngineError(f"OpenVINO cannot find the shapes in the graph: {one_line(exc)}") from exc
+    except Exception as exc:  # see the engine
+        raise EngineError(f"OpenVINO cannot find the shapes in the graph: {openvino_reason(exc)}") from exc
 
 
 def model_macs(model: Any) -> Macs:

@@ -197,7 +197,7 @@ def _inside(detector: Detector, options: BenchOptions) -> tuple[Macs | None, Lay
     manifest = detector.bundle.manifest
     if options.engine == "fake":
         return None, LayerTimes((), "the engine 'fake' computes no graph")
-    graph = detector.bundle.read_file(detector.bundle.model_file(detector.precision))
+    graph = detector.bundle.read_graph(detector.precision)
     fixed, *sizes = manifest.input.shape
     shape = (fixed or options.batch, *(int(size or 1) for size in sizes))
     spec = EngineSpec(manifest.input, manifest.outputs, detector.precision, shape[0], "")

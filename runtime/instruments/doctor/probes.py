@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from edge_ad.errors import EdgeAdError, one_line
+from edge_ad.openvino_core import load_openvino
 
 Found = dict[str, Any]
 GST_ELEMENTS = ("v4l2src", "rtspsrc", "appsink", "videoconvert", "nvarguscamerasrc", "nvvidconv", "nvv4l2decoder")
@@ -54,7 +55,8 @@ def cuda() -> Found:
 
 
 def openvino() -> Found:
-    module = _loaded("openvino")
+    _require("openvino")
+    module = load_openvino()
     core = module.Core()
     devices = list(core.available_devices)
     capabilities = list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) if "CPU" in devices else []
@@ -123,9 +125,13 @@ PROBES: dict[str, Callable[[], Found]] = {
 
 
 def _loaded(name: str) -> Any:
+    _require(name)
+    return importlib.import_module(name)
+
+
+def _require(name: str) -> None:
     if importlib.util.find_spec(name) is None:
         raise AbsentError(f"no module {name!r}")
-    return importlib.import_module(name)
 
 
 def _flavour(name: Any) -> Found:

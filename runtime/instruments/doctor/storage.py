@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_ad.disk.private import fault_of_folder
+from edge_ad.disk.vouching import fault_of_key, key_path
 from edge_ad.runtime.instruments.doctor.check import Check
 from edge_ad.runtime.instruments.doctor.machine import Machine
 from edge_ad.runtime.instruments.doctor.nvidia import Driver, look_at_driver
@@ -55,10 +57,13 @@ def _bundle(path: str) -> tuple[Check, dict[str, str] | None]:
     try:
         bundle = Bundle.read(path)
         default = bundle.precision(None)
+        nodes = sum(bundle.examine_graph(precision).nodes for precision in bundle.manifest.models)
     except EdgeAdError as exc:
         return Check(BUNDLE, "broken", str(exc), "edge-ad export, or copy it again"), None
     held = ", ".join(f"{name} (default)" if name == default else name for name in bundle.manifest.models)
-    found = f"{path} is sound: {held}; SHA-256 {bundle.sha256[:16]}"
+    count = len(bundle.manifest.models)
+    graphs = f"{'its graph is' if count == 1 else f'its {count} graphs are'} clean ({nodes} nodes)"
+    found = f"{path} is sound: {held}; SHA-256 {bundle.sha256[:16]}; {graphs}"
     models: dict[str, str] = {bundle.manifest.files[file]: name for name, file in bundle.manifest.models.items()}
     return Check(BUNDLE, "ok", found), models
 
@@ -68,14 +73,27 @@ def _cache(machine: Machine, folder: Path) -> Check:
     if not there.is_dir() or not machine.accessible(there):
         what = "is no folder" if not there.is_dir() else "cannot be written to by this user"
         return Check("cache", "broken", f"{folder}: {there} {what}", "choose another with --engine-cache DIR")
+    fault = fault_of_folder(folder)
+    if fault is not None:
+        remedy = "choose a folder that only this user can write to with --engine-cache DIR"
+        return Check("cache", "broken", f"{folder} is not used: {fault}", remedy)
+    fault = fault_of_key()
+    if fault is not None:
+        return Check("cache", "broken", f"{folder} is not used: {fault}")
     free = shutil.disk_usage(there).free
     counts = [f"{_count(folder, '*.plan')} TensorRT engines", f"{_count(folder, '*.blob')} other compiled models"]
     content = " and ".join(counts) if folder.is_dir() else "made when it is needed"
     found = f"{folder}: {content}; {free / 1e9:.1f} GB free"
-    return Check("cache", "note", f"{found}, which is little") if free < LOW_BYTES else Check("cache", "ok", found)
+    key = (f"nobody else can write to it; its content is vouched for with {key_path()}",)
+    if free < LOW_BYTES:
+        return Check("cache", "note", f"{found}, which is little", details=key)
+    return Check("cache", "ok", found, details=key)
 
 
 def _engine_files(machine: Machine, folder: Path, models: dict[str, str] | None, bundle: str | None) -> Check:
+    fault = fault_of_folder(folder)
+    if fault is not None:
+        return Check("engine-files", "note", f"not looked at, see cache: {fault}")
     lines, fitting, others = [], 0, 0
     driver = look_at_driver(machine)
     for path in sorted(folder.glob("*.plan")):
@@ -107,7 +125,7 @@ def _engine_file(machine: Machine, driver: Driver, path: Path, models: dict[str,
     """An engine in a line; None for one of another model than those of the bundle."""
     from edge_ad.runtime.engines.tensorrt.fingerprint import batches
     from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS
-    from edge_ad.runtime.engines.tensorrt.plans import PlanFile
+    from edge_ad.runtime.engines.tensorrt.plans import PlanFile, UntrustedPlanError
 
     file = PlanFile(path)
     built = file.fingerprint()
@@ -119,8 +137,10 @@ def _engine_file(machine: Machine, driver: Driver, path: Path, models: dict[str,
     target = ", ".join(f"SM{sm}" for sm in built.sm) + ("" if built.dla is None else f" DLA core {built.dla}")
     what = f"{short}, {built.precision}, {FLAVOURS[built.flavour].title} {built.version}, {target}"
     what = ", ".join([what, batches(built.batch_min, built.batch_max), *built.flags])
-    if file.read() is None:
-        return _Found(f"{what}: damaged", False)
+    try:
+        file.read()
+    except UntrustedPlanError as exc:
+        return _Found(f"{what}: {exc}", False)
     reasons = list(_reasons(machine, driver, built))
     if None in reasons:
         return _Found(f"{what}: fits", True)

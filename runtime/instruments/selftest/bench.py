@@ -105,9 +105,8 @@ class Bench:
 @contextmanager
 def cpu_bench(bundle: Bundle, spec: EngineSpec, name: str, missing: Mapping[str, str]) -> Iterator[Bench]:
     """An engine of the CPU. Raises: EngineError, MissingExtraError."""
-    file = bundle.model_file(spec.precision)
     with ExitStack() as stack:
-        engine = stack.enter_context(make_engine(name, lambda: bundle.read_file(file), spec))
+        engine = stack.enter_context(make_engine(name, lambda: bundle.read_graph(spec.precision), spec))
         preprocess = Preprocessor(bundle.manifest.preprocess)
         stack.callback(preprocess.close)
         batches = (1, CPU_BATCH) if spec.batch is None else (spec.batch,)

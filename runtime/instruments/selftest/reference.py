@@ -98,7 +98,6 @@ def _first_answers(
 
 
 def _answers(name: EngineName, bundle: Bundle, spec: EngineSpec, inputs: tuple[ModelInput, ...]) -> Judged:
-    file = bundle.model_file(spec.precision)
-    with make_engine(name, lambda: bundle.read_file(file), spec) as engine:
+    with make_engine(name, lambda: bundle.read_graph(spec.precision), spec) as engine:
         outputs = infer_in_batches(engine, [made.image_hwc for made in inputs], spec.batch or 1)
     return judged(outputs, [made.geometry for made in inputs], bundle.manifest.postprocess)

@@ -123,6 +123,7 @@ def _frames(options: SelftestOptions, bundle: Bundle) -> FrameSet:
 def _spec(bundle: Bundle, precision: Precision, options: SelftestOptions) -> EngineSpec:
     """What is to be computed, for any number of images at once unless the graph has fixed it."""
     folder = options.engine_cache if options.engine_cache is not None else default_cache_dir(ENGINE_FOLDER)
+    bundle.examine_graph(precision)
     spec = engine_spec(bundle, precision, bundle.manifest.files[bundle.model_file(precision)], folder)
     return replace(spec, batch=bundle.manifest.input.shape[0], device=options.device, dla=options.dla)
 

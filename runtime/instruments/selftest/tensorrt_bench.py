@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.engine import EngineSpec
 from edge_ad.errors import EdgeAdError, EngineError, MissingExtraError
 from edge_ad.image.preprocess import Preprocessor
@@ -144,7 +145,7 @@ class _Plans:
 
 
 def _engines(
-    plans: _Plans, spec: EngineSpec, read: Callable[[], bytes], stack: ExitStack
+    plans: _Plans, spec: EngineSpec, read: Callable[[], CheckedGraph], stack: ExitStack
 ) -> tuple[dict[tuple[str, Tail], TensorRtEngine], dict[str, str]]:
     """Those that can be loaded, by name and tail, and why the others cannot."""
     engines: dict[tuple[str, Tail], TensorRtEngine] = {}
@@ -215,9 +216,8 @@ def _free_bytes(device: CudaDevice) -> int:
         return int(device.driver.mem_get_info()[0])
 
 
-def _graph_of(bundle: Bundle, spec: EngineSpec) -> Callable[[], bytes]:
-    file = bundle.model_file(spec.precision)
-    return lambda: bundle.read_file(file)
+def _graph_of(bundle: Bundle, spec: EngineSpec) -> Callable[[], CheckedGraph]:
+    return lambda: bundle.read_graph(spec.precision)
 
 
 def _about(

@@ -15,11 +15,14 @@ INVARIANTS: dict[str, str] = {
     "spoiled": "repeated, black and torn frames are stale, unusable and errors",
     "deadline": "ok is in time and late is not, by the times of the soak itself",
     "outages": "every loss of a camera, every return and every silence leaves one event, in turn",
-    "sinks": "taken = delivered + lost + dropped + waiting, and delivered is what the sink really has",
+    "sinks": "taken = delivered + lost + dropped + waiting, and delivered is what can be found",
+    "kept": "nothing is deleted for its age before its time, whatever the clock does",
+    "engine": "a crash or hang of the engine's process costs the batch in hand; a fresh one takes over, and is counted",
     "goes on": "neither a camera, nor the engine, nor a sink ends the line; it stops in time",
     "fairness": "cameras that want more than there is are served alike",
+    "signals": "hangups are heard, however many come at once",
     "memory": "memory does not grow",
-    "left over": "threads and open files at the end are those of the start",
+    "left over": "threads, open files and processes at the end are those of the start",
 }
 """Every invariant by its short name."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Seam = Literal["source", "engine", "sink"]
+Seam = Literal["source", "engine", "sink", "process"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Fault:
         seam: what it strikes.
         strike: what happens in place of a call of that part, or before it.
         weight: how often, against the others of its seam.
+        of_process: whether it can only strike an engine in a process of its own.
     """
 
     seam: Seam
     strike: Callable[..., Any]
     weight: float = 1.0
+    of_process: bool = False
 
 
 class Dice:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -15,6 +16,7 @@ from edge_ad.runtime.instruments.soak.faults import FAULTS
 from edge_ad.validation import build, strict
 
 MOST_CAMERAS = 255
+OF_PROCESS = frozenset(name for name, fault in FAULTS.items() if fault.of_process)
 
 
 def _known_faults(value: object) -> object:
@@ -36,6 +38,7 @@ class SoakOptions:
     Attributes:
         bundle: directory of the bundle; the fake engine takes only its sizes.
         engine, precision, engine_cache, batch: as of a run.
+        engine_process: whether the engine computes in a process of its own, which some faults strike.
         threshold: in place of the bundle's; for the fake engine one that makes both verdicts appear.
         cameras: simulated cameras.
         fps: of each camera.
@@ -52,6 +55,7 @@ class SoakOptions:
 
     bundle: Path
     engine: Annotated[str, BeforeValidator(known_engine)] = "fake"
+    engine_process: Literal["on", "off"] = "on" if os.name == "posix" else "off"
     precision: Precision | None = None
     threshold: float | None = None
     engine_cache: Path | None = None
@@ -73,6 +77,10 @@ def soak_options(values: dict[str, Any], where: str) -> SoakOptions:
     """Check options by name; `minutes` and `seconds` add up. Raises: ConfigError with every fault."""
     values = dict(values)
     faults = []
+    if values.get("engine_process") == "off":
+        asked = [name for name in str(values.get("faults", "")).split(",") if name.strip() in OF_PROCESS]
+        if asked:
+            faults.append(f"faults: {', '.join(asked)} strike a process of the engine, and --engine-process is off")
     if "minutes" in values:
         try:
             values["seconds"] = 60 * float(values.pop("minutes")) + float(values.get("seconds", 0))

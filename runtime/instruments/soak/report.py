@@ -11,7 +11,7 @@ from edge_ad.runtime.instruments.soak.process import Held
 from edge_ad.runtime.line.scheduling.counters import LaneCounts, Snapshot
 from edge_ad.runtime.sinks.counts import SinkCounts
 
-SINKS = ("witness", "records", "pictures")
+SINKS = ("witness", "records", "pictures", "database")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def sink_sum(name: str, sink: SinkCounts) -> str:
     """`taken` and what it is the sum of."""
     return (
         f"{name}: taken {sink.taken} = delivered {sink.delivered} + lost {sink.lost} + dropped {sink.dropped}"
-        f" + waiting {sink.waiting}; {sink.failures} failures"
+        f" + waiting {sink.waiting}; {sink.failures} failures, {sink.gone} of the lost taken away by somebody else"
     )
 
 
@@ -68,6 +68,7 @@ def closing_lines(result: SoakResult) -> Iterator[str]:
         yield f"{lane_sum(lane)}; reported silent {lane.no_frame} times; {lost}"
     for number, sink in enumerate(result.totals.sinks):
         yield sink_sum(SINKS[number] if number < len(SINKS) else f"sink {number}", sink)
+    yield f"the engine's process: {result.totals.engine_restarts} fresh ones took over while a line ran"
     struck = ", ".join(f"{kind} {count}" for kind, count in sorted(result.faults.items())) or "none"
     yield f"faults: {sum(result.faults.values())} ({struck})"
     grown = "not known" if result.growth_mib is None else f"{result.growth_mib:+.1f} MiB"

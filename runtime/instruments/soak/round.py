@@ -32,6 +32,7 @@ class Watch:
         books, findings: of the round, of the soak.
         tick: called several times a second with the counters.
         spent: ends the round early.
+        interrupted: set by the user, who ends the round, too.
         is_calm: whether a camera, by number, met no fault in this round.
         pulled: how often a camera, by number, was pulled out in this round.
     """
@@ -40,6 +41,7 @@ class Watch:
     findings: Findings
     tick: Callable[[Snapshot], None]
     spent: threading.Event
+    interrupted: threading.Event
     is_calm: Callable[[int], bool]
     pulled: Callable[[int], int]
 
@@ -63,7 +65,6 @@ class Round:
         *,
         budget_ms: float | None,
     ) -> None:
-        self.interrupted = False
         self._line = line
         self._telemetry = telemetry
         self._witness = witness
@@ -81,8 +82,8 @@ class Round:
         watcher.start()
         try:
             self._line.run(self._stop)
-        except KeyboardInterrupt:
-            self.interrupted = True
+        except KeyboardInterrupt:  # the second Ctrl-C
+            self._watch.interrupted.set()
         except Exception as exc:
             self._watch.findings.add("goes on", f"the line ended with {type(exc).__name__}: {one_line(exc)}")
         finally:
@@ -112,7 +113,8 @@ class Round:
             counts = self._telemetry.counters.snapshot()
             self._check_account(counts, is_over=False)
             self._watch.tick(counts)
-            if self._stopped_s is None and (time.monotonic() >= until_s or self._watch.spent.is_set()):
+            is_over = time.monotonic() >= until_s or self._watch.spent.is_set() or self._watch.interrupted.is_set()
+            if is_over and self._stopped_s is None:
                 self._stopped_s = time.monotonic()
                 self._stop.set()
 
@@ -159,8 +161,8 @@ class Round:
             ended = counted.delivered + counted.lost + counted.dropped + counted.waiting
             if counted.taken != wanted or counted.taken != ended or min(counted.lost, counted.dropped) < 0:
                 findings.add("sinks", f"{sink.name}: {wanted} records and events; counted {counted}")
-            if counted.delivered != sink.done:
-                findings.add("sinks", f"{sink.name}: {sink.done} writes done, {counted.delivered} counted as delivered")
+            if counted.delivered + counted.gone != sink.done:
+                findings.add("sinks", f"{sink.name}: {sink.done} writes done; counted {counted}")
             if sink.keeps_records and counted.dropped:
                 findings.add("sinks", f"{sink.name}: {counted.dropped} records dropped that it should keep")
             if counted.waiting and sink not in self._line.hung:

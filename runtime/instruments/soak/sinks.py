@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
 from edge_ad.runtime.instruments.soak.books import Books, tag_of
 from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.clock import WrongClock
 from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import read
 from edge_ad.runtime.sinks import Sink
@@ -51,18 +51,25 @@ class FaultySink:
         done: writes that the inner sink has taken, of records and events.
         records: those of records.
         closed: ends what the faults wait for.
+        path: of the file that the inner sink writes, where it has one.
+        clock: by which it tells how old things are.
     """
 
-    def __init__(self, inner: Sink, dice: Dice) -> None:
+    def __init__(self, inner: Sink, dice: Dice, clock: WrongClock) -> None:
         self.done = self.records = 0
         self.keeps_records = bool(getattr(inner, "keeps_records", False))
         self.closed = threading.Event()
         self.name = type(inner).__name__
+        self.path: Path | None = getattr(inner, "path", None)
+        self.clock = clock
         self._inner = inner
         self._dice = dice
         self._planned: deque[Callable[[], None]] = deque()
         if hasattr(inner, "event"):
             self.event = self._event
+        for name in ("look", "written_off"):
+            if hasattr(inner, name):
+                setattr(self, name, getattr(inner, name))
 
     def __enter__(self) -> FaultySink:
         self._inner.__enter__()
@@ -116,24 +123,3 @@ class Gallery:
         if kind == "good" and frame.image_hwc is not None and read(frame.image_hwc) != fingerprint:
             which = f"{entry['source']} frame {entry['frame_id']}"
             self._findings.add("own picture", f"{which}: shows {read(frame.image_hwc)} in place of {fingerprint}")
-
-
-def check_file(path: Path, sink: FaultySink, findings: Findings) -> None:
-    """Hold a file of records against the writes that its sink has taken: whole lines, each once, in order."""
-    latest: dict[str, int] = {}
-    count = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            count += 1
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                findings.add("sinks", f"{path.name}: line {count} is no record: {line[:60]!r}")
-                continue
-            if "event" in entry:
-                continue
-            if latest.get(entry["source"], -1) >= entry["frame_id"]:
-                findings.add("record", f"{path.name}: {entry['source']} frame {entry['frame_id']} again, or too late")
-            latest[entry["source"]] = entry["frame_id"]
-    if count != sink.done:
-        findings.add("sinks", f"{path.name}: {count} lines of {sink.done} that were written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,27 +17,37 @@ from edge_ad.engine import Engine
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import FrameSource
 from edge_ad.image.geometry import place
+from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines.process.engine import EngineProcess
+from edge_ad.runtime.engines.process.keeper import Limits
+from edge_ad.runtime.host.process_memory import few_arenas
 from edge_ad.runtime.host.results import RECORDS
+from edge_ad.runtime.host.stopping import stopping
 from edge_ad.runtime.instruments.soak.books import Books
 from edge_ad.runtime.instruments.soak.checks import Findings
+from edge_ad.runtime.instruments.soak.clock import WrongClock
 from edge_ad.runtime.instruments.soak.dice import Dice, Plan
 from edge_ad.runtime.instruments.soak.engine import WatchedEngine
 from edge_ad.runtime.instruments.soak.faults import FAULTS
 from edge_ad.runtime.instruments.soak.options import SoakOptions
-from edge_ad.runtime.instruments.soak.process import Growth, Held
+from edge_ad.runtime.instruments.soak.process import Growth, Held, children
 from edge_ad.runtime.instruments.soak.report import SoakResult, counters_line
 from edge_ad.runtime.instruments.soak.round import Round, Watch
-from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness, check_file
+from edge_ad.runtime.instruments.soak.sinks import FaultySink, Gallery, Witness
 from edge_ad.runtime.instruments.soak.sources import Handed, Plug
+from edge_ad.runtime.instruments.soak.storms import Storms
+from edge_ad.runtime.instruments.soak.taken import check_databases, check_files
 from edge_ad.runtime.instruments.soak.totals import added
 from edge_ad.runtime.judge.detector import Detector
-from edge_ad.runtime.judge.loader import open_detector
+from edge_ad.runtime.judge.loader import MakeEngine, open_detector
 from edge_ad.runtime.line.line import Line
 from edge_ad.runtime.line.scheduling.counters import Snapshot
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.telemetry import Telemetry
 from edge_ad.runtime.sinks import Sink
+from edge_ad.runtime.sinks.ages import Clocks
 from edge_ad.runtime.sinks.jsonl import JsonLines
+from edge_ad.runtime.sinks.sqlite import SqliteRecords
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
 from edge_ad.runtime.sources.simulated import LineSpec, SimulatedLine
 
@@ -45,7 +56,10 @@ LEAST_SIDE = 256  # of a frame; in smaller ones a fingerprint might not survive 
 LEAST_INPUT = 24  # of the model, pixels
 SILENCE_S = 1.0
 WATCHDOG_S = 1.5  # longer than any freeze, and the time to some frames more
+LIMITS = Limits(answer_s=2.0, first_answer_s=30.0, wait_s=30.0, first_pause_s=0.05, longest_pause_s=0.5, good_s=1.0)
+"""Of the engine's process: frames wait for a fresh one, so that each fault costs the batch in hand and no other."""
 PATIENCE = Patience(wait_at_start=True, base_s=0.05, cap_s=0.5, good_s=1.0)
+DATABASE, KEEP_DAYS = "verdicts.sqlite", 1.0  # no row of a soak is as old as that
 SETTLE_S = 5.0  # how long threads may take to end after the last round
 
 
@@ -77,12 +91,19 @@ class Soak:
         self._protect = protect or self._reconnecting
         self._more_sinks = more_sinks
         self._plan = Plan(
-            {name: FAULTS[name] for name in options.faults},
+            {
+                name: FAULTS[name]
+                for name in options.faults
+                if options.engine_process == "on" or not FAULTS[name].of_process
+            },
             seed=options.seed,
             rate=options.fault_rate,
             limit=options.max_faults,
         )
         self._sink_dice: list[Dice] = []
+        self._clock = WrongClock()
+        self._process_dice = Dice("process", "process", self._plan)
+        self._storms = Storms(self.findings)
         self._growth = Growth()
         self._said_s = time.monotonic()
         self._bundle = Bundle.read(options.bundle)
@@ -97,25 +118,39 @@ class Soak:
 
     def run(self) -> SoakResult:
         """Run it. Raises: EdgeAdError when it cannot begin."""
-        totals, rounds, interrupted = Snapshot(), 0, False
-        with self._detector() as detector:
+        few_arenas()
+        totals, rounds, before = Snapshot(), 0, len(children())
+        with ExitStack() as stack:
+            interrupted = stack.enter_context(stopping(threading.Event()))
+            stack.enter_context(self._storms)
+            detector = stack.enter_context(self._detector(stack))
             began, began_s = Held.now(), time.monotonic()
             left_s = self._options.seconds
-            while left_s > 0 and not self._plan.spent.is_set() and not interrupted:
-                counts, interrupted = self._round(detector, min(self._options.round_s, left_s), totals, began_s)
+            interrupted.at_once = False
+            while left_s > 0 and not self._plan.spent.is_set() and not interrupted.is_set():
+                counts = self._round(detector, min(self._options.round_s, left_s), totals, began_s, interrupted)
                 totals = added(totals, counts)
                 rounds += 1
                 left_s = began_s + self._options.seconds - time.monotonic()
+            self._check_engine(detector, totals, rounds)
+            self._storms.check(is_over=True)
             ended = _settled(began)
         self._check_end(began, ended)
+        left = len(children()) - before
+        if left > 0:
+            self.findings.add("left over", f"{left} processes when all was closed")
         faults = dict(self._plan.counts)
-        return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted)
+        return SoakResult(self.findings, totals, faults, rounds, self._growth.mib, began, ended, interrupted.is_set())
 
-    def _detector(self) -> Detector:
+    def _detector(self, stack: ExitStack) -> Detector:
         options = self._options
         threshold = options.threshold
         if threshold is None and options.engine == "fake":
             threshold = FAKE_THRESHOLD
+
+        make: MakeEngine = make_engine
+        if options.engine_process == "on":
+            make = stack.enter_context(EngineProcess(options.engine, LIMITS)).engine
 
         def watched(engine: Engine) -> Engine:
             dice = Dice("engine", "engine", self._plan)
@@ -129,11 +164,14 @@ class Soak:
             threshold=threshold,
             engine_cache=options.engine_cache,
             batch=options.batch,
+            make=make,
             around_engine=watched,
         )
 
-    def _round(self, detector: Detector, seconds: float, before: Snapshot, began_s: float) -> tuple[Snapshot, bool]:
-        """One line from start to end. Returns: its counts, and whether the user ended it."""
+    def _round(
+        self, detector: Detector, seconds: float, before: Snapshot, began_s: float, interrupted: threading.Event
+    ) -> Snapshot:
+        """One line from start to end. Returns: its counts."""
         books, telemetry = Books(self.findings, detector.thresholds.image), Telemetry()
         self._engine.books = books
         struck = [plug.dice.struck for plug in self._plugs]
@@ -143,6 +181,7 @@ class Soak:
             self.findings,
             tick=lambda counts: self._tick(added(before, counts), began_s),
             spent=self._plan.spent,
+            interrupted=interrupted,
             is_calm=lambda lane: self._plugs[lane].dice.struck == struck[lane],
             pulled=lambda lane: self._plugs[lane].pulled - pulled[lane],
         )
@@ -154,7 +193,9 @@ class Soak:
                 Lane(source, source.name, budget_ms=self._options.budget_ms, silence_s=SILENCE_S) for source in handed
             ]
             witness = Witness(books)
-            sinks = self._sinks([JsonLines(Path(folder)), Gallery(self.findings), *self._more_sinks()])
+            top, clocks = Path(folder), Clocks(self._clock.now_s, time.monotonic)
+            database = SqliteRecords(top / "files" / DATABASE, "soak", keep_days=KEEP_DAYS, clocks=clocks)
+            sinks = self._sinks([JsonLines(top / "files"), Gallery(self.findings), database, *self._more_sinks()])
             line = self._line(detector, lanes, [witness, *sinks], telemetry)
             for sink in sinks:
                 sink.__enter__()
@@ -167,10 +208,16 @@ class Soak:
                     sink.closed.set()  # one that still hangs comes back
                 for plug in self._plugs:
                     plug.release()
-            check_file(Path(folder) / RECORDS, sinks[0], self.findings)
-        return counts, line_round.interrupted
+            of_records, of_database = counts.sinks[1], counts.sinks[3]
+            check_files(top, RECORDS, of_records.delivered, self.findings)
+            check_databases(top, DATABASE, of_database.delivered, of_database.expired, self.findings)
+        return counts
 
     def _tick(self, totals: Snapshot, began_s: float) -> None:
+        self._storms.check()
+        fault = self._process_dice.draw() if self._storms.possible else None
+        if fault is not None:
+            fault.strike(self._storms, self._process_dice.random)
         held, now_s = Held.now(), time.monotonic()
         if held.memory_mib is not None:
             self._growth.add(held.memory_mib)
@@ -182,7 +229,7 @@ class Soak:
         height, width = self._frame_hw
         spec = LineSpec(fps=self._options.fps, width=width, height=height, seed=self._options.seed + lane)
         dice = Dice(f"camera {lane}", "source", self._plan)
-        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count())
+        return Plug(lambda: SimulatedLine(spec, f"camera {lane}"), lane, dice, itertools.count(), self._clock)
 
     def _reconnecting(self, open_anew: Callable[[], FrameSource]) -> FrameSource:
         """What protects a line from its cameras in earnest, with less patience."""
@@ -192,7 +239,21 @@ class Soak:
     def _sinks(self, inner: Sequence[Sink]) -> list[FaultySink]:
         for number, sink in enumerate(inner[len(self._sink_dice) :], len(self._sink_dice)):
             self._sink_dice.append(Dice(f"sink {number} {type(sink).__name__}", "sink", self._plan))
-        return [FaultySink(sink, dice) for sink, dice in zip(inner, self._sink_dice, strict=True)]
+        return [FaultySink(sink, dice, self._clock) for sink, dice in zip(inner, self._sink_dice, strict=True)]
+
+    def _check_engine(self, detector: Detector, totals: Snapshot, rounds: int) -> None:
+        """Every strike has cost one batch at most, and one process has taken over for each."""
+        until_s = time.monotonic() + LIMITS.wait_s
+        while detector.health.fault is not None and time.monotonic() < until_s:
+            time.sleep(0.05)
+        strikes, health = self._engine.strikes, detector.health
+        if health.fault is not None or health.restarts != strikes:
+            got = f"{health.restarts} fresh processes for {strikes} faults; {health.fault or 'it computes'}"
+            self.findings.add("engine", got)
+        if self._engine.unanswered > strikes:
+            self.findings.add("engine", f"{self._engine.unanswered} batches without an answer, {strikes} faults")
+        if not strikes - rounds <= totals.engine_restarts <= strikes:  # one may come between two lines
+            self.findings.add("engine", f"{totals.engine_restarts} restarts counted, {strikes} faults")
 
     def _check_end(self, began: Held, ended: Held) -> None:
         growth_mib = self._growth.mib
@@ -203,7 +264,8 @@ class Soak:
 
 
 def _has_more(ended: Held, began: Held) -> bool:
-    return ended.threads > began.threads or (ended.files or 0) > (began.files or 0)
+    more_files = (ended.files or 0) > (began.files or 0)
+    return ended.threads > began.threads or more_files or ended.processes > began.processes
 
 
 def _settled(began: Held) -> Held:

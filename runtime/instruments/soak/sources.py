@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame, FrameSource, ImageArray
 from edge_ad.runtime.instruments.soak.books import Books, tag, tag_of
+from edge_ad.runtime.instruments.soak.clock import WrongClock
 from edge_ad.runtime.instruments.soak.dice import Dice
 from edge_ad.runtime.instruments.soak.fingerprint import Fingerprint, stamp
 from edge_ad.runtime.sources.outage import Interruptible, ReportsOutages
@@ -24,6 +24,7 @@ class Plug:
         make: gives the pictures; called for each opening.
         lane: number of the camera.
         numbers: of its pictures; no number is to come twice in a soak.
+        clock: by which frames are dated.
 
     Attributes:
         dice: of all its faults.
@@ -31,11 +32,14 @@ class Plug:
         absent: openings that still fail.
     """
 
-    def __init__(self, make: Callable[[], FrameSource], lane: int, dice: Dice, numbers: Iterator[int]) -> None:
+    def __init__(
+        self, make: Callable[[], FrameSource], lane: int, dice: Dice, numbers: Iterator[int], clock: WrongClock
+    ) -> None:
         self.name = f"camera {lane}"
         self.lane = lane
         self.dice = dice
         self.numbers = numbers
+        self.clock = clock
         self.pulled = self.absent = 0
         self._make = make
         self._opened: list[FaultySource] = []
@@ -123,8 +127,8 @@ class FaultySource:
         """A good frame that nobody has to wait for."""
         if self._last is None or self._plain is None:
             return self.next()
-        now = {"captured_ns": time.monotonic_ns(), "captured_at": datetime.now(timezone.utc)}
-        return self._stamped(replace(self._last, image_hwc=self._plain.copy(), error=None, **now))  # type: ignore[arg-type]
+        now_ns = time.monotonic_ns()
+        return self._stamped(replace(self._last, image_hwc=self._plain.copy(), error=None, captured_ns=now_ns))
 
     def again(self) -> Frame | None:
         """The last picture once more, when the next one is due."""
@@ -147,7 +151,7 @@ class FaultySource:
         assert frame.image_hwc is not None
         fingerprint = Fingerprint(self.lane, next(self._plug.numbers))
         stamp(frame.image_hwc, fingerprint)
-        return replace(frame, path=tag("good", fingerprint))
+        return replace(frame, path=tag("good", fingerprint), captured_at=self._plug.clock.now())
 
 
 class Handed:

@@ -15,7 +15,7 @@ def added(first: Snapshot, second: Snapshot) -> Snapshot:
         return second
     lanes = tuple(_lane(a, b) for a, b in zip(first.lanes, second.lanes, strict=True))
     sinks = tuple(_sink(a, b) for a, b in zip(first.sinks, second.sinks, strict=True))
-    return Snapshot(lanes, sinks)
+    return Snapshot(lanes, sinks, first.engine_restarts + second.engine_restarts)
 
 
 def _lane(a: LaneCounts, b: LaneCounts) -> LaneCounts:

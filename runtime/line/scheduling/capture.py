@@ -10,6 +10,7 @@ from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import OVERTAKEN, Verdict
 from edge_ad.runtime.line.scheduling.admission import admission
 from edge_ad.runtime.line.scheduling.counters import Counters
+from edge_ad.runtime.line.scheduling.heavy import HEAVY
 from edge_ad.runtime.line.scheduling.intake import checked
 from edge_ad.runtime.line.scheduling.judging import Judging
 from edge_ad.runtime.line.scheduling.lane import Lane
@@ -86,8 +87,10 @@ class Capture:
                 if frame is None:
                     return
                 self.read += 1
+                HEAVY.note(frame.image_hwc)
                 if not self._sort(frame):
                     return
+                del frame  # else its picture stays while the next one is read
         except Exception as exc:  # reported by the line, after the frames before it
             self.failure = exc
         except BaseException as exc:
@@ -103,7 +106,7 @@ class Capture:
         if self.lane.max_frames is not None and self.captured >= self.lane.max_frames:
             return False
         if not self.lane.live:
-            if not self._outputs.wait_for_room(self._stop):
+            if not self._outputs.wait_for_room(self._stop) or not HEAVY.wait(self._stop):
                 return False
             if not self._admission.wait(self._stop):
                 return False

@@ -75,10 +75,15 @@ class LaneCounts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All counts at one moment."""
+    """All counts at one moment.
+
+    Attributes:
+        engine_restarts: how often a fresh process of the engine has taken over from one that failed.
+    """
 
     lanes: tuple[LaneCounts, ...] = ()
     sinks: tuple[SinkCounts, ...] = ()
+    engine_restarts: int = 0
 
     @property
     def statuses(self) -> Counter[str]:
@@ -145,6 +150,7 @@ class Counters:
         self._lanes: list[_LaneCounters] = []
         self._sinks: list[tuple[str, Counter[str]]] = []
         self._accounts: list[Callable[[], SinkCounts]] = []
+        self._engine_restarts = 0
 
     def add_lane(self, name: str) -> int:
         """Returns: the number of the lane for the other methods."""
@@ -202,6 +208,11 @@ class Counters:
             rest["hung"] += hung
             return rest["disconnected"]
 
+    def engine_restarts(self, count: int) -> None:
+        """Note how often a fresh process of the engine has taken over by now."""
+        with self._lock:
+            self._engine_restarts = count
+
     def sink(self, number: int, **changes: int) -> None:
         """Add to counts of a sink, all at once, by the names of `SinkCounts`."""
         with self._lock:
@@ -213,6 +224,6 @@ class Counters:
         with self._lock:
             lanes = tuple(lane.snapshot() for lane in self._lanes)
             sinks = tuple(SinkCounts(name, **counts) for name, counts in self._sinks)
-            accounts = tuple(self._accounts)
+            accounts, engine_restarts = tuple(self._accounts), self._engine_restarts
         sinks += tuple(read() for read in accounts)  # they have locks of their own
-        return Snapshot(lanes, sinks)
+        return Snapshot(lanes, sinks, engine_restarts)

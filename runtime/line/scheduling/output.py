@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edge_ad.runtime.host.health import Check
 from edge_ad.runtime.line.scheduling.counters import Counters
-from edge_ad.runtime.line.scheduling.sink_queue import ROOM, Item, SinkQueue, without_picture
+from edge_ad.runtime.line.scheduling.item import Item, without_picture
+from edge_ad.runtime.line.scheduling.sink_queue import ROOM, SinkQueue
 from edge_ad.runtime.line.scheduling.ticket import Ticket
 from edge_ad.runtime.sinks import Sink
 
@@ -58,6 +60,11 @@ class Outputs:
             thread.start()
 
     @property
+    def checks(self) -> list[Check]:
+        """Those of the sinks that say how they are."""
+        return [queue.sink.conditions for queue in self._queues if hasattr(queue.sink, "conditions")]
+
+    @property
     def names(self) -> list[str]:
         """Of every sink, in the order of their counters."""
         return [queue.name for queue in self._queues]
@@ -71,6 +78,10 @@ class Outputs:
         """For every sink, for how long it has not taken what it is given."""
         return [queue.stuck_s() for queue in self._queues]
 
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with sinks at the moment, by their names."""
+        return {queue.name: trouble for queue in self._queues if (trouble := queue.trouble)}
+
     def deliver(self, ticket: Ticket) -> None:
         """Queue a settled frame for every sink."""
         assert ticket.settled is not None
@@ -79,6 +90,8 @@ class Outputs:
         bare = without_picture(full)
         for queue in self._queues:
             queue.put(bare if queue.keeps_records else full)
+        assert bare.frame is not None
+        ticket.frame = bare.frame  # threads that are idle hold on to their last ticket; its picture need not stay
         if self._here:
             self._wake()
 

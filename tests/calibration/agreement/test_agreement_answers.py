@@ -169,6 +169,16 @@ def test_pixel_auroc_is_that_of_eval_and_of_scikit_learn(samples: list[Sample], 
     assert (found.disordered, found.interval, found.confidence) == (None, None, None)
 
 
+def test_a_mask_that_covers_nearly_everything_is_noted(samples: list[Sample]) -> None:
+    assert read_truths(samples, CROP).notes == ()
+    mask = samples[4].mask
+    assert mask is not None
+    with Image.open(mask) as picture:
+        Image.new("L", picture.size, 255).save(mask)
+    (note,) = read_truths(samples, CROP).notes
+    assert note.startswith("1 masks cover nearly all of their picture") and str(mask) in note
+
+
 def test_truths_of_what_cannot_be_read(samples: list[Sample], tmp_path: Path) -> None:
     samples[3].image.write_bytes(b"no picture")
     assert sorted(read_truths(samples, CROP).masks) == [4, 5]

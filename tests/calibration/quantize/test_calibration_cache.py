@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
 from edge_ad.disk import blob_cache
+from edge_ad.disk.vouching import own_key, vouched, without_code
 
 SPEC = PreprocessSpec(64, 64, resize=72)
 INPUTS: dict[str, Any] = {
@@ -133,7 +134,7 @@ def test_the_sidecar_spells_the_key_out(cache: CalibrationCache, tmp_path: Path)
     cache.put(KEY, ARRAYS)
     (sidecar,), (blob,) = tmp_path.rglob("*.json"), tmp_path.rglob("*.blob")
     content = json.loads(sidecar.read_text())
-    assert content == {"fingerprint": KEY, "sha256": hashlib.sha256(blob.read_bytes()).hexdigest()}
+    assert without_code(content) == {"fingerprint": KEY, "sha256": hashlib.sha256(blob.read_bytes()).hexdigest()}
     assert json.loads(content["fingerprint"]["options"])["method"] == "entropy"
     assert json.loads(content["fingerprint"]["preprocess"])["resize"] == 72
 
@@ -206,15 +207,16 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_foreign_file_with_a_fitting_sidecar_is_a_miss(
+def test_a_file_of_another_form_with_a_fitting_sidecar_is_a_miss(
     cache: CalibrationCache, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """Whoever can write the file can write its hash as well."""
+    """Even if this user's own key vouches for it."""
     cache.put(KEY, ARRAYS)
     (sidecar,), (blob,) = tmp_path.rglob("*.json"), tmp_path.rglob("*.blob")
     content = HOSTILE[name]()
     blob.write_bytes(content)
-    sidecar.write_text(json.dumps({"fingerprint": KEY, "sha256": hashlib.sha256(content).hexdigest()}))
+    claimed = {"fingerprint": KEY, "sha256": hashlib.sha256(content).hexdigest()}
+    sidecar.write_text(json.dumps(vouched(own_key(), blob.name, claimed)))
     with caplog.at_level(logging.WARNING):
         assert cache.get(KEY) is None
     assert not Armed.fired
@@ -222,6 +224,21 @@ def test_a_foreign_file_with_a_fitting_sidecar_is_a_miss(
     assert not blob.exists()
     cache.put(KEY, ARRAYS)
     assert_same(cache.get(KEY), ARRAYS)
+
+
+def test_a_file_that_somebody_else_wrote_is_not_even_opened(
+    cache: CalibrationCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can write the file can write its hash as well, but has not this user's key."""
+    cache.put(KEY, ARRAYS)
+    (sidecar,), (blob,) = tmp_path.rglob("*.json"), tmp_path.rglob("*.blob")
+    content = HOSTILE["another type"]()
+    blob.write_bytes(content)
+    claimed = {"fingerprint": KEY, "sha256": hashlib.sha256(content).hexdigest()}
+    sidecar.write_text(json.dumps(vouched(b"another key", blob.name, claimed)))
+    with caplog.at_level(logging.WARNING):
+        assert cache.get(KEY) is None
+    assert "damaged or not this user's; making it again" in caplog.text and "table" not in caplog.text
 
 
 def test_the_armed_pickle_would_fire() -> None:

@@ -17,7 +17,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT, GATE = 3, 5, 7, 10, 11, 13
+CONFIG, BUNDLE, SOURCE, MISSING, OUTPUT, GATE, UNAVAILABLE = 3, 5, 7, 10, 11, 13, 18
 
 
 def test_an_existing_bundle_is_replaced_on_demand_only(
@@ -122,7 +122,7 @@ def test_a_file_of_options(
 def test_a_damaged_bundle(
     base: Callable[..., list[str]], micro_bundle: Path, checked_parts: Path, capsys: Capture
 ) -> None:
-    assert "does not exist" in refused_at_once(BUNDLE, base("nowhere", "--data", checked_parts, "-o", "n"), capsys)
+    assert "does not exist" in refused_at_once(UNAVAILABLE, base("nowhere", "--data", checked_parts, "-o", "n"), capsys)
     own = Path(shutil.copytree(micro_bundle, "own.edgead"))
     (own / "model.onnx").write_bytes(b"other")
     line = refused_at_once(BUNDLE, base(own, "--data", checked_parts, "-o", "n.edgead"), capsys)
@@ -139,4 +139,4 @@ def test_a_missing_extra_is_said_before_any_work(
     extra = "quantize" if module.startswith("onnx") else "eval"
     assert f"'{module}', which is not installed: pip install 'edge-ad[{extra}]'" in line
     # Without the gate there is no report to draw.
-    refused_at_once(MISSING if extra == "quantize" else BUNDLE, [*wanted, "--gate", "off"], capsys)
+    refused_at_once(MISSING if extra == "quantize" else UNAVAILABLE, [*wanted, "--gate", "off"], capsys)

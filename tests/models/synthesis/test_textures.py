@@ -88,7 +88,7 @@ def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceError, match=r"notes\.txt, which is a file"):
         FolderTextures(tmp_path / "notes.txt")
-    with pytest.raises(SourceError, match=r"holds no texture: looked for \.bmp.*none for drawn patterns"):
+    with pytest.raises(SourceError, match=r"holds no texture: looked for \.apng.*none for drawn patterns"):
         FolderTextures(tmp_path)
     (tmp_path / "a.png").write_text("x")
     with pytest.raises(SourceError, match=r"none of the 1 textures in .* can be read; the first: picture .*a\.png"):

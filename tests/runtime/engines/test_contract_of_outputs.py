@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.specs import PostprocessSpec, ScoreKind, contract
+from edge_ad.bundle.specs import SCORED_MAPS, PostprocessSpec, ScoreKind, contract
 from edge_ad.cli.main import main
 from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import BundleError, EngineError
@@ -184,3 +184,8 @@ def test_a_frame_whose_score_contradicts_its_map_is_an_error_record(
         ("ok", "normal"),
     ]
     assert "wanted 0 to 1" in records[1]["reason"] and records[1]["score"] is None
+
+
+def test_every_kind_of_score_says_which_map_it_is_taken_on() -> None:
+    """A kind that is no maximum of a map would be believed whatever it is; it has to declare its range first."""
+    assert set(SCORED_MAPS) == set(get_args(ScoreKind))

@@ -21,7 +21,9 @@ from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
 from edge_ad.errors import ConfigError, EngineError, ImageError, MissingExtraError
 from edge_ad.image.frame import ColorOrder, ImageArray
 from edge_ad.image.preprocess import ModelInput, Preprocessor
+from edge_ad.openvino_core import load_openvino, openvino_core
 from edge_ad.runtime.engines import make_engine
+from edge_ad.runtime.engines import openvino as openvino_engine
 from edge_ad.runtime.engines.fake import FakeEngine
 
 AGREE_ATOL = 2e-5  # two fp32 libraries, probabilities; the same as the export check allows
@@ -68,8 +70,7 @@ def test_openvino_and_onnxruntime_agree(make: MakeEngine, batch: int | None) -> 
 
 def test_fp32_is_really_fp32(make: MakeEngine) -> None:
     """OpenVINO's default is bf16 or f16 where the CPU has it; only its own property tells."""
-    import openvino
-
+    openvino = load_openvino()
     with make("openvino") as engine:
         assert engine.effective_precision == "fp32"
         assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
@@ -279,6 +280,61 @@ def test_a_graph_that_is_none_is_an_engine_error(make: MakeEngine, name: str) ->
     spec = make().spec
     with pytest.raises(EngineError, match="cannot"), make_engine(name, lambda: b"\x00garbage", spec):
         pass
+
+
+class _Raising:
+    """An `openvino.Core` that raises something in place of what it was asked for."""
+
+    def __init__(self, core: Any, exc: Exception, name: str) -> None:
+        self._core, self._exc, self._name = core, exc, name
+
+    def __getattr__(self, name: str) -> Any:
+        return self._raise if name == self._name else getattr(self._core, name)
+
+    def _raise(self, *_: Any) -> Any:
+        raise self._exc
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("a\nreason"), MemoryError(), TypeError("odd"), ValueError("no")])
+@pytest.mark.parametrize("name", ["read_model", "compile_model"])
+def test_whatever_openvino_raises_on_a_graph_is_an_engine_error(
+    make: MakeEngine, monkeypatch: pytest.MonkeyPatch, exc: Exception, name: str
+) -> None:
+    raising = _Raising(openvino_core(), exc, name)
+    monkeypatch.setattr(openvino_engine, "openvino_core", lambda: raising)
+    with pytest.raises(EngineError, match="OpenVINO cannot compile the bundle's graph"), make():
+        pass
+
+
+def test_graphs_that_are_no_text_are_refused_with_the_reason(tiny_bundle: Path, make: MakeEngine) -> None:
+    """OpenVINO quotes names of the graph; where they are no text, Python raises UnicodeDecodeError instead."""
+    graph = (tiny_bundle / "model.onnx").read_bytes()
+    name = b"/Conv_output_0"
+    used = graph.index(name, graph.index(name) + 1)  # after the node that makes it, one that takes it
+    damaged = graph[:used] + b"/C\xa9\x1bv_output_0" + graph[used + len(name) :]
+    assert len(damaged) == len(graph)
+    with pytest.raises(EngineError) as caught, make_engine("openvino", lambda: damaged, make().spec):
+        pass
+    assert r"\xa9\x1bv_output_0" in str(caught.value) and ".cpp" not in str(caught.value)
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("a\nreason"), UnicodeDecodeError("utf-8", b"\xa9", 0, 1, "what")])
+def test_a_blob_that_openvino_chokes_on_is_forgotten(
+    make: MakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    exc: Exception,
+) -> None:
+    with make(cache_dir=tmp_path):
+        pass
+    raising = _Raising(openvino_core(), exc, "import_model")
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_engine, "openvino_core", lambda: raising)
+        patch.setattr(BlobCache, "put", lambda *args: None)
+        with make(cache_dir=tmp_path) as engine:
+            assert not engine.from_cache
+    assert list(tmp_path.iterdir()) == [] and "compiling it again" in caplog.text
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.errors import ConfigError
+from edge_ad.runtime.host.health import Condition
 from edge_ad.runtime.host.loopback import is_loopback
 from edge_ad.runtime.http.access import Access
 from edge_ad.runtime.http.messages import Request
@@ -167,6 +168,28 @@ def test_a_thread_that_has_ended_is_ill_and_not_ready() -> None:
     for path in ("/healthz", "/readyz"):
         answer = Routes(Ill(), lambda: (b"", "text/plain")).answer(Request("GET", path))
         assert (answer.status, json.loads(answer.body)["reasons"]) == (503, [fault])
+
+
+def test_a_sink_in_trouble_is_a_warning_and_what_it_is_needs_a_token() -> None:
+    class Troubled(RunView):
+        def troubles(self) -> dict[str, str]:
+            return {"SqliteRecords": "/data/line1/verdicts.sqlite: database is locked"}
+
+        def unready(self) -> list[str]:
+            return []
+
+    door = Routes(Troubled(), lambda: (b"", "text/plain"))
+    health, ready = (json.loads(door.answer(Request("GET", path)).body) for path in ("/healthz", "/readyz"))
+    assert health == {"status": "ok", "reasons": [], "warnings": ["sink SqliteRecords is in trouble"]}
+    assert ready["warnings"] == ["sink SqliteRecords: /data/line1/verdicts.sqlite: database is locked"]
+
+
+def test_what_a_new_start_would_not_mend_is_noted_and_no_reason_for_one() -> None:
+    door, run_view = routes()
+    run_view.watch(lambda: [Condition("MQTT records: the broker has a certificate that is not trusted", "noted")])
+    answer = door.answer(Request("GET", "/healthz"))
+    notes = ["MQTT records: the broker has a certificate that is not trusted"]
+    assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok", "reasons": [], "warnings": notes})
 
 
 def test_before_and_after_the_line() -> None:

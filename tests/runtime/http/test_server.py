@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, EdgeAdError, UnavailableError
 from edge_ad.runtime.http import server as server_module
+from edge_ad.runtime.http.connections import HttpLimits
 from edge_ad.runtime.http.listen import listening
 from edge_ad.runtime.http.messages import Request, Response, answer_json
-from edge_ad.runtime.http.server import HttpLimits, HttpServer, Turns
+from edge_ad.runtime.http.server import HttpServer, Turns
 from edge_ad.runtime.http.settings import HttpSettings
 from edge_ad.runtime.line.run_view import RunView
 
@@ -80,7 +81,7 @@ def test_several_requests_on_one_connection(server: HttpServer) -> None:
 
 def test_a_port_that_is_taken_is_one_clear_error(server: HttpServer) -> None:
     host, port = server.address
-    with pytest.raises(ConfigError, match=f"port: {host}:{port} cannot be listened on .* another program has it"):
+    with pytest.raises(UnavailableError, match=f"port: {host}:{port} cannot be listened on .* another program has it"):
         HttpServer(HttpSettings(port=port), None, echo).__enter__()
 
 
@@ -91,8 +92,30 @@ def test_without_a_token_no_other_machine_is_listened_to(host: str) -> None:
         HttpServer(HttpSettings(host, 0), None, echo).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EADDRNOTAVAIL, UnavailableError, "is the network up"),
+        (errno.ENETDOWN, UnavailableError, "is the network up"),
+        (socket.EAI_AGAIN, UnavailableError, "is the network up"),
+        (errno.EACCES, ConfigError, "correct host or port"),
+        (socket.EAI_NONAME, ConfigError, "correct host or port"),
+    ],
+)
+def test_what_may_pass_is_told_apart_from_what_is_wrong(
+    number: int, kind: type[EdgeAdError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[socket.socket]:
+        raise OSError(number, "simulated")
+
+    monkeypatch.setattr(server_module, "_listening", refuse)
+    with pytest.raises(kind, match=words) as raised:
+        HttpServer(ANY_PORT, None, echo).__enter__()
+    assert type(raised.value) is kind
+
+
 def test_an_address_that_is_not_this_machines() -> None:
-    with pytest.raises(ConfigError, match="correct host or port"):
+    with pytest.raises(UnavailableError, match="cannot be listened on"):
         HttpServer(HttpSettings("203.0.113.7", 0, "T"), b"x", echo).__enter__()
 
 
@@ -151,27 +174,6 @@ def test_a_connection_does_not_last_for_ever() -> None:
         socket.create_connection(server.address, PATIENCE_S) as client,
     ):
         assert client.recv(1) == b""  # it would have had ten seconds for its headers
-
-
-def test_too_many_connections_are_closed_and_the_rest_is_served() -> None:
-    with HttpServer(ANY_PORT, None, echo, limits=HttpLimits(connections=3, header_s=30)) as server:
-        held = [socket.create_connection(server.address, PATIENCE_S) for _ in range(3)]
-        try:
-            for one in held:  # each is being served before the next comes
-                one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert one.recv(15) == b"HTTP/1.1 200 OK"
-            with socket.create_connection(server.address, PATIENCE_S) as further:
-                assert further.recv(1) == b""
-        finally:
-            for one in held:
-                one.close()
-        until_s = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                assert ask(server, "GET", "/")[0] == 200
-                break
-            except (http.client.HTTPException, ConnectionError):
-                assert time.monotonic() < until_s
 
 
 def test_requests_are_answered_at_no_more_than_a_rate() -> None:
@@ -274,6 +276,16 @@ def test_a_slow_answer_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.M
     client.join(PATIENCE_S)
     server._slow_thread.join(PATIENCE_S)
     assert has_left and not server._slow_thread.is_alive()
+
+
+def test_a_thread_of_the_server_that_has_ended_is_a_trouble() -> None:
+    server = HttpServer(ANY_PORT, None, echo)
+    with server:
+        assert server.conditions() == []
+        server._slow_requests.put(None)
+        server._slow_thread.join(PATIENCE_S)
+        assert [one.text for one in server.conditions()] == ["the thread edge-ad-http-slow has ended"]
+    assert server.conditions() == []
 
 
 def test_the_token_is_wanted_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from patience import PATIENCE_S, wait_until
@@ -84,6 +84,7 @@ def test_a_region_outside_of_the_frame_is_an_error_record_and_the_next_camera_go
 def test_a_thread_that_is_gone_is_named() -> None:
     class Stage:
         dead: ClassVar = ["edge-ad-infer"]
+        inferring_since_ns: int | None = None
 
     class Sinks:
         dead: ClassVar = ["JsonLines"]
@@ -91,16 +92,34 @@ def test_a_thread_that_is_gone_is_named() -> None:
     class Gone:
         lane = Lane(Camera(), "door")
         is_alive, ended = False, False
+        failure: Exception | None = None
 
     class Ended(Gone):
         ended = True
 
-    status = LineStatus([Gone(), Ended()], [], Stage(), Sinks(), lambda _: None, lambda: 0)  # type: ignore[list-item, arg-type]
-    assert status.dead() == [
+    class GivenUp(Ended):
+        failure = SourceError("unplugged")
+
+    class Broken(Ended):
+        lane = Lane(Camera(), "window")
+        failure = RuntimeError("a defect")
+
+    captures: Any = [Gone(), Ended(), GivenUp(), Broken()]
+    now_ns = [0]
+    status = LineStatus(captures, [], Stage(), Sinks(), lambda _: None, lambda: now_ns[0], lambda: 0)  # type: ignore[arg-type]
+    ended = [
         "the thread edge-ad-infer has ended",
         "the thread sink JsonLines has ended",
         "the thread capture of door has ended",
+        "the thread capture of window has ended",
     ]
+    assert status.dead() == ended
+    now_ns[0] = 11 * 10**9  # the thread that runs the line hangs, in a write to standard error or a window
+    assert status.dead() == [*ended, "the thread that runs the line has not looked after it for 11 s"]
+    Stage.inferring_since_ns = 0
+    assert status.waiting() == ["the engine has not answered for 11 s"]
+    now_ns[0] = 61 * 10**9
+    assert "the engine has not answered for 61 s" in status.dead()
 
 
 def test_a_line_says_what_is_wrong_with_it(detector: Detector) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_records_of_a_run_without_a_broker_go_out_with_the_next_run(
             write(first, number)
         until(lambda: said)
     _adds_up(first, taken=50, waiting=50)
-    assert "cannot be reached; records wait on disk" in said[0]
+    assert "cannot be reached: connection refused; records wait on disk" in said[0]
     assert said[-1].startswith("50 records wait in")
     broker.start()
     with receiving(broker.port) as receiver:
@@ -235,9 +236,17 @@ def test_tls_with_a_password_from_the_environment(
         return said[0] if said else "delivered"
 
     assert outcome("good", good, environment) == "delivered"
-    assert "Not authorized" in outcome("wrong", good, {**environment, "MQTT_PASSWORD": "hunter2"})
+    said = outcome("wrong", good, {**environment, "MQTT_PASSWORD": "hunter2"})
+    assert "refuses the connection: Not authorized; look at username_env, password_env" in said
     untrusted = mqtt_settings(broker.port, tls=TlsSettings(tmp_path / "other.pem"), **names)
-    assert "cannot be reached" in outcome("untrusted", untrusted, environment)
+    said = outcome("untrusted", untrusted, environment)
+    assert "has a certificate that is not trusted (unable to get local issuer certificate)" in said
+    assert "wanted in tls.ca_file" in said
+    with pytest.MonkeyPatch.context() as patch:  # this machine under a name that the certificate is not for
+        lookup = socket.getaddrinfo
+        patch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: lookup("127.0.0.1", *rest, **more))
+        said = outcome("name", replace(good, host="broker.plant"), environment)
+    assert "is not trusted (Hostname mismatch" in said
     with pytest.raises(ConfigError, match=r"mqtt\.password_env: the environment variable MQTT_PASSWORD is not set"):
         MqttRecords(good, make_spool("none"), "run", environment={"MQTT_USER": "station"})
     with pytest.raises(ConfigError, match=r"mqtt\.tls\.ca_file: cannot be read"):

@@ -20,6 +20,7 @@ from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.image.geometry import place
 from edge_ad.record.verdict import Maps, Provenance, Verdict, record
+from edge_ad.runtime.sinks.ages import Clocks
 from edge_ad.runtime.sinks.pictures import PictureFiles
 from edge_ad.runtime.sinks.retention import Limits
 from edge_ad.runtime.sinks.selection import Selection
@@ -116,14 +117,17 @@ def test_pictures_of_earlier_runs_count_and_their_empty_folders_go(tmp_path: Pat
     assert len(list(tmp_path.glob("masks*"))) == 2  # this run's, and what is left of the one before
 
 
-def test_pictures_go_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = 1e9
-    monkeypatch.setattr("time.time", lambda: now_s)
-    with _sink(tmp_path, limits=Limits(max_age_s=60)) as sink:
+def test_pictures_go_by_age(tmp_path: Path) -> None:
+    now_s, said = 1e9, list[str]()
+    clocks = Clocks(lambda: now_s, lambda: now_s)
+    with _sink(tmp_path, limits=Limits(max_age_s=60), say=said.append, clocks=clocks) as sink:
         for number in range(20):
             _write(sink, number, reject=number == 0)
             now_s += 10
+        assert sink.written_off() == {"gone": 0, "expired": 14}
     assert _numbers(tmp_path) == [14, 15, 16, 17, 18, 19]
+    folder = tmp_path / "masks"
+    assert said == [f"{folder}: pictures deleted, older than 60 seconds: {count}" for count in (1, 13)]
 
 
 def test_nothing_foreign_is_deleted(tmp_path: Path) -> None:

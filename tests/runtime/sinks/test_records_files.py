@@ -143,12 +143,13 @@ class Disk:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._file, name)
 
-        class LimitedPath(type(Path())):  # type: ignore[misc]
-            def open(self, *arguments: Any, **more: Any) -> Any:
-                return Limited(super().open(*arguments, **more))
-
         original = LineFile.__init__
-        monkeypatch.setattr(LineFile, "__init__", lambda this, path: original(this, LimitedPath(path)))
+
+        def init(this: LineFile, path: Path, **more: Any) -> None:
+            original(this, path, **more)
+            this._file = Limited(this._file)  # type: ignore[assignment]
+
+        monkeypatch.setattr(LineFile, "__init__", init)
 
         def flush(handle: int) -> None:
             outer.flushes += 1

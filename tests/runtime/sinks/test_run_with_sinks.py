@@ -87,7 +87,7 @@ def test_every_record_is_in_every_sink_or_waits_on_disk(
     assert max(Counter(body["key"] for body in service.taken).values()) == 1
     for kind in ("masks", "overlays"):
         assert sorted(path.name[:6] for path in (output / kind).iterdir()) == ["000005", "000050", "000100"]
-    assert any("cannot be reached; records wait on disk" in line for line in said)
+    assert any("cannot be reached: connection refused; records wait on disk" in line for line in said)
     assert any("the scores have drifted" in line for line in said)
     assert any(f"{FRAMES + drifts} records wait in" in line for line in said)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("edge-ad")] == []

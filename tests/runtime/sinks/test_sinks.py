@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,9 +21,11 @@ from edge_ad.image.operators import ResizeSmooth
 from edge_ad.record.verdict import Maps, Provenance, Verdict, record
 from edge_ad.runtime.host.results import RECORDS
 from edge_ad.runtime.judge.postprocess import find_regions
+from edge_ad.runtime.sinks import pictures
 from edge_ad.runtime.sinks.coverage import CoverageWarning
 from edge_ad.runtime.sinks.jsonl import JsonLines
-from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles
+from edge_ad.runtime.sinks.pictures import PICTURES, PictureFiles, draw_overlay
+from edge_ad.runtime.sinks.sizes import MOST_SAID, SizeChanges
 
 PROVENANCE = Provenance("0" * 64, "fake", "fp32")
 CROP = PreprocessSpec(64, 64, resize=64)
@@ -33,11 +37,13 @@ def _frame(number: int = 0, frame_hw: tuple[int, int] = FRAME_HW, path: str | No
     return Frame(number, "test", datetime.now(timezone.utc), 0, image, path=path, **more)
 
 
-def _verdict(frame_hw: tuple[int, int] = FRAME_HW, threshold: float | None = 0.5) -> Verdict:
+def _verdict(
+    frame_hw: tuple[int, int] = FRAME_HW, threshold: float | None = 0.5, spec: PreprocessSpec = CROP
+) -> Verdict:
     patch_map = np.zeros((16, 16), np.float32)
     patch_map[4:9, 9:13] = 1
     anomaly_map = ResizeSmooth((16, 16), (64, 64))(patch_map)
-    geometry = place(CROP, frame_hw)
+    geometry = place(spec, frame_hw)
     regions = find_regions(anomaly_map, patch_map, geometry, threshold) if threshold is not None else ()
     return Verdict(
         "ok",
@@ -135,6 +141,29 @@ def test_overlays_show_the_frame(tmp_path: Path, frame_hw: tuple[int, int], orde
         assert inside[..., 1].max() > 40  # the heat is there: green, of which the frame has none
 
 
+@pytest.mark.parametrize("spec", [CROP, PreprocessSpec(64, 64, "stretch"), PreprocessSpec(64, 64, "letterbox")])
+def test_the_overlay_of_a_large_frame_is_a_small_one_of_the_same(
+    spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame_hw = (360, 640)
+    frame = replace(_frame(0, frame_hw), image_hwc=np.zeros((*frame_hw, 3), np.uint8))
+    verdict = replace(_verdict(frame_hw, spec=spec), regions=())
+    monkeypatch.setattr(pictures, "INSPECTED_BGR", (0, 0, 0))  # a line is as wide on both, hence not the same
+    full = draw_overlay(frame, verdict)
+    monkeypatch.setattr(pictures, "LARGEST_OVERLAY", 360 * 640 / 4)
+    small = draw_overlay(frame, verdict)
+    assert full.shape == (360, 640, 3) and small.shape == (180, 320, 3)
+    below = slice(40, 176), slice(2, 318)  # the label, whose text is smaller, and inside of the edge
+    wanted = cv2.resize(full, (320, 180), interpolation=cv2.INTER_AREA)[below].astype(int)
+    difference = np.abs(small[below] - wanted).mean()
+    assert difference < 0.3 and wanted.mean() > 1
+    assert (
+        np.abs(np.roll(small, 2, axis=1)[below] - wanted).mean() > 3 * difference
+    )  # a heat that lies elsewhere is not the same
+    monkeypatch.setattr(pictures, "LONGEST_EDGE", 100)
+    assert max(draw_overlay(frame, verdict).shape) == 100
+
+
 def test_overlays_need_no_threshold(tmp_path: Path) -> None:
     with PictureFiles(tmp_path, *PICTURES["overlays"]) as sink:
         _write(sink, _frame(), verdict=_verdict(threshold=None))
@@ -174,3 +203,25 @@ def test_there_is_no_warning_when_all_is_seen() -> None:
     with CoverageWarning(spec, said.append) as sink:
         _write(sink, _frame(0, (1080, 1920)))
     assert said == []
+
+
+def test_a_camera_that_changes_its_size_is_said_and_then_counted() -> None:
+    said: list[str] = []
+    sizes = [(90, 160), (90, 160), (60, 80)]
+    with SizeChanges(said.append) as sink:
+        _write(sink, *(_frame(number, size) for number, size in enumerate(sizes)))
+        assert said == [
+            "warning: test: frames have 80x60 pixels from frame 2 on, 160x90 before; set the camera to one size,"
+            " the one of its threshold"
+        ]
+        _write(sink, *(_frame(3 + number, sizes[number % 2 * 2]) for number in range(20)))
+        assert len(said) == MOST_SAID
+    assert said[MOST_SAID:] == ["warning: test: the size of the frames has changed 21 times"]
+
+
+def test_pictures_of_a_folder_may_have_any_size() -> None:
+    said: list[str] = []
+    with SizeChanges(said.append) as sink:
+        _write(sink, _frame(0, (90, 160), path="a.png"), _frame(1, (60, 80), path="b.png"))
+        _write(sink, _frame(2, (90, 160), path="v.avi"), _frame(3, (60, 80), path="v.avi"))
+    assert len(said) == 1 and "80x60 pixels from frame 3 on" in said[0]

@@ -90,7 +90,7 @@ def test_a_locked_database_is_an_error_and_the_record_comes_with_the_next_attemp
     path = tmp_path / "v.sqlite"
     with SqliteRecords(path, "run") as sink, closing(sqlite3.connect(path)) as other:
         assert sink._db is not None
-        sink._db.execute("PRAGMA busy_timeout = 10")
+        sink._db.connection.execute("PRAGMA busy_timeout = 10")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutputError, match="locked"):
             write(sink, 0)
@@ -123,7 +123,7 @@ def test_a_database_that_breaks_during_a_run_costs_an_attempt_and_no_record(tmp_
         for number in range(200):
             write(sink, number)
         assert sink._db is not None
-        sink._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        sink._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with path.open("r+b") as file:
             file.write(b"\0" * 50_000)
         written = []

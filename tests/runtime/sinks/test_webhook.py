@@ -153,6 +153,15 @@ def test_retry_after_is_understood(status: int) -> None:
         assert (_judge(status, nonsense).retry_after_s or 0) <= 0
 
 
+def test_retry_after_is_told_by_the_clock_of_the_service() -> None:
+    """Ours may be years behind: then each answer would be waited on for an hour."""
+    date, later = "Wed, 21 Oct 2037 07:28:00 GMT", "Wed, 21 Oct 2037 07:28:30 GMT"
+    assert _judge(503, later, date).retry_after_s == 30
+    assert _judge(503, date, later).retry_after_s == -30  # has passed
+    assert _judge(503, "7", date).retry_after_s == 7
+    assert _judge(503, later, "some day").retry_after_s is None
+
+
 def test_retry_after_is_kept_to(service: Service, make_spool: Any, write: Write, until: Until) -> None:
     waits: list[float] = []
     service.answer = lambda _: 204 if len(service.tried) > 1 else (429, {"Retry-After": "1234"})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
 from edge_ad.runtime.sources import open_source
-from edge_ad.runtime.sources.address import without_secrets
+from edge_ad.text import without_secrets
 
 FRAMES = 5
 

@@ -29,6 +29,9 @@ class _FakeCapture:
         self.properties[prop] = value
         return True
 
+    def get(self, prop: int) -> float:
+        return 0.0  # it does not say
+
     def grab(self) -> bool:
         return bool(self.left)
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import SourceError
 from edge_ad.image.frame import Frame
-from edge_ad.runtime.sources import gst_library, gstreamer, open_source
+from edge_ad.image.limits import limited_to
+from edge_ad.runtime.sources import gst_appsink, gst_library, gstreamer, open_source
 from edge_ad.runtime.sources.gst_text import csi_pipeline, delivering_bgr, v4l2_pipeline, without_pipeline_secrets
 from edge_ad.runtime.sources.outage import Lost, Outage, Returned
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
@@ -224,6 +225,9 @@ class _OpenCv:
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return "videotestsrc" in self.text
 
+    def get(self, prop: int) -> float:
+        return 0.0
+
     def grab(self) -> bool:
         return True
 
@@ -307,3 +311,24 @@ def test_c_plus_plus_exceptions_of_libraries_loaded_later_stay_with_libgcc() -> 
     assert "libgcc_s" in found["guarded"]
     if "libgcc_s" in found["bare"]:
         pytest.skip("this GStreamer comes without libunwind, so there is nothing to guard against")
+
+
+@pytest.mark.parametrize(("flagged", "error"), [(False, None), (True, "a decoder of the pipeline has marked it")])
+def test_what_a_decoder_marks_as_damaged_is_an_error(gst: Any, flagged: bool, error: str | None) -> None:
+    buffer = gst.Buffer.new_wrapped(bytes(range(12)) * 4)
+    if flagged:
+        buffer.set_flags(gst.BufferFlags.CORRUPTED)
+    caps = gst.Caps.from_string("video/x-raw,format=BGR,width=4,height=4")
+    image, reason = gst_appsink._as_bgr(gst, gst.Sample.new(buffer, caps, None, None))
+    assert (image is None) == flagged
+    assert reason is None if error is None else error in str(reason)
+
+
+@pytest.mark.usefixtures("gst")
+def test_too_large_frames_of_a_pipeline_are_errors() -> None:
+    with (
+        limited_to(0.01),
+        open_source("gst:videotestsrc num-buffers=2 ! video/x-raw,width=320,height=240") as source,
+    ):
+        frame = source.read()
+    assert frame is not None and "too large: 320x240" in str(frame.error)

@@ -81,7 +81,7 @@ def test_a_path_that_exists_is_not_a_pattern(tmp_path: Path, photo: Image.Image)
 
 def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"holds no picture: looked for \.bmp.*\.png"):
+    with pytest.raises(SourceError, match=r"holds no picture: looked for \.apng.*\.png"):
         open_source(str(tmp_path))
     with pytest.raises(SourceError, match="matches no file"):
         open_source(f"{tmp_path}/*.png")

@@ -275,6 +275,9 @@ class _Usb:
     def set(self, prop: int, value: float) -> bool:
         return True
 
+    def get(self, prop: int) -> float:
+        return 0.0
+
     def grab(self) -> bool:
         self.left -= 1
         return self.left >= 0

@@ -172,7 +172,14 @@ def test_every_fault_at_once_with_its_key_path(tmp_path: Path) -> None:
         ({"cameras": []}, "cameras: wanted 1 or more entries"),
         ({"cameras": {"source": "camera:0"}}, "cameras: wanted a list"),
         ({"cameras": None}, "cameras: wanted a list"),
-        ({"cameras": [{"name": "x"}]}, "cameras.0.source: missing"),
+        ({"cameras": [{"name": "x"}]}, "cameras.0.source: missing; wanted it, or source_env"),
+        (
+            {"cameras": [{"source": "camera:0", "source_env": "X"}]},
+            "cameras.0.source: wanted either this or source_env",
+        ),
+        ({"cameras": [{"source": ""}]}, "cameras.0.source: wanted a source"),
+        ({"cameras": [{"source_env": "NOT_SET"}]}, "cameras.0.source_env: the environment variable NOT_SET is not set"),
+        ({"cameras": [{"source_env": "rtsp://a:b@c"}]}, "cameras.0.source_env: wanted the name of an environment"),
         ({"cameras": [{"source": "line.streams"}]}, "cameras.0.source: a list of sources is for --source"),
         ({"cameras": [{"source": "a", "name": "a\tb"}]}, "cameras.0.name: wanted 1 to 200 printable"),
         ({"cameras": [{"source": "a\0b"}]}, "cameras.0.source: wanted a source"),
@@ -209,6 +216,12 @@ def test_one_fault(tmp_path: Path, changes: dict[Any, Any], start: str) -> None:
     ("values", "start"),
     [
         ({"bundle": "b"}, "source: wanted either --source or --camera"),
+        (
+            {"bundle": "b", "source": "x", "source_env": ("Y",)},
+            "source: wanted either --source or --camera, or --source",
+        ),
+        ({"bundle": "b", "source_env": ("NOT_SET",)}, "source_env: the environment variable NOT_SET is not set"),
+        ({"bundle": "b", "source_env": ("a b",)}, "source_env: wanted the name of an environment variable"),
         ({"bundle": "b", "source": "x", "max_fps": "0"}, "max_fps: wanted a number above 0"),
         ({"bundle": "b", "source": ("x", "y"), "budget_ms": "-1"}, "budget_ms: wanted a number above 0"),
         ({"bundle": "b", "source": "x", "save": "movies"}, "save: wanted a list of masks, overlays"),
@@ -235,10 +248,32 @@ def test_faults_of_options_have_their_names(values: dict[str, Any], start: str) 
         {"cameras": ["rtsp://admin:hunter2@10.0.0.5/stream"]},
         {"cameras": [{"source": ["rtsp://admin:hunter2@10.0.0.5/stream"]}]},
         {"cameras": [{"source": "camera:0", "roi": "rtsp://admin:hunter2@10.0.0.5/stream"}]},
+        {"cameras": [{"source": "camera:0", "rtsp://admin:hunter2@10.0.0.5/stream": None}]},
+        {"cameras": [{"source_env": "rtsp://admin:hunter2@10.0.0.5/stream"}]},
+        {"rtsp://admin:hunter2@10.0.0.5/stream": None},
     ],
 )
 def test_a_fault_shows_no_secret(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert "hunter2" not in " ".join(faults(tmp_path, FULL | changes))
+
+
+def test_a_source_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDE", "rtsp://admin:hunter2@10.0.0.5/stream")
+    monkeypatch.setenv("TOP", "camera:3")
+    cameras = [{"source_env": "SIDE", "threshold": 0.5}, {"source": "camera:1"}]
+    line = read_line(written(tmp_path, {"bundle": "b", "cameras": cameras}), {})
+    assert [camera.source for camera in line.cameras] == ["rtsp://admin:hunter2@10.0.0.5/stream", "camera:1"]
+    other = read_line(written(tmp_path, {"bundle": "b", "cameras": cameras}), {"source_env": ("TOP", "SIDE")})
+    assert [camera.source for camera in other.cameras] == ["camera:3", "rtsp://admin:hunter2@10.0.0.5/stream"]
+    assert [camera.threshold for camera in other.cameras] == [0.5, None]
+    videos = read_line(written(tmp_path, {"bundle": "b", "cameras": cameras}), {"source": ("a.mp4", "b.mp4")})
+    assert [camera.source for camera in videos.cameras] == ["a.mp4", "b.mp4"]
+    alone = run_options({"bundle": "b", "source_env": ("TOP", "SIDE")}, "options")
+    assert [camera.source for camera in alone.cameras] == ["camera:3", "rtsp://admin:hunter2@10.0.0.5/stream"]
+    monkeypatch.delenv("SIDE")
+    left, found = examine_line(written(tmp_path, {"bundle": "b", "cameras": [*cameras, {"name": "x", "roi": 1}]}), {})
+    assert [camera.source for camera in left.cameras] == ["camera:1"]
+    assert len(found) == 3 and "cameras.0.source_env: the environment variable SIDE is not set" in found
 
 
 def test_what_is_sound_is_kept_beside_what_is_not(tmp_path: Path) -> None:

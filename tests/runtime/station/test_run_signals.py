@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Unreachable:
 
     def __enter__(self) -> Unreachable:
         os.kill(os.getpid(), self.number)
+        time.sleep(60)
         self.gave_up = True
         return self
 
@@ -36,6 +38,7 @@ class Unreachable:
         return None
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_ends_at_once_while_a_source_is_being_opened(
     number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -8,8 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_ad.bundle.bundle import Bundle
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision
 from edge_ad.disk.blob_cache import ENGINE_FOLDER, default_cache_dir
+from edge_ad.disk.private import fault_of_folder
+from edge_ad.disk.vouching import fault_of_key
 from edge_ad.errors import ConfigError, EngineError, OutputError
 from edge_ad.runtime.engines.tensorrt.builder.builder import Outlook, build_plan, foresee
 from edge_ad.runtime.engines.tensorrt.builder.lock import locked
@@ -20,7 +23,7 @@ from edge_ad.runtime.engines.tensorrt.builder.request import BatchRange, EngineR
 from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, this_platform
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, RTX_SM
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
-from edge_ad.runtime.engines.tensorrt.plans import SUFFIX, PlanFile
+from edge_ad.runtime.engines.tensorrt.plans import SUFFIX, PlanFile, UntrustedPlanError
 
 Say = Callable[[str], None]
 
@@ -39,7 +42,7 @@ class SourceGraph:
     precision: Precision
     batch: int | None
     onnx_sha256: str
-    read: Callable[[], bytes]
+    read: Callable[[], CheckedGraph]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def graph_of(bundle: Bundle, precision: Precision | None) -> SourceGraph:
     chosen = bundle.precision(precision)
     file = bundle.model_file(chosen)
     batch = bundle.manifest.input.shape[0]
-    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_file(file))
+    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_graph(chosen))
 
 
 def check_machine(options: BuildOptions) -> None:
@@ -153,6 +156,17 @@ def foresee_job(job: Job) -> Outlook:
     return foresee(job.graph.read(), job.request)
 
 
+def is_there(job: Job) -> bool:
+    """Whether the plan of a job is there, and this user has built it."""
+    if job.place.fingerprint() != job.fingerprint:
+        return False
+    try:
+        job.place.read()
+    except UntrustedPlanError:
+        return False
+    return True
+
+
 def build_job(job: Job, *, force: bool = False, say: Say = lambda _: None, progress: Progress | None = None) -> Built:
     """Build the plan of a job, unless it is there.
 
@@ -168,10 +182,11 @@ def build_job(job: Job, *, force: bool = False, say: Say = lambda _: None, progr
     place.prepare()
     with locked(place.path, lambda: say(f"another process builds {place.path}; waiting for it")):
         if not force and place.fingerprint() == job.fingerprint:
-            found = place.read()
-            if found is not None:
+            try:
+                found = place.read()
                 return Built(place.path, len(found), True, plan_payload(found))
-            say(f"engine {place.path}: missing or damaged, its SHA-256 differs from {place.sidecar.name}")
+            except UntrustedPlanError as exc:
+                say(f"engine {place.path} {exc}")
         request = job.request
         say(f"building {request.precision} for {request.target}, {request.batches}")
         plan = build_plan(job.graph.read(), request, progress)
@@ -210,10 +225,21 @@ def _batches(graph: SourceGraph, options: BuildOptions) -> BatchRange:
     return BatchRange(1 if options.dla is None else largest, best if options.dla is None else largest, largest)
 
 
+def cached_place(engine_cache: Path | None, fingerprint: Fingerprint) -> PlanFile:
+    """Where the cache keeps a plan. Raises: OutputError where a run would not take it from."""
+    folder = engine_cache or default_cache_dir(ENGINE_FOLDER)
+    fault = fault_of_folder(folder)
+    if fault is not None:
+        raise OutputError(f"engine cache {folder} is not used: {fault}; choose another with --engine-cache")
+    fault = fault_of_key()
+    if fault is not None:
+        raise OutputError(f"engine cache {folder} is not used: {fault}")
+    return PlanFile(folder / f"{fingerprint.key}{SUFFIX}")
+
+
 def _place(options: BuildOptions, fingerprint: Fingerprint) -> PlanFile:
     if options.output is None:
-        folder = options.engine_cache or default_cache_dir(ENGINE_FOLDER)
-        return PlanFile(folder / f"{fingerprint.key}{SUFFIX}")
+        return cached_place(options.engine_cache, fingerprint)
     place = PlanFile(options.output)
     if place.path.is_dir():
         raise OutputError(f"engine {place.path}: is a folder; wanted the name of a file, such as bottle.plan")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeVar
 
+from edge_ad.bundle.graph.contract import CheckedGraph
+from edge_ad.disk.private import NotPrivateError, read_private
 from edge_ad.disk.storage import write_atomically
 from edge_ad.errors import EngineError, OutputError, os_reason
 from edge_ad.runtime.engines.tensorrt.builder.network import ParsedNetwork, is_strongly_typed, parsed_network
@@ -82,7 +84,7 @@ class _Session:
         return (*self.notes, *(f"{self.title}: {line}" for line in self.messages.warnings))
 
 
-def build_plan(model: bytes, request: EngineRequest, progress: Progress | None = None) -> Plan:
+def build_plan(model: CheckedGraph, request: EngineRequest, progress: Progress | None = None) -> Plan:
     """Compile a graph.
 
     Ctrl-C ends the build at its next step where TensorRT reports steps (from 10 on), else after it.
@@ -98,7 +100,7 @@ def build_plan(model: bytes, request: EngineRequest, progress: Progress | None =
     return _on_gpu(request, lambda: _build(model, request, progress or NoProgress(), cancelled), cancelled)
 
 
-def foresee(model: bytes, request: EngineRequest) -> Outlook:
+def foresee(model: CheckedGraph, request: EngineRequest) -> Outlook:
     """Parse a graph and set the builder up, but build nothing. Raises: EngineError as `build_plan` does."""
     return _on_gpu(request, lambda: _outlook(model, request), Event())
 
@@ -118,7 +120,7 @@ def _on_gpu(request: EngineRequest, work: Callable[[], Result], cancelled: Event
             raise  # the pool waits for the thread
 
 
-def _build(model: bytes, request: EngineRequest, progress: Progress, cancelled: Event) -> Plan:
+def _build(model: CheckedGraph, request: EngineRequest, progress: Progress, cancelled: Event) -> Plan:
     session = _session(model, request, Messages())
     monitor = progress_monitor(session.trt, progress, cancelled)
     if monitor is not None:
@@ -133,7 +135,7 @@ def _build(model: bytes, request: EngineRequest, progress: Progress, cancelled: 
     return Plan(data, session.all_notes)
 
 
-def _outlook(model: bytes, request: EngineRequest) -> Outlook:
+def _outlook(model: CheckedGraph, request: EngineRequest) -> Outlook:
     session = _session(model, request, Messages())
     network = session.parsed.network
     if not session.builder.is_network_supported(network, session.config):
@@ -149,7 +151,7 @@ def _outlook(model: bytes, request: EngineRequest) -> Outlook:
     )
 
 
-def _session(model: bytes, request: EngineRequest, messages: Messages) -> _Session:
+def _session(model: CheckedGraph, request: EngineRequest, messages: Messages) -> _Session:
     flavour = FLAVOURS[request.flavour]
     trt = flavour.load()
     logger = messages.logger(trt)
@@ -244,8 +246,11 @@ def _load_timing_cache(session: _Session) -> None:
     path, config = session.request.timing_cache, session.config
     assert path is not None
     try:
-        data = path.read_bytes()
+        data = bytes(read_private(path))
     except FileNotFoundError:
+        data = b""
+    except NotPrivateError as exc:
+        session.notes.append(f"timing cache {path} is not used: {exc}; starting a new one")
         data = b""
     except OSError as exc:
         raise EngineError(f"timing cache {path}: cannot be read: {os_reason(exc)}") from exc

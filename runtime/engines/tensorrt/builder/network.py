@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.errors import EngineError
 from edge_ad.runtime.engines.tensorrt.builder.request import EngineRequest
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, optional
@@ -26,7 +27,7 @@ class ParsedNetwork:
 
     network: Any
     parser: Any
-    model: bytes
+    model: CheckedGraph
     image: Any
 
     @property
@@ -39,7 +40,9 @@ class ParsedNetwork:
         return self.image_shape[0] == -1
 
 
-def parsed_network(trt: Any, builder: Any, model: bytes, request: EngineRequest, messages: Messages) -> ParsedNetwork:
+def parsed_network(
+    trt: Any, builder: Any, model: CheckedGraph, request: EngineRequest, messages: Messages
+) -> ParsedNetwork:
     """Parse a graph.
 
     Precision lives in the graph, so the network is strongly typed where TensorRT knows that. On the DLA it is not as

@@ -52,6 +52,7 @@ class BuildOptions:
         hardware_compatible, version_compatible, tf32, tail: see `EngineRequest`.
         dry_run: say what would be built, and build nothing.
         engine_cache: folder for plans; the user's cache folder when None.
+        adopt: file of a plan that was built elsewhere, and that the user vouches for; nothing is built then.
         force: build anew and replace what is there.
     """
 
@@ -72,6 +73,7 @@ class BuildOptions:
     tail: Tail = "graph"
     dry_run: bool = False
     engine_cache: Path | None = None
+    adopt: Path | None = None
     force: bool = False
 
 
@@ -95,6 +97,9 @@ def build_options(values: dict[str, Any], where: str) -> BuildOptions:
         faults.append("engine_cache: --output says where the engine goes; give one of them")
     if options.output is not None and options.output.suffix == ".json":
         faults.append("output: what describes the engine gets the suffix .json; choose another, such as .plan")
+    if options.adopt is not None:
+        odd = sorted(given.keys() - {"adopt", "bundle", "precision", "device", "dla", "engine_cache"})
+        faults += [f"{name}: --adopt builds nothing; leave it out" for name in odd]
     if faults:
         raise ConfigError(where, faults)
     return options

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from edge_ad.bundle.specs import PreprocessSpec, TensorSpec
-from edge_ad.engine import BatchArray, Engine, EngineSpec, Outputs
-from edge_ad.errors import EngineError, one_line
+from edge_ad.bundle.graph.contract import CheckedGraph
+from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.engine import BatchArray, Engine, EngineHealth, EngineSpec, Outputs
+from edge_ad.errors import EngineError
 from edge_ad.image.preprocess import Preprocessor
+from edge_ad.runtime.engines.process.keeper import Keeper, Limits
 from edge_ad.runtime.engines.tensorrt.choices import Choices, read_choices
 from edge_ad.runtime.engines.tensorrt.fingerprint import TF32, Fingerprint, PlanNeed, this_platform
-from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, installed_flavours, optional
+from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, Flavour, FlavourName, installed_flavours
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
-from edge_ad.runtime.engines.tensorrt.messages import Messages
 from edge_ad.runtime.engines.tensorrt.plans import FoundPlan, find_plan
 from edge_ad.runtime.engines.tensorrt.runner.device import open_device
-from edge_ad.runtime.engines.tensorrt.runner.execution import Executions
 from edge_ad.runtime.engines.tensorrt.runner.graph import Launches, PlainLaunches, replayed_or_plain
+from edge_ad.runtime.engines.tensorrt.runner.loaded_plan import HOW_TO_BUILD, LoadedPlan
 from edge_ad.runtime.engines.tensorrt.runner.pipeline import Enqueue, Pipeline, in_turn
 from edge_ad.runtime.engines.tensorrt.runner.preprocess import CudaPreprocessor
-from edge_ad.runtime.engines.tensorrt.runner.successor import Successor
 from edge_ad.runtime.engines.tensorrt.runner.tail import KernelTail
 
 log = logging.getLogger(__name__)
-
-TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
-HOW_TO_BUILD = "build one on this machine with 'edge-ad build'"
 
 
 class TensorRtEngine(Engine):
@@ -49,9 +45,11 @@ class TensorRtEngine(Engine):
     name = "tensorrt"
     fingerprint: Fingerprint
     plan_path: Path
-    _successor: Successor | None = None
+    _successor: Keeper | None = None
 
-    def __init__(self, read_model: Callable[[], bytes], spec: EngineSpec, choices: Choices | None = None) -> None:
+    def __init__(
+        self, read_model: Callable[[], CheckedGraph], spec: EngineSpec, choices: Choices | None = None
+    ) -> None:
         super().__init__(read_model, spec)
         self._wanted = choices
 
@@ -59,6 +57,20 @@ class TensorRtEngine(Engine):
     def batches(self) -> tuple[int, int]:
         """Fewest and most images that the loaded plan takes at once."""
         return self._graph.fewest, self._graph.largest
+
+    @property
+    def lost(self) -> str | None:
+        return self._device.lost if hasattr(self, "_device") else None
+
+    @property
+    def health(self) -> EngineHealth:
+        if self._successor is not None:
+            return self._successor.health
+        return EngineHealth(self.lost, last_fault=self.lost or "")
+
+    @property
+    def resizes_on_device(self) -> bool:
+        return self._choices.preprocess != "cpu"
 
     def load_impl(self) -> None:
         self._successor = None
@@ -102,7 +114,7 @@ class TensorRtEngine(Engine):
         return PlainLaunches(plain)
 
     def preprocessor(self, spec: PreprocessSpec) -> Preprocessor:
-        if self._choices.preprocess == "cpu" or spec.filter != "pillow_bilinear":  # the kernel knows no other
+        if not self.resizes_on_device or spec.filter != "pillow_bilinear":  # the kernel knows no other
             return super().preprocessor(spec)
         return CudaPreprocessor(self._device, spec, self._sm, self.spec.cache_dir)
 
@@ -110,7 +122,8 @@ class TensorRtEngine(Engine):
         self._graph.check(len(batch_nhwc))
         if self._device.lost is not None:
             if self._successor is None:
-                self._successor = Successor(self.name, self.spec, self._device.lost)
+                self._successor = Keeper(self.name, self.spec, _no_graph, Limits(), reason=self._device.lost)
+                self._successor.start()
             return self._successor.infer(batch_nhwc)
         with self._device.use("compute a batch"):
             return Outputs(*self._pipeline.run(batch_nhwc))
@@ -129,116 +142,8 @@ class TensorRtEngine(Engine):
                 device.abandon()
 
 
-class LoadedPlan:
-    """A plan, ready to be executed. Made, used and closed while the device is current.
-
-    No local variable holds an object of TensorRT: a traceback would keep it until there is no current device any more.
-
-    Args:
-        flavour: which TensorRT loads it.
-        plan: what it loads.
-        spec: what it is to compute.
-
-    Attributes:
-        fewest, largest: images that it takes at once.
-        enqueue: puts the graph onto its stream; raises EngineError with TensorRT's reason.
-
-    Raises: EngineError when TensorRT refuses the plan, or it computes something else.
-    """
-
-    fewest: int
-    largest: int
-    enqueue: Enqueue
-
-    def __init__(self, flavour: Flavour, plan: FoundPlan, spec: EngineSpec) -> None:
-        trt = self._trt = flavour.load()
-        self._title = f"{flavour.title} {trt.__version__}"
-        self._image = spec.image
-        self._messages = Messages()
-        self._logger = self._messages.logger(trt)
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._executions: Executions | None = None
-        try:
-            self._load(plan, spec)
-        except (TypeError, RuntimeError) as exc:  # the bindings got nothing to make an object of
-            self.close()
-            raise self._refused(f"cannot load the engine ({one_line(exc)})") from exc
-        except BaseException:
-            self.close()
-            raise
-        self._messages.errors.clear()
-
-    def _load(self, plan: FoundPlan, spec: EngineSpec) -> None:
-        self._runtime = self._trt.Runtime(self._logger)
-        if spec.dla is not None:
-            self._runtime.DLA_core = spec.dla
-        # Engines that run with later versions bring a small runtime of their own. The sidecar vouches for them.
-        if optional(self._trt.Runtime, "engine_host_code_allowed") is not None:  # from 8.6 on
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(plan.data)
-        if self._engine is None:
-            raise self._refused("refuses the engine")
-        outputs = spec.outputs if plan.fingerprint.tail == "graph" else spec.outputs[:1]
-        self._check_tensors(spec.image, outputs)
-        self.fewest, self.largest = self._batches()
-        image, names = spec.image, self._names
-        self._executions = Executions(self._trt, self._engine, image, names, self._messages, self._title)
-        self.enqueue = self._executions.first()
-
-    def check(self, images: int) -> None:
-        """Raises: EngineError for a batch of which some piece would be too small."""
-        rest = images % self.largest or min(images, self.largest)
-        if rest < self.fewest:
-            raise EngineError(
-                f"the engine takes {self.fewest} to {self.largest} images at once, got {images}; build one that takes"
-                " fewer"
-            )
-
-    def another(self, driver: Any) -> Enqueue:
-        """As `enqueue`, with an execution context of its own, see `Executions.another`."""
-        assert self._executions is not None  # until it is closed
-        return self._executions.another(driver)
-
-    def close(self) -> None:
-        """Free what TensorRT holds on the device, last made first."""
-        if self._executions is not None:
-            self._executions.close()
-        self._executions = None
-        self._engine = None
-        self._runtime = None
-
-    def _check_tensors(self, image: TensorSpec, outputs: Sequence[TensorSpec]) -> None:
-        modes = self._trt.TensorIOMode
-        wanted = {image.name: (modes.INPUT, *_shape_of(image))}
-        wanted |= {tensor.name: (modes.OUTPUT, *_shape_of(tensor)) for tensor in outputs}
-        self._names = tuple(wanted)
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        held = {
-            name: (
-                self._engine.get_tensor_mode(name),
-                self._engine.get_tensor_dtype(name).name,
-                *tuple(self._engine.get_tensor_shape(name))[1:],
-            )
-            for name in names
-        }
-        for name in sorted(wanted.keys() | held.keys()):
-            if wanted.get(name) != held.get(name):
-                raise EngineError(
-                    f"the engine computes something else: tensor {name!r} is {_words(held.get(name))}, the bundle has"
-                    f" {_words(wanted.get(name))}; {HOW_TO_BUILD}, with --force"
-                )
-
-    def _batches(self) -> tuple[int, int]:
-        name = self._image.name
-        fixed = int(self._engine.get_tensor_shape(name)[0])
-        if fixed != -1:
-            return fixed, fixed
-        fewest, _, most = self._engine.get_tensor_profile_shape(name, 0)
-        return int(fewest[0]), int(most[0])
-
-    def _refused(self, what: str) -> EngineError:
-        return EngineError(f"{self._title} {what}: {self._messages.cause}; {HOW_TO_BUILD}, with --force")
+def _no_graph() -> CheckedGraph:
+    raise EngineError("a fresh process computes what was compiled before, and has no graph to compile")
 
 
 def plan_need(spec: EngineSpec, gpu: Gpu, flavour: FlavourName, version: str) -> PlanNeed:
@@ -282,15 +187,3 @@ def _plan_for(spec: EngineSpec, gpu: Gpu, wanted: Choices | None) -> tuple[Flavo
             return FLAVOURS[name], plan, choices
     why = unfit[0] if unfit else f"none was built from this bundle's {spec.precision} model"
     raise EngineError(f"no TensorRT engine in {spec.cache_dir}: {why}; {HOW_TO_BUILD}")
-
-
-def _shape_of(tensor: TensorSpec) -> tuple[Any, ...]:
-    """Type and shape of one image's part, as TensorRT names them."""
-    return (TYPES[tensor.dtype], *(-1 if size is None else size for size in tensor.shape[1:]))
-
-
-def _words(tensor: tuple[Any, ...] | None) -> str:
-    if tensor is None:
-        return "absent"
-    mode, dtype, *shape = tensor
-    return f"{mode.name.lower()} {dtype.lower()} (N, {', '.join(map(str, shape))})".replace(", )", ")")

@@ -176,6 +176,39 @@ def test_a_cache_that_cannot_be_written_to_is_broken(made_up: Make, tmp_path: Pa
     assert "is no folder" in made_up().checks(engine_cache=str(folder))["cache"].found
 
 
+@pytest.mark.skipif(os.name != "posix", reason="owner and mode are POSIX's")
+def test_a_cache_that_others_can_write_to_is_broken(made_up: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    plan(folder, "a")
+    folder.chmod(0o777)
+    checks = made_up().checks(engine_cache=str(folder))
+    assert (checks["cache"].state, checks["cache"].found) == (
+        "broken",
+        f"{folder} is not used: others can write to {folder} (mode 0777)",
+    )
+    assert checks["engine-files"].found == f"not looked at, see cache: others can write to {folder} (mode 0777)"
+
+
+def test_a_key_that_cannot_be_used_is_shown_and_none_is_made(
+    made_up: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(state))
+    check = made_up().checks(engine_cache=str(tmp_path / "engines"))["cache"]
+    assert check.state == "ok" and check.details[0].endswith("cache.key") and not state.exists()
+    state.write_text("a file in the way")
+    check = made_up().checks(engine_cache=str(tmp_path / "engines"))["cache"]
+    assert check.state == "broken" and "is not used: no key can be made" in check.found
+
+
+def test_an_engine_of_another_user_is_named(orin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(tmp_path / "engines", "a")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+    (line,) = orin.checks(engine_cache=str(tmp_path / "engines"))["engine-files"].details
+    assert line.endswith(": was not built by this user; build it, or take it over with --adopt")
+
+
 def plan(folder: Path, name: str, bundle: Bundle | None = None, **changes: Any) -> PlanFile:
     """An engine in the cache; of another model where no bundle is given."""
     sha256 = "0" * 64 if bundle is None else bundle.manifest.files["model.onnx"]
@@ -221,7 +254,7 @@ def test_engines_of_a_bundle_that_fit_and_those_that_do_not(orin: Any, tiny_bund
     assert other_gpu.endswith(": does not fit, built for SM89, this is SM87")
     assert other_version.endswith(": does not fit, built by TensorRT 8.6.2, this is 10.3.0")
     assert rtx.endswith(": does not fit, TensorRT-RTX cannot be used here")
-    assert damaged.endswith(": damaged")
+    assert damaged.endswith(": is damaged")
     assert no_sidecar == "f-no-sidecar.plan is not used: its .json is missing or damaged"
     everything = orin.checks(engine_cache=str(folder))["engine-files"]
     assert everything.found == "2 of 7 TensorRT engines can run here"

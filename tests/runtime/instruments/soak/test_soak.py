@@ -11,16 +11,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_ad.engine import BatchArray, Outputs
+from edge_ad.errors import ConfigError, EngineError
 from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.engines.process.keeper import Keeper
+from edge_ad.runtime.host.held import HeldName
 from edge_ad.runtime.instruments.soak import dice as dice_module
+from edge_ad.runtime.instruments.soak import faults, storms
 from edge_ad.runtime.instruments.soak import round as round_module
 from edge_ad.runtime.instruments.soak import soak as soak_module
 from edge_ad.runtime.instruments.soak.faults import FAULTS, Fault
-from edge_ad.runtime.instruments.soak.options import SoakOptions
+from edge_ad.runtime.instruments.soak.options import SoakOptions, soak_options
 from edge_ad.runtime.instruments.soak.report import SoakResult, closing_lines
 from edge_ad.runtime.instruments.soak.soak import Soak
 from edge_ad.runtime.line import line as line_module
@@ -34,8 +39,10 @@ from edge_ad.runtime.line.scheduling.repeats import Repeats
 from edge_ad.runtime.line.scheduling.schedule import Schedule
 from edge_ad.runtime.line.scheduling.sink_queue import SinkQueue
 from edge_ad.runtime.line.telemetry import Telemetry
+from edge_ad.runtime.sinks.ages import Ages
 from edge_ad.runtime.sinks.jsonl import JsonLines
 from edge_ad.runtime.sources.reconnect import Patience, Reconnecting
+from edge_ad.signals.supervisor import Supervisor
 
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 Patch = pytest.MonkeyPatch
@@ -43,6 +50,7 @@ Patch = pytest.MonkeyPatch
 
 def soak(seconds: float = 0.4, **options: Any) -> SoakResult:
     values = {"cameras": 2, "fps": 60.0, "budget_ms": 2000.0, "faults": (), "fault_rate": 0.3, **options}
+    values.setdefault("engine_process", "off")  # which starts at once
     return Soak(SoakOptions(BUNDLE, seconds=seconds, **values)).run()
 
 
@@ -82,6 +90,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert len({kind for kind in drawn(3) if kind}) == 7
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     def interrupt(_: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -95,6 +104,26 @@ def test_an_interrupt_ends_it_and_all_promises_hold() -> None:
     assert result.totals.captured > 0
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.parametrize("heard", [True, False])
+def test_control_a_storm_of_signals_is_not_heard(monkeypatch: Patch, heard: bool) -> None:
+    if not heard:
+        monkeypatch.setattr(storms, "HEARD_S", 0.2)
+        monkeypatch.setattr(Supervisor, "_hangup", lambda self: None)
+    result = soak(1.0, faults=("signal-storm",), fault_rate=0.5)
+    assert result.faults["signal-storm"] > 0
+    assert broken(result) == (set() if heard else {"signals"}), "\n".join(closing_lines(result))
+
+
+def test_no_signal_is_sent_where_nobody_hears_it() -> None:
+    """It would end the process."""
+    results: list[SoakResult] = []
+    thread = threading.Thread(target=lambda: results.append(soak(0.5, faults=("signal-storm",), fault_rate=1.0)))
+    thread.start()
+    thread.join()
+    assert results[0].faults == {} and broken(results[0]) == set()
+
+
 def test_cameras_that_drop_out_or_hang_come_back(monkeypatch: Patch) -> None:
     monkeypatch.setattr(soak_module, "WATCHDOG_S", 0.3)
     result = soak(2.0, faults=("drop", "hang", "corrupt"), fault_rate=0.03)
@@ -103,6 +132,67 @@ def test_cameras_that_drop_out_or_hang_come_back(monkeypatch: Patch) -> None:
     hung = sum(lane.hung for lane in result.totals.lanes)
     assert lost > hung > 0 and result.rounds == 1
     assert result.faults["drop"] + result.faults["hang"] - 4 <= lost  # a camera may be away when the line ends
+
+
+def test_an_engine_that_crashes_or_hangs_costs_its_batch(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(soak_module, "LIMITS", replace(soak_module.LIMITS, answer_s=0.5))
+    faults = ("engine-crash", "engine-hang")
+    result = soak(4.0, engine_process="on", faults=faults, fault_rate=0.05, max_faults=4, fps=30.0)
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert sum(result.faults.values()) == 4
+    assert 1 <= result.totals.statuses["error"] <= 4
+    assert result.totals.statuses["ok"] > 10
+    assert result.ended.processes == result.began.processes == 1
+
+
+@pytest.mark.parametrize("way", ["no fresh process", "not counted"])
+def test_control_an_engine_is_gone(monkeypatch: Patch, way: str) -> None:
+    if way == "not counted":
+        monkeypatch.setattr(Counters, "engine_restarts", lambda *_: None)
+    else:
+        monkeypatch.setattr(soak_module, "LIMITS", replace(soak_module.LIMITS, wait_s=0.3))
+        original = Keeper._put_to_work
+
+        def put_to_work(self: Keeper, worker: Any) -> None:
+            if self._loaded is not None:
+                raise EngineError("simulated: no fresh process")
+            original(self, worker)
+
+        monkeypatch.setattr(Keeper, "_put_to_work", put_to_work)
+    result = soak(
+        2.0, engine_process="on", faults=("engine-crash",), fault_rate=0.2, max_faults=3 if way == "not counted" else 1
+    )
+    assert "engine" in broken(result)
+
+
+def test_what_strikes_a_process_needs_one() -> None:
+    assert soak(0.3, faults=("engine-crash",), fault_rate=1.0).faults == {}
+    with pytest.raises(ConfigError, match="engine-hang strike a process of the engine, and --engine-process is off"):
+        soak_options({"bundle": "b", "engine_process": "off", "faults": "black,engine-hang"}, "options")
+    assert soak_options({"bundle": "b", "engine_process": "off"}, "options").engine_process == "off"
+
+
+def test_files_that_are_taken_away_and_a_clock_that_jumps_break_no_promise() -> None:
+    faults = ("records-removed", "folder-removed", "clock-jump")
+    result = soak(2.5, faults=faults, fault_rate=0.1, round_s=1.2, seed=3)
+    assert broken(result) == set(), "\n".join(closing_lines(result))
+    assert min(result.faults[kind] for kind in faults) > 0
+    _, records, _, database = result.totals.sinks
+    assert records.lost == records.gone > 0 and database.lost == database.gone > 0
+
+
+@pytest.mark.parametrize("fault", ["records-removed", "folder-removed"])
+def test_control_records_go_to_a_file_that_nobody_finds(monkeypatch: Patch, fault: str) -> None:
+    monkeypatch.setattr(HeldName, "standing", "there")
+    result = soak(1.0, faults=(fault,), fault_rate=0.1)
+    assert "sinks" in broken(result)
+    assert any("are counted as delivered" in example for example in result.findings.examples("sinks"))
+
+
+def test_control_ages_by_a_clock_that_jumps(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Ages, "tick", lambda *_: None)
+    monkeypatch.setattr(Ages, "age_s", lambda self, kind, number, at_s: self._now_s() - at_s)
+    assert "kept" in broken(soak(1.0, faults=("clock-jump",), fault_rate=0.1))
 
 
 def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
@@ -118,7 +208,7 @@ def test_more_sinks_are_put_to_the_test_too(tmp_path: Path) -> None:
     result = Soak(options, more_sinks=more_sinks).run()
     assert broken(result) == set(), "\n".join(closing_lines(result))
     assert (result.rounds, len(made)) == (1, 1)
-    counts = result.totals.sinks[3]
+    counts = result.totals.sinks[4]
     assert counts.taken == result.totals.captured
     assert (tmp_path / "0" / "verdicts.jsonl").read_bytes().count(b"\n") == counts.delivered
 
@@ -198,6 +288,13 @@ def test_control_a_frame_is_normal_without_having_been_scored(monkeypatch: Patch
     result = soak(faults=(fault,))
     assert "scored" in broken(result)
     assert "normal, but the engine never saw it" in result.findings.examples("scored")[0]
+
+
+def test_control_a_torn_jpeg_is_completed_as_ffmpeg_does_it(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(faults, "bgr_of_packet", lambda packet: cv2.imdecode(packet, cv2.IMREAD_COLOR))
+    result = soak(faults=("torn-mjpeg",))
+    assert "spoiled" in broken(result)
+    assert "corrupt, and its status is ok" in result.findings.examples("spoiled")[0]
 
 
 def test_control_a_frame_gets_the_score_of_another(monkeypatch: Patch) -> None:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from edge_ad.errors import OutputError
 from edge_ad.image.frame import Frame
 from edge_ad.record.verdict import Verdict
+from edge_ad.runtime.host.messages import BURST
 from edge_ad.runtime.line.scheduling import sink_queue
 from edge_ad.runtime.line.scheduling.counters import Counters
 from edge_ad.runtime.line.scheduling.output import Outputs
 from edge_ad.runtime.line.scheduling.ticket import Ticket
+from edge_ad.runtime.sinks import OnePictureError
 from edge_ad.runtime.sinks.counts import SinkCounts
 
 PATIENCE_S = 10
@@ -91,6 +93,19 @@ class Bench:
         return counts
 
 
+def test_a_ticket_that_is_delivered_holds_no_picture() -> None:
+    """Threads that wait for work still refer to their last ticket; a large picture is not kept by that."""
+    here = Here()
+    bench = Bench(here)
+    frame = Frame(0, "test", datetime.now(timezone.utc), 0, np.zeros((4, 4, 3), np.uint8))
+    ticket = Ticket(0, frame, settled=(Verdict("ok", score=0.5), {"frame_id": 0}))
+    bench.outputs.deliver(ticket)
+    assert ticket.frame.image_hwc is None
+    bench.outputs.work()
+    assert here.pictures == [True]
+    bench.outputs.close(None)
+
+
 def test_every_sink_gets_every_record_in_order() -> None:
     kept, pictures = Kept(), Pictures()
     bench = Bench(kept, pictures, forgiving=False)
@@ -159,6 +174,34 @@ def test_records_without_pictures_do_not_push_pictures_out() -> None:
     bench.outputs.work()
     bench.outputs.work()
     assert sink.numbers == list(range(100))
+
+
+@pytest.mark.parametrize("forgiving", [True, False])
+@pytest.mark.parametrize("kind", [OnePictureError, OutputError])
+def test_one_picture_that_cannot_be_kept_ends_no_line_and_a_sink_that_fails_ends_one_of_files(
+    kind: type[OutputError], forgiving: bool
+) -> None:
+    def before(number: int) -> None:
+        if number % 2:
+            raise kind(f"picture {number}")
+
+    sink = Here(before)
+    bench = Bench(sink, forgiving=forgiving)
+    for number in range(2 * BURST + 4):
+        bench.put(number, live=forgiving)
+        bench.outputs.work()
+    counts = bench.counts()
+    assert counts.adds_up
+    if kind is OutputError and not forgiving:
+        assert [str(exc) for exc in bench.failures] == ["picture 1"]
+        assert sink.numbers == [0]
+        return
+    assert bench.failures == []
+    assert sink.numbers == list(range(0, 2 * BURST + 4, 2))
+    assert (counts.dropped, counts.failures, counts.waiting) == (BURST + 2, BURST + 2, 0)
+    if kind is OnePictureError:
+        assert bench.said[0] == "warning: picture 1; it is left out"
+        assert len(bench.said) == BURST
 
 
 def test_a_failing_sink_of_a_live_line_is_said_once_and_gets_its_records_later(monkeypatch: Any) -> None:

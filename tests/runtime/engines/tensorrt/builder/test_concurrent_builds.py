@@ -80,6 +80,7 @@ def test_killed_in_the_middle_then_built(tensorrt_rtx: None, three_precisions: P
     assert_sound(Path(out.strip()))
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_interrupted_it_ends_with_one_line(tensorrt_rtx: None, three_precisions: Path, tmp_path: Path) -> None:
     """Ctrl-C reaches the process while TensorRT's builder works in another thread."""
     slow = (

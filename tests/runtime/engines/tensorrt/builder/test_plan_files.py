@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edge_ad.errors import EngineError, OutputError
+from edge_ad.runtime.engines.tensorrt.choices import Choices, read_choices, write_choices
 from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, PlanNeed, misfit, this_platform
 from edge_ad.runtime.engines.tensorrt.plans import PlanFile, read_plan
 from edge_ad.runtime.engines.tensorrt.plans import find_plan as find_plan_file
@@ -178,6 +179,77 @@ def test_a_damaged_plan_is_never_handed_out(harm: str, tmp_path: Path) -> None:
         read_plan(file.path, NEED)
     stored(tmp_path, "b", replace(BUILT, batch_best=4), plan)
     assert find_plan(tmp_path, NEED) == plan  # a sound one beside it still serves
+
+
+def test_a_plan_that_somebody_else_wrote_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hash that fits, and a sidecar that says what is needed."""
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+        file = stored(tmp_path / "engines", "a", BUILT, b"planted")
+        assert find_plan(tmp_path / "engines", NEED) == b"planted"  # control: of the other user's own cache
+    said: list[str] = []
+    assert find_plan(tmp_path / "engines", NEED, said.append) is None
+    assert said == [f"{file.path} was not built by this user; build it, or take it over with --adopt"]
+    assert file.read_on_trust() == b"planted"
+
+
+def test_a_plan_under_another_name_or_with_another_claim_is_not_found(tmp_path: Path) -> None:
+    file = stored(tmp_path, "a", BUILT, b"plan")
+    text = file.sidecar.read_text()
+    file.sidecar.write_text(text.replace('"batch_max": 4', '"batch_max": 8'))
+    assert file.fingerprint() == replace(BUILT, batch_max=8)
+    assert find_plan(tmp_path, replace(NEED, batch=8)) is None
+    file.sidecar.write_text(text)
+    for path in (file.path, file.sidecar):
+        path.rename(path.with_stem("b"))
+    assert find_plan(tmp_path, NEED) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owner and mode are POSIX's")
+def test_a_folder_or_file_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
+    folder, said = tmp_path / "engines", []
+    file = stored(folder, "a", BUILT, b"plan")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for path, reason in ((file.path, "cannot be trusted: others can"), (file.sidecar, "cannot be trusted: others can")):
+        path.chmod(0o666)
+        assert find_plan(folder, NEED, said.append) is None and reason in said.pop()
+        path.chmod(0o600)
+    folder.chmod(0o777)
+    assert find_plan(folder, NEED, said.append) is None
+    assert said == [f"the folder is not used: others can write to {folder} (mode 0777)"]
+    folder.chmod(0o700)
+    assert find_plan(folder, NEED) == b"plan"
+
+
+def test_choices_are_those_of_this_user_for_this_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, other = tmp_path / "engines", replace(NEED, onnx_sha256="0" * 64)
+    wanted = Choices("kernel", "device", cuda_graph=True, medians_ms={"all": 1.5})
+    path = write_choices(folder, NEED, wanted)
+    assert read_choices(folder, NEED) == wanted and read_choices(folder, other) is None and caplog.records == []
+    elsewhere = write_choices(tmp_path / "other", other, Choices())
+    path.rename(folder / elsewhere.name)  # of one model, in place of those of another
+    assert read_choices(folder, other) is None
+    path = write_choices(folder, NEED, wanted)
+    path.write_text(path.read_text().replace("kernel", "graph"))
+    assert read_choices(folder, NEED) is None
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+        write_choices(folder, NEED, wanted)
+    assert read_choices(folder, NEED) is None
+    assert [record.getMessage().partition(" was ")[2] for record in caplog.records] == [
+        "not measured by this user and is not used; 'edge-ad selftest' measures anew"
+    ] * 3
+    if os.name == "posix":
+        write_choices(folder, NEED, wanted)
+        folder.chmod(0o777)
+        assert read_choices(folder, NEED) is None  # which is said of the plans
+    (tmp_path / "a file").touch()
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "a file"))
+    with pytest.raises(OutputError, match="cannot be vouched for: no key can be made"):
+        write_choices(folder, NEED, wanted)
 
 
 @pytest.mark.parametrize(

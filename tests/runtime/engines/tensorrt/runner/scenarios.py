@@ -39,12 +39,12 @@ from station import (
 )
 
 from edge_ad.errors import EngineError
+from edge_ad.runtime.engines.process import keeper
 from edge_ad.runtime.engines.tensorrt.choices import Choices, write_choices
 from edge_ad.runtime.engines.tensorrt.fingerprint import KERNEL_TAIL
 from edge_ad.runtime.engines.tensorrt.gpu import find_gpu
 from edge_ad.runtime.engines.tensorrt.plans import PlanFile
 from edge_ad.runtime.engines.tensorrt.runner import engine as runner
-from edge_ad.runtime.engines.tensorrt.runner import successor
 
 
 def batches(station: Station, emulator: Emulator) -> dict[str, Any]:
@@ -175,20 +175,19 @@ def lost_device(station: Station, emulator: Emulator) -> dict[str, Any]:
         said = [error_of(partial(one.infer, station.images(1))) for one in (engine, engine, other)]
         differences, waited = _until_it_computes(engine, station, wanted)
         said += waited
-        process = engine._successor._running[0]
-        process.kill()
-        process.wait()
+        first = engine._successor.health.pid
+        os.kill(first, signal.SIGKILL)
         said.append(error_of(partial(engine.infer, station.images(1))))
         again, waited = _until_it_computes(engine, station, wanted)
         said += waited
-        second = engine._successor._running[0]
+        second = engine._successor.health.pid
         late = error_of(partial(_infer_with_a_process_that_hangs, engine, station.images(1)))
     said.append(error_of(station.engine(batch=1).__enter__))
     return {
         "said": list(dict.fromkeys(said)),
         "differences": differences + again,
-        "another": process.pid != second.pid,
-        "ended": second.poll() is not None,
+        "another": first != second,
+        "ended": not os.path.exists(f"/proc/{second}"),
         "late": late,
     }
 
@@ -209,9 +208,9 @@ def _until_it_computes(engine: Any, station: Station, wanted: list[Any]) -> tupl
 
 
 def _infer_with_a_process_that_hangs(engine: Any, images: Any) -> None:
-    process = engine._successor._running[0]
-    process.send_signal(signal.SIGSTOP)
-    successor.ANSWER_S = 0.2
+    os.kill(engine._successor.health.pid, signal.SIGSTOP)
+    engine._successor._limits = replace(engine._successor._limits, answer_s=0.2)
+    keeper.SLOWER = 0
     engine.infer(images)
 
 

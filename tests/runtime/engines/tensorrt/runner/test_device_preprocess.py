@@ -116,7 +116,6 @@ def test_when_the_device_is_lost_the_cpu_serves_the_process_that_takes_over(
     said = result["said"]
     assert all(line.startswith(f"EngineError: {lost}") for line in said)
     assert said[0].endswith("and at power and temperature)")
-    assert said[-1].endswith("; a new process is being started")
     assert result["made on the CPU"]
     assert max(result["off by"]) <= SAME_ATOL
 
@@ -161,8 +160,10 @@ def test_a_device_that_is_lost_in_a_resize_does_not_end_the_line(
     assert done.code == 0, done.err
     entries = [json.loads(line) for line in done.out.splitlines()]
     statuses = [entry["status"] for entry in entries]  # launch 1 is the warm-up's, 9 that of frame 7
-    assert (statuses[:4], statuses[7:]) == (["ok"] * 4, ["error"] * (FRAMES - 7))  # others were in the engine then
-    assert all("the GPU is lost to this process" in entry["reason"] for entry in entries[7:])
+    assert statuses[:4] == ["ok"] * 4
+    assert statuses[-1] == "ok"  # by the process that takes over; some more were in the engine before that
+    lost = [entry["reason"] for entry in entries if entry["status"] == "error"]
+    assert 1 <= len(lost) <= 3 and all("the GPU is lost to this process" in reason for reason in lost)
     assert "Traceback" not in done.err
 
 

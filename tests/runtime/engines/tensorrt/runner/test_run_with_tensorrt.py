@@ -190,9 +190,13 @@ def test_a_lost_device_does_not_end_the_line(emulated: Callable[..., Any], engin
     done = emulated(*COMMAND, *command, EMULATED_CUDA_FAIL="cuLaunchHostFunc 6 700 1")
     assert done.code == 0, done.err
     entries = _records(done.out)
-    assert [entry["status"] for entry in entries] == ["ok"] * 4 + ["error"] * (FRAMES - 4)
-    assert all("the GPU is lost to this process" in entry["reason"] for entry in entries[4:])
-    assert entries[-1]["reason"].endswith("a new process is being started")
+    statuses = [entry["status"] for entry in entries]
+    assert (len(entries), statuses[:6]) == (FRAMES, ["ok"] * 4 + ["error", "ok"])  # the next frame waits for a process
+    # Which loses the GPU too, after as many launches: those are the frames that were in hand then.
+    lost = [entry for entry in entries if entry["status"] == "error"]
+    assert len(lost) < FRAMES / 2
+    assert all("the GPU is lost to this process" in entry["reason"] for entry in lost)
+    assert "the engine computes again, in a fresh process (number 1)" in done.err
     assert "Traceback" not in done.err
 
 
