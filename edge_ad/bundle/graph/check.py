@@ -41,7 +41,7 @@ from edge_ad.bundle.graph.model import (
     Value,
     read_model,
 )
-from edge_ad.bundle.graph.operators import FAMILIES, RULES
+from edge_ad.bundle.graph.operators import RULES, operators_of
 from edge_ad.bundle.graph.wire import InFile, InMemory, Reader, Source
 from edge_ad.bundle.specs import TensorSpec
 from edge_ad.errors import BundleError, os_reason
@@ -86,9 +86,7 @@ class Examination:
         self._most_work = (1 << 36) + (1 << 25) * pixels
 
     def facts(self) -> GraphFacts:
-        allowed = FAMILIES.get(self._contract.family)
-        if allowed is None:
-            raise BundleError(f"family {self._contract.family[:60]!r} is unknown, wanted one of {', '.join(FAMILIES)}")
+        allowed = operators_of(self._contract.family)
         self._check_versions()
         self._take_input()
         for tensor in self._model.initializers:

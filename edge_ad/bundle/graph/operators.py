@@ -1,6 +1,7 @@
-"""Which operators a graph may hold: for each family those that its exports write, and no others.
+"""Which operators a graph may hold: those that exports write, and no others.
 
-A further family adds a line to `FAMILIES`, and what is new in it a rule to one of the modules with rules.
+A family whose exports need more than others adds a line to `FAMILIES`, and what is new in it a rule to one of the
+modules with rules.
 """
 
 from __future__ import annotations
@@ -79,7 +80,13 @@ ATTENTION = frozenset(
 CHOICES = frozenset({"ArgMax", "ArgMin", "ReduceMin", "TopK"})
 """The one way, beside constants, to positions that may be gathered."""
 
-FAMILIES: Mapping[str, frozenset[str]] = {
-    "glass": CONTRACT | PRECISIONS | CONVOLUTIONS | SHAPES | ATTENTION | CHOICES,
-}
-"""Operators by the name of the family."""
+COMMON = CONTRACT | PRECISIONS | CONVOLUTIONS | SHAPES | CHOICES
+"""What the graphs of every family may hold."""
+ANY_BACKBONE = COMMON | ATTENTION
+FAMILIES: Mapping[str, frozenset[str]] = {"glass": ANY_BACKBONE, "simplenet": ANY_BACKBONE}
+"""Operators of the families that need more."""
+
+
+def operators_of(family: str) -> frozenset[str]:
+    """What the graphs of a family may hold."""
+    return FAMILIES.get(family, COMMON)
