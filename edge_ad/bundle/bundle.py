@@ -25,13 +25,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from edge_ad.bundle.consistency import MAX_FILE_BYTES, contradictions
-from edge_ad.bundle.files import file_inside, read_all, safe_name, sha256_of_each, size_of, unreadable
+from edge_ad.bundle.files import check_there, file_inside, read_all, safe_name, sha256_of_each, size_of
 from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts, contract_of
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import Precision, Thresholds, UsabilityLimits
 from edge_ad.bundle.steady import read_steadily
 from edge_ad.disk.storage import fsync_directory, publish_directory, write_durably
-from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError, os_reason
+from edge_ad.errors import BundleError, ConfigError, OutputError, os_reason
 from edge_ad.validation import MAX_YAML_BYTES, build, dump_yaml, parse_yaml, plain
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Bundle:
 
     @classmethod
     def _read(cls, path: Path) -> Bundle:
-        _check_there(path)
+        check_there(path, MANIFEST)
         text = _checked_manifest(path)
         manifest = _parse_manifest(text, path)
         files = [file_inside(path, name) for name in manifest.files]
@@ -252,23 +252,6 @@ def check_destination(path: Path, *, replace: bool) -> None:
         raise OutputError(f"{path} exists and is no bundle; choose another name for the output")
     if not replace:
         raise OutputError(f"bundle {path} exists; give --force to replace it, or choose another name")
-
-
-def _check_there(path: Path) -> None:
-    """Raise BundleUnavailableError where there is nothing at all, as before a share is mounted."""
-    try:
-        if path.is_dir():
-            if not any(path.iterdir()):
-                remedy = "nor anything else; mount what it lies on, or copy it there"
-                raise BundleUnavailableError(f"bundle {path}: no {MANIFEST} in it, {remedy}")
-            return
-        if path.exists():
-            raise BundleError(f"bundle {path}: is a file, not a directory; 'edge-ad export' writes one")
-    except OSError as exc:
-        raise unreadable(path, exc) from exc
-    raise BundleUnavailableError(
-        f"bundle {path}: does not exist; 'edge-ad export' writes one, a share has to be mounted"
-    )
 
 
 def _checked_manifest(path: Path) -> bytes:

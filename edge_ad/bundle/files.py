@@ -30,6 +30,23 @@ def safe_name(name: str) -> PurePosixPath:
     return pure
 
 
+def check_there(path: Path, manifest: str) -> None:
+    """Raise BundleUnavailableError where there is nothing at all, as before a share is mounted."""
+    try:
+        if path.is_dir():
+            if not any(path.iterdir()):
+                remedy = "nor anything else; mount what it lies on, or copy it there"
+                raise BundleUnavailableError(f"bundle {path}: no {manifest} in it, {remedy}")
+            return
+        if path.exists():
+            raise BundleError(f"bundle {path}: is a file, not a directory; 'edge-ad export' writes one")
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
+    raise BundleUnavailableError(
+        f"bundle {path}: does not exist; 'edge-ad export' writes one, a share has to be mounted"
+    )
+
+
 def file_inside(root: Path, name: str) -> Path:
     """Where a file of a bundle lies. Raises: BundleError when it is missing, a link, or not inside."""
     target = root / safe_name(name)

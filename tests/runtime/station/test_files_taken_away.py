@@ -21,6 +21,9 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from edge_ad.errors import LostRecordsError
+from edge_ad.signals.supervisor import EXIT_INTERRUPTED
+
 BUNDLE = Path(str(resources.files("edge_ad.demo") / "disc.edgead"))
 PATIENCE_S = 60
 
@@ -67,9 +70,12 @@ class Station:
     def stop(self) -> dict[str, tuple[int, int, int]]:
         """Returns: of every sink that lost something, what was written, taken and lost."""
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(PATIENCE_S) == 130, self.said
+        code = self.process.wait(PATIENCE_S)
         found = re.findall(r"^(\w+): (\d+) of (\d+) written, (\d+) lost", self.said, re.MULTILINE)
-        return {name: (int(delivered), int(taken), int(lost)) for name, delivered, taken, lost in found}
+        counts = {name: (int(delivered), int(taken), int(lost)) for name, delivered, taken, lost in found}
+        has_lost = any(lost for _, _, lost in counts.values())
+        assert code == (LostRecordsError.exit_code if has_lost else EXIT_INTERRUPTED), self.said
+        return counts
 
 
 @pytest.fixture
