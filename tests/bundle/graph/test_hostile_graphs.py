@@ -459,7 +459,7 @@ def test_a_family_without_a_line_may_hold_what_all_may_and_no_more(graph: bytes,
     part = [helper.make_node("Erf", ["patch_map"], ["w"], "bent")], {}
     checked_graph(per_picture(graph, part), contract)  # control: a family that has it
     with pytest.raises(
-        BundleError, match="'bent' .Erf.: this operator is not among the .* graphs of the family 'stranger'"
+        BundleError, match=r"'bent' \(Erf\): this operator is not among the .* graphs of the family 'stranger'"
     ):
         checked_graph(per_picture(graph, part), foreign)
 
