@@ -160,6 +160,7 @@ class Line:
                 self._clock_ns,
                 self._engine,
                 lambda: self._attended_ns,
+                lambda: self._judging.inferring_since_ns,
             )
             self._attend(captures, stop)
         except BaseException:

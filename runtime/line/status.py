@@ -31,6 +31,7 @@ class LineStatus:
         captures, ledgers: of every camera.
         away: why a camera, by number, is waited for at the moment; None when it is there.
         attended_ns: when the thread that runs the line has looked after it last.
+        inferring_since_ns: when the engine was called that has not answered yet.
     """
 
     captures: Sequence[Capture]
@@ -41,6 +42,7 @@ class LineStatus:
     clock_ns: Callable[[], int]
     engine: EngineWatch | None = None
     attended_ns: Callable[[], int] | None = None
+    inferring_since_ns: Callable[[], int | None] = lambda: None
 
     def dead(self) -> list[str]:
         """What should run and does not, so that only a new start helps; one line each."""
@@ -65,7 +67,7 @@ class LineStatus:
         return self._silent_engine(HUNG_S)
 
     def _silent_engine(self, limit_s: float) -> list[str]:
-        since_ns = self.judging.inferring_since_ns
+        since_ns = self.inferring_since_ns()
         silent_s = 0.0 if since_ns is None else (self.clock_ns() - since_ns) / 1e9
         return [f"the engine has not answered for {silent_s:.0f} s"] if silent_s > limit_s else []
 

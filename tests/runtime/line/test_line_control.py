@@ -84,7 +84,6 @@ def test_a_region_outside_of_the_frame_is_an_error_record_and_the_next_camera_go
 def test_a_thread_that_is_gone_is_named() -> None:
     class Stage:
         dead: ClassVar = ["edge-ad-infer"]
-        inferring_since_ns: int | None = None
 
     class Sinks:
         dead: ClassVar = ["JsonLines"]
@@ -105,8 +104,10 @@ def test_a_thread_that_is_gone_is_named() -> None:
         failure = RuntimeError("a defect")
 
     captures: Any = [Gone(), Ended(), GivenUp(), Broken()]
-    now_ns = [0]
-    status = LineStatus(captures, [], Stage(), Sinks(), lambda _: None, lambda: now_ns[0], lambda: 0)  # type: ignore[arg-type]
+    now_ns: list[int] = [0]
+    since_ns: list[int | None] = [None]
+    clocks: Any = {"attended_ns": lambda: 0, "inferring_since_ns": lambda: since_ns[0]}
+    status = LineStatus(captures, [], Stage(), Sinks(), lambda _: None, lambda: now_ns[0], **clocks)  # type: ignore[arg-type]
     ended = [
         "the thread edge-ad-infer has ended",
         "the thread sink JsonLines has ended",
@@ -116,7 +117,7 @@ def test_a_thread_that_is_gone_is_named() -> None:
     assert status.dead() == ended
     now_ns[0] = 11 * 10**9  # the thread that runs the line hangs, in a write to standard error or a window
     assert status.dead() == [*ended, "the thread that runs the line has not looked after it for 11 s"]
-    Stage.inferring_since_ns = 0
+    since_ns[0] = 0
     assert status.waiting() == ["the engine has not answered for 11 s"]
     now_ns[0] = 61 * 10**9
     assert "the engine has not answered for 61 s" in status.dead()

@@ -61,7 +61,7 @@ def test_a_broker_that_closes_every_connection_is_said_once(make_spool: Any, wri
             assert len(said) == 1 and "closes connections before it confirms them; look at its port" in said[0]
             broker.closes = False
             until(lambda: sink.account().delivered == 1)
-            assert list(sink.troubles()) == []
+            assert list(sink.conditions()) == []
 
 
 # paho leaves a socket to the garbage collector when its handshake fails.

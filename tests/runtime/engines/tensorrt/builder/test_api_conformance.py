@@ -30,7 +30,8 @@ TENSORRT = ROOT / "runtime" / "engines" / "tensorrt"
 SOURCES = [
     *sorted(TENSORRT.glob("*.py")),
     *sorted((TENSORRT / "builder").glob("*.py")),
-    *(TENSORRT / "runner" / name for name in ("engine.py", "execution.py")),  # the others speak to CUDA alone
+    # the runner's others speak to CUDA alone
+    *(TENSORRT / "runner" / name for name in ("engine.py", "execution.py", "loaded_plan.py")),
 ]
 SECONDS = 60
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")

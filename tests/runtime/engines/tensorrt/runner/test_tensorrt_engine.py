@@ -144,8 +144,9 @@ def test_a_fresh_process_takes_over_with_the_kernel(scenario: Scenario, kernel_t
     assert max(result["differences"]) <= KERNEL_ATOL
 
 
-def test_which_tail_runs(scenario: Scenario, cpu_kernels: Path) -> None:
-    result = scenario("tails", EMULATED_CUDA_KERNELS=str(cpu_kernels))
+def test_which_tail_runs(scenario: Scenario, cpu_kernels: Path, tmp_path: Path) -> None:
+    of_a_damaged_file = str(tmp_path / "engines")
+    result = scenario("tails", says=of_a_damaged_file, EMULATED_CUDA_KERNELS=str(cpu_kernels))
     assert "built with --tail kernel, wanted graph" in result.pop("a spec without its smoothing")
     assert result == {
         "only the kernel's is there": 1,
