@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 WITH_FOLDERS = "name the folder of good images with --good, that of defective ones with --bad"
-_LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), Train/Label (DAGM), or pictures and nothing else"
+_LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), Train/Label (DAGM), or pictures alone"
 _OPENERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] = (
     (is_mvtec, open_mvtec),
     (is_visa, open_visa),

@@ -45,7 +45,7 @@ def open_dagm(root: Path) -> Dataset:
     train = tuple(sample for sample in found if not sample.anomalous)
     if not train:
         raise SourceError(
-            f"{train_root}: none of {len(found)} picture(s) is good, that is without a label in {_LABELS}; put some there"
+            f"{train_root}: none of {len(found)} picture(s) is good, that is without one in {_LABELS}; put some there"
         )
     if len(train) < len(found):
         notes.append(f"{train_root.name}: {len(found) - len(train)} of {len(found)} are defective and left out")

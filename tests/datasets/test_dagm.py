@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_ad.datasets import open_dataset, open_labelled, plain_dataset, read_image, read_mask
+from edge_ad.datasets import open_dataset, open_labelled, read_image, read_mask
 from edge_ad.datasets.dagm import COARSE
 from edge_ad.errors import SourceError
 
@@ -135,7 +135,3 @@ def test_an_unreadable_list_is_refused(dagm: Path) -> None:
     file.mkdir()
     with pytest.raises(SourceError, match=r"Labels\.txt cannot be read: Is a directory"):
         open_dataset(dagm)
-
-
-def test_plain_folders_are_what_they_were(dagm: Path) -> None:
-    assert plain_dataset(dagm / "Test" / "Label").layout == "plain"
