@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 def command(config: str | None, as_json: bool, **given: Any) -> None:
     """Judge the images of DIR with the bundles A and B, and check that B agrees with A, the reference.
 
-    A and B may be the same bundle with another precision or engine. DIR is a data set in the layout of MVTec AD or
-    VisA, of which the test images are judged (the training images where there is no test), or a plain folder of good
-    images. The exit code is 0 when B is within the tolerances, and 13 when it is not.
+    A and B may be the same bundle with another precision or engine. DIR is a data set in the layout of MVTec AD,
+    VisA or DAGM, of which the test images are judged (the training images where there is no test), or a plain folder of
+    good images. The exit code is 0 when B is within the tolerances, and 13 when it is not.
 
     Label flips are counted at one threshold for both; those of images that camera noise alone could flip are allowed.
     """

@@ -52,8 +52,8 @@ WORST = 6  # missed defects in the report, and as many false alarms
 def command(as_json: bool, **given: Any) -> None:
     """Judge the test images of DATA with BUNDLE_OR_RUN, and measure how well defective ones are told from good ones.
 
-    DATA is a folder in the layout of MVTec AD or VisA. The results folder gets report.html, results.json, scores.csv
-    and the curves. Pixel figures are taken at the model's size, of the images that have a mask.
+    DATA is a folder in the layout of MVTec AD, VisA or DAGM. The results folder gets report.html, results.json,
+    scores.csv and the curves. Pixel figures are taken at the model's size, of the images that have a mask.
     """
     from edge_ad.calibration.evaluation.options import eval_options
     from edge_ad.calibration.evaluation.results import json_bytes

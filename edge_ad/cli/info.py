@@ -11,24 +11,40 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.graph.contract import GraphFacts
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Precision
+from edge_ad.cli.family_table import families_json, paper_of, print_families
 from edge_ad.errors import BundleError
 from edge_ad.validation import dump_yaml, plain
 
 
-@click.command(name="info", short_help="Say what is in a bundle.")
-@click.argument("bundle")
+@click.command(name="info", short_help="Say what is in a bundle, or which model families there are.")
+@click.argument("bundle", required=False)
+@click.option("--families", is_flag=True, help="List the model families, as without BUNDLE.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(bundle: str, as_json: bool) -> None:
-    """Check every byte of BUNDLE and print what it holds.
+def command(bundle: str | None, families: bool, as_json: bool) -> None:
+    """Check every byte of BUNDLE and print what it holds; without BUNDLE, list the model families.
 
     Of each graph it says whether an engine may be given it; one that may not is an error (exit code 5). No engine is
     loaded.
     """
+    if bundle is not None and families:
+        raise click.UsageError("--families lists what edge-ad knows; leave out BUNDLE, or --families")
+    if bundle is not None:
+        _print_bundle(bundle, as_json=as_json)
+    elif as_json:
+        click.echo(families_json())
+    else:
+        print_families()
+
+
+def _print_bundle(bundle: str, *, as_json: bool) -> None:
+    """Raises: BundleError when it is damaged, or no engine is given one of its graphs."""
     opened = Bundle.read(bundle)
     graphs = {precision: _graph(opened, precision) for precision in opened.manifest.models}
     facts = {
         "path": str(opened.path),
         "sha256": opened.sha256,
+        "family": opened.manifest.model.family,
+        "paper": paper_of(opened.manifest.model.family),
         "size_bytes": sum(_size_bytes(opened, name) for name in opened.manifest.files),
         "default_precision": opened.precision(None),
         "precisions": {precision: _of(opened, precision) for precision in opened.manifest.models},

@@ -29,7 +29,7 @@ COMMANDS = {
     "threshold": "Choose a bundle's threshold on images or scores.",
     "bench": "Measure how fast a bundle is here, and whether it became slower.",
     "compare": "Say how far two models agree.",
-    "info": "Say what is in a bundle.",
+    "info": "Say what is in a bundle, or which model families there are.",
     "doctor": "Say what this machine has and what is missing.",
     "demo": "Show the whole chain on a simulated line.",
 }

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "-c", "--config", "config", metavar="FILE", help="YAML file with any of these options; the command line wins."
 )
 def command(config: str | None, resume: bool, force: bool, **given: Any) -> None:
-    """Train on the good pictures of DATA: a folder in the layout of MVTec AD or VisA, or of good pictures alone.
+    """Train on the good pictures of DATA: a folder in the layout of MVTec AD, VisA or DAGM, or of good pictures.
 
     Writes a run: a checkpoint, logs, pictures of what was synthesised. Then 'edge-ad export RUN -o BUNDLE' needs no
     other option, and 'edge-ad eval RUN DATA' says how good it is.

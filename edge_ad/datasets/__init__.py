@@ -1,12 +1,14 @@
-"""Labelled pictures on disk, for training and evaluation: MVTec AD and its relatives, VisA, plain folders.
+"""Labelled pictures on disk, for training and evaluation: MVTec AD and its relatives, VisA, DAGM, plain folders.
 
 Opening a data set lists folders and compares files; no picture is decoded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from edge_ad.datasets.dagm import is_dagm, open_dagm
 from edge_ad.datasets.folders import pictures_in, subfolders
 from edge_ad.datasets.mvtec import is_mvtec, is_test_half, open_mvtec, open_test_half
 from edge_ad.datasets.pixels import (
@@ -41,7 +43,13 @@ __all__ = [
 ]
 
 WITH_FOLDERS = "name the folder of good images with --good, that of defective ones with --bad"
-_LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), or pictures and nothing else"
+_LAYOUTS = "train/good with test/<type> (MVTec AD), Data/Images/Normal (VisA), Train/Label (DAGM), or pictures alone"
+_OPENERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] = (
+    (is_mvtec, open_mvtec),
+    (is_visa, open_visa),
+    (is_dagm, open_dagm),
+)
+"""How a category in each layout is recognised, and how it is read."""
 
 
 def open_dataset(root: Path, advice: str = WITH_FOLDERS) -> Dataset:
@@ -59,7 +67,7 @@ def open_dataset(root: Path, advice: str = WITH_FOLDERS) -> Dataset:
     opened = _category(root)
     if opened is not None:
         return opened
-    categories = [folder for folder in folders if is_mvtec(folder) or is_visa(folder)]
+    categories = [folder for folder in folders if _is_category(folder)]
     if len(categories) > 1:
         names = ", ".join(folder.name for folder in categories)
         raise SourceError(f"{root} holds {len(categories)} categories: {names}; name one, such as {categories[0]}")
@@ -80,12 +88,14 @@ def open_labelled(root: Path, advice: str) -> Dataset:
 
     Raises: SourceError as `open_dataset` does.
     """
-    if not is_mvtec(root) and not is_visa(root) and is_test_half(root):
+    if not _is_category(root) and is_test_half(root):
         return open_test_half(root)
     return open_dataset(root, advice)
 
 
+def _is_category(root: Path) -> bool:
+    return any(recognised(root) for recognised, _ in _OPENERS)
+
+
 def _category(root: Path) -> Dataset | None:
-    if is_mvtec(root):
-        return open_mvtec(root)
-    return open_visa(root) if is_visa(root) else None
+    return next((opened(root) for recognised, opened in _OPENERS if recognised(root)), None)

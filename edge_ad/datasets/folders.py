@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_ad.errors import SourceError, os_reason
 from edge_ad.image.pictures import IMAGE_SUFFIXES, natural_key, pictures_below
 
-_MASK_SUFFIX = "_mask"
+MASK_SUFFIX = "_mask"
 _SHOWN = 3
 
 
@@ -77,8 +77,15 @@ def good_pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def match_masks(pictures: Sequence[Path], picture_root: Path, masks: Sequence[Path], mask_root: Path) -> Matched:
-    """Give every picture the mask of its name, whatever the suffixes are: `<stem>_mask` or else `<stem>`.
+def match_masks(
+    pictures: Sequence[Path],
+    picture_root: Path,
+    masks: Sequence[Path],
+    mask_root: Path,
+    *,
+    suffix: str = MASK_SUFFIX,
+) -> Matched:
+    """Give every picture the mask of its name, whatever the kinds of files are: `<stem><suffix>` or else `<stem>`.
 
     The path below the two roots decides first; masks that are sorted into other folders are found by their stem alone.
 
@@ -93,7 +100,7 @@ def match_masks(pictures: Sequence[Path], picture_root: Path, masks: Sequence[Pa
     found = []
     for picture in pictures:
         path, stem = _key(picture, picture_root), picture.stem
-        ranks = (by_path[path + _MASK_SUFFIX], by_path[path], by_stem[stem + _MASK_SUFFIX], by_stem[stem])
+        ranks = (by_path[path + suffix], by_path[path], by_stem[stem + suffix], by_stem[stem])
         candidates: list[Path] = next((rank for rank in ranks if rank), [])
         if len(candidates) > 1:
             raise SourceError(f"picture {picture} has two masks, {_shown(candidates)}; remove one")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Layout = Literal["mvtec", "visa", "plain"]
+Layout = Literal["mvtec", "visa", "dagm", "plain"]
 GOOD = "good"
 
 

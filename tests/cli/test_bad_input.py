@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from edge_ad.bundle.bundle import CHECKSUM, MANIFEST
+from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, SCHEMA_VERSION
 from edge_ad.cli.main import main
 
 USAGE, CONFIG, CHECKPOINT, BUNDLE, SOURCE, IMAGE, ENGINE, OUTPUT, UNAVAILABLE, INTERNAL = (
@@ -217,10 +217,12 @@ def test_one_byte_changed(fails: Fails, damaged: Path, pictures: Path, command: 
 
 
 def test_newer_schema(fails: Fails, damaged: Path, pictures: Path) -> None:
-    text = (damaged / MANIFEST).read_text().replace("schema_version: 1", "schema_version: 99\nnews: 1")
-    (damaged / MANIFEST).write_text(text)
+    text = (damaged / MANIFEST).read_text()
+    own = f"schema_version: {SCHEMA_VERSION}\n"
+    assert own in text
+    (damaged / MANIFEST).write_text(text.replace(own, "schema_version: 99\nnews: 1\n"))
     for arguments in (["info", damaged], ["run", damaged, "--source", pictures]):
-        assert "schema version 99, this edge-ad reads 1; update edge-ad" in fails(BUNDLE, *arguments)
+        assert f"schema version 99, this edge-ad reads {SCHEMA_VERSION}; update edge-ad" in fails(BUNDLE, *arguments)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", MANIFEST, CHECKSUM])

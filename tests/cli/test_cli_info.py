@@ -1,8 +1,11 @@
-"""`edge-ad info` on a bundle of several precisions: what each is, and whether it is proven."""
+"""`edge-ad info`: what each precision of a bundle is, whether it is proven, and which model families there are."""
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from edge_ad.bundle.bundle import Bundle, write_changed
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.cli.main import main
+from edge_ad.models import FAMILIES, model_family
 from edge_ad.validation import plain
 
 Capture = pytest.CaptureFixture[str]
@@ -90,3 +94,64 @@ def test_a_float_bundle_has_nothing_to_prove(tiny_bundle: Path, capsys: Capture)
     assert facts["default_precision"] == "fp32"
     assert list(facts["precisions"]) == ["fp32"]
     assert "gate" not in facts["precisions"]["fp32"]
+
+
+def test_a_bundle_names_its_family_and_paper(tiny_bundle: Path, capsys: Capture) -> None:
+    facts = info(tiny_bundle, capsys)
+    assert (facts["family"], facts["paper"]) == ("glass", "Chen et al., ECCV 2024, arXiv 2407.09359")
+    assert list(facts)[:4] == ["path", "sha256", "family", "paper"]
+
+
+def test_a_bundle_of_a_family_that_is_not_known_is_still_shown(
+    tiny_bundle: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Its graph is looked at by the rules of any family; who published it nobody here can say."""
+    bundle = Bundle.read(tiny_bundle)
+    model = replace(bundle.manifest.model, family="another")
+    facts = info(write_changed(bundle, tmp_path / "another.edgead", {"model": model}).path, capsys)
+    assert (facts["family"], facts["paper"]) == ("another", None)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w.²-]+", text)
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--families"]])
+def test_the_table_of_families(capsys: Capture, arguments: list[str]) -> None:
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 120
+    for name in FAMILIES:
+        assert name in shown
+        for said in vars(model_family(name).about).values():
+            assert set(words(said)) <= set(words(shown)), said
+
+
+def test_the_families_for_programs(capsys: Capture) -> None:
+    assert main(["info", "--json"]) == 0
+    families = json.loads(capsys.readouterr().out)["families"]
+    assert list(families) == list(FAMILIES)
+    draem = families["draem"]
+    assert (draem["licence"], draem["default"], draem["presets"]) == ("MIT", False, ["paper", "fast"])
+    assert draem["preprocess"]["filter"] == "opencv_bilinear" and draem["postprocess"]["smoothing"] == "box"
+    assert [name for name, said in families.items() if said["default"]] == ["glass"]
+
+
+def test_a_bundle_and_all_families_are_two_questions(tiny_bundle: Path, capsys: Capture) -> None:
+    assert main(["info", str(tiny_bundle), "--families"]) == 2
+    assert "leave out BUNDLE, or --families" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", ["info", "info --json", "train --family draem --help", "export --help"])
+def test_families_are_listed_without_pytorch(arguments: str, tmp_path: Path) -> None:
+    """So that the base installation can say what there is."""
+    probe = (
+        "import sys\nfrom edge_ad.cli.main import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print('loaded', sorted({'torch', 'torchvision', 'onnx', 'timm'} & sys.modules.keys()))\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded []"

@@ -32,8 +32,9 @@ class DraemTrainOptions(TrainOptions):
         beta_range: least and largest share of the good picture that shines through a texture, drawn evenly.
         augmentations: how many of ten changes a texture undergoes.
         learning_rate: of Adam.
-        schedule: `steps` multiplies the rate by 0.2 after 80 % and 90 % of the epochs, as the authors' code does (the
-            paper: by 0.1 after 400 and 600); `cosine` lowers it from the full rate to none; `constant` leaves it.
+        schedule: `steps` multiplies the rate by 0.2 after 80 % and 90 % of the epochs, as the authors' code does;
+            `text_steps` by 0.1 after 400 and 600 of 700, as the paper's text has it; `cosine` lowers it from the full
+            rate to none; `constant` leaves it.
         epoch_images: pictures drawn in an epoch, with replacement; None for as many as there are.
     """
 
@@ -57,7 +58,9 @@ class DraemTrainOptions(TrainOptions):
     )
     augmentations: Annotated[int, Field(ge=0, le=10)] = option(3, "Changes of a texture, of ten (paper: 3).")
     learning_rate: PositiveFloat = option(1e-4, "Of Adam (paper: 1e-4).", "X")
-    schedule: Literal["steps", "cosine", "constant"] = option("steps", "steps (paper), cosine or constant.", "NAME")
+    schedule: Literal["steps", "text_steps", "cosine", "constant"] = option(
+        "steps", "steps (as published), text_steps (the paper's text), cosine or constant.", "NAME"
+    )
     epochs: Positive = option(700, "Epochs (paper: 700).")
     epoch_images: Positive | None = option(None, "Pictures drawn in an epoch (default: as many as there are).")
     select: Literal["best", "last"] = option("last", "Keep the last epoch (paper) or the best.", "RULE")

@@ -24,8 +24,8 @@ from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.models.training.session import SamplePair
 
 LOSSES = ("l2", "ssim", "focal")
-DROPS = (0.8, 0.9)  # shares of the epochs after which the rate drops
-DROP = 0.2
+DROPS = {"steps": (0.2, (0.8, 0.9)), "text_steps": (0.1, (400 / 700, 600 / 700))}
+"""Factor of the rate by schedule, and after which shares of the epochs it is applied."""
 AFTER_DIVERGENCE = "no weights of this epoch are kept; try a lower --learning-rate"
 
 
@@ -116,8 +116,9 @@ class DraemTrainer:
         factor = 1.0
         if self._options.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * done))
-        elif self._options.schedule == "steps":
-            factor = DROP ** sum(done >= drop for drop in DROPS)
+        elif self._options.schedule in DROPS:
+            drop, shares = DROPS[self._options.schedule]
+            factor = drop ** sum(done >= share for share in shares)
         for group in self.optimizer.param_groups:
             group["lr"] = self._options.learning_rate * factor
 
