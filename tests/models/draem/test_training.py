@@ -177,10 +177,10 @@ def test_official_weights_are_recorded_as_blue_first(run: Path, tmp_path: Path) 
 def test_a_size_that_is_no_multiple_is_refused_before_a_file_is_read(
     train: Train, tmp_path: Path, imgsz: int | str
 ) -> None:
-    with pytest.raises(ConfigError, match="imgsz: .*multiples of 32"):
+    with pytest.raises(ConfigError, match=r"imgsz: .*multiples of 32"):
         train(tmp_path / "run", imgsz=imgsz, data=tmp_path / "nowhere")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="imgsz: .*multiples of 32"):
+    with pytest.raises(ConfigError, match=r"imgsz: .*multiples of 32"):
         export_options({"checkpoint": "nowhere", "family": "draem", "imgsz": imgsz, "output": "b"}, "test")
 
 
@@ -207,7 +207,7 @@ def test_a_loss_that_is_no_number(train: Train, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_learning_rate_far_too_high(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="epoch [012]") as caught:
+    with pytest.raises(TrainingError, match=r"epoch [012]") as caught:
         train(tmp_path / "run", learning_rate=1e30)
     assert caught.value.exit_code == 12 and "\n" not in str(caught.value)
 
