@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from platform import python_version
 
@@ -38,6 +39,8 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
     preprocess, postprocess = options.preprocess, options.postprocess
+    if loaded.channel_order is not None:
+        preprocess = replace(preprocess, channel_order=loaded.channel_order)
     module = fast_module(family, loaded, preprocess, postprocess)
     graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")

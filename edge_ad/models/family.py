@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec
 from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
@@ -60,12 +60,14 @@ class LoadedNetwork(Generic[NetworkT]):
         config: plain values for the manifest.
         checkpoint_sha256: hash of the checkpoint file.
         notes: what had to be assumed, one line each, for the user to confirm.
+        channel_order: that it was trained with; None where it is that of the family.
     """
 
     network: NetworkT
     config: dict[str, Any]
     checkpoint_sha256: str
     notes: tuple[str, ...] = ()
+    channel_order: ChannelOrder | None = None
 
 
 @dataclass(frozen=True)

@@ -71,11 +71,20 @@ def load_draem(checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
     _load(network.segmentation, parts.segmentation, where, SEGMENTATION)
     network.eval().requires_grad_(False)
     plain = {**asdict(config), "color_order": order}
-    return LoadedNetwork(network, plain, _hash(parts.files), tuple(notes))
+    return LoadedNetwork(network, plain, _hash(parts.files), tuple(notes), order)
 
 
 def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) -> Parts:
     """The two state dicts of a checkpoint of any of the three kinds. Raises: CheckpointError."""
+    parts = _parts(checkpoint, segmentation_checkpoint)
+    if segmentation_checkpoint is not None and segmentation_checkpoint not in parts.files:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: holds both halves; leave segmentation_checkpoint {segmentation_checkpoint} out"
+        )
+    return parts
+
+
+def _parts(checkpoint: Path, segmentation_checkpoint: Path | None) -> Parts:
     data = read_tensors(checkpoint, "checkpoint")
     where = f"checkpoint {checkpoint}"
     if {RECONSTRUCTION, SEGMENTATION} <= data.keys():
@@ -92,6 +101,12 @@ def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) ->
         return _from_anomalib(nested, checkpoint)
     found = state_of(data, where)
     if FIRST[RECONSTRUCTION] not in found.tensors:
+        if FIRST[SEGMENTATION] in found.tensors:
+            first = checkpoint.with_name(f"{checkpoint.stem.removesuffix(SEGMENTATION_SUFFIX)}{checkpoint.suffix}")
+            raise CheckpointError(
+                f"{where}: holds the segmentation alone; give the reconstruction, such as {first.name},"
+                " and this one as --segmentation-checkpoint where it does not lie beside it"
+            )
         keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
         raise CheckpointError(
             f"{where}: no DRAEM checkpoint, tensor {FIRST[RECONSTRUCTION]!r} is missing; it holds {keys}"
@@ -127,7 +142,7 @@ def _from_anomalib(state: Mapping[Any, Any], checkpoint: Path) -> Parts:
 def _width(state: Mapping[str, Tensor], part: str, checkpoint: Path) -> int:
     first = state.get(FIRST[part])
     channels = 3 if part == RECONSTRUCTION else 6
-    if first is None or tuple(first.shape[1:]) != (channels, 3, 3):
+    if first is None or tuple(first.shape[1:]) != (channels, 3, 3) or not len(first):
         found = "is missing" if first is None else f"has shape {tuple(first.shape)}, wanted (width, {channels}, 3, 3)"
         raise CheckpointError(f"checkpoint {checkpoint}: no DRAEM checkpoint, tensor {FIRST[part]!r} {found}")
     return int(first.shape[0])

@@ -93,3 +93,6 @@ class DraemTrainOptions(TrainOptions):
             yield f"beta_range: wanted the smaller first, got {list(self.beta_range)}"
         if any(side % MULTIPLE for side in self.imgsz):
             yield f"imgsz: wanted multiples of {MULTIPLE}, got {self.imgsz[0]}x{self.imgsz[1]}"
+        elif max(self.imgsz) == MULTIPLE:
+            # Its innermost block would see one value, from which no normalisation learns where a batch is one picture.
+            yield f"imgsz: wanted more than {MULTIPLE}x{MULTIPLE} to train on"
