@@ -288,9 +288,8 @@ def _parse_manifest(text: bytes, path: Path) -> Manifest:
     except (ConfigError, UnicodeDecodeError) as exc:
         raise BundleError(f"bundle {path}: {exc}") from exc
     if manifest.schema_version not in READABLE_VERSIONS:
-        raise BundleError(
-            f"bundle {path}: schema version {manifest.schema_version} is unknown, this edge-ad reads {SCHEMA_VERSION}"
-        )
+        known = " and ".join(map(str, READABLE_VERSIONS))
+        raise BundleError(f"bundle {path}: schema version {manifest.schema_version} is unknown, wanted {known}")
     faults = list(islice(contradictions(manifest), ConfigError.most_shown))
     if faults:
         raise BundleError(f"bundle {path}: {MANIFEST}: {'; '.join(faults)}; export it again")

@@ -250,3 +250,21 @@ def test_the_reference_checkpoint_on_photographs(
     assert cracked["auroc"] == pytest.approx(0.893, abs=5e-4)
     assert cracked["average_precision"] == pytest.approx(0.889, abs=5e-4)
     assert content["pixel"]["images_without_mask"] == 8
+
+
+def test_pixel_figures_of_coarse_masks_are_marked(base: list[str], tmp_path: Path, data: Path, capsys: Capture) -> None:
+    """DAGM's labels are ellipses around the defects: whoever sees the figures has to know."""
+    half = tmp_path / "Class1" / "Test"
+    (half / "Label").mkdir(parents=True)
+    shutil.copytree(data / "train" / "good", tmp_path / "Class1" / "Train")
+    for index in range(3):
+        shutil.copy(data / "test" / "good" / f"{index}.png", half / f"{index:04}.png")
+        shutil.copy(data / "test" / "scratch" / f"{index}.png", half / f"{index + 5:04}.png")
+        mask = data / "ground_truth" / "scratch" / f"{index}_mask.png"
+        shutil.copy(mask, half / "Label" / f"{index + 5:04}_label.png")
+    assert main([*base, str(tmp_path / "Class1"), "-o", "out"]) == 0
+    assert "note: masks are coarse ellipses" in capsys.readouterr().out
+    content = json.loads(Path("out/results.json").read_text())
+    assert content["pixel"]["auroc"] is not None
+    assert any("coarse ellipses" in note for note in content["notes"])
+    assert "coarse ellipses" in Path("out/report.html").read_text()
