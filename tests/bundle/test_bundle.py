@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edge_ad.bundle.bundle
-from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, Bundle, write_bundle
+from edge_ad.bundle.bundle import CHECKSUM, MANIFEST, SCHEMA_VERSION, Bundle, write_bundle
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, Thresholds, contract
 from edge_ad.disk import storage
 from edge_ad.errors import BundleError, BundleUnavailableError, ConfigError, OutputError
@@ -249,14 +249,14 @@ def test_a_link_to_a_whole_bundle_works(bundle: Bundle) -> None:
 @pytest.mark.parametrize("checksum_holds", [True, False])
 def test_a_newer_bundle_asks_for_an_update(bundle: Bundle, checksum_holds: bool) -> None:
     def from_the_future(data: dict[str, Any]) -> None:
-        data["schema_version"] = 2
+        data["schema_version"] = SCHEMA_VERSION + 1
         data["preprocess"]["undistort"] = {"k1": 0.1}
         del data["opset"]
 
     _forge(bundle.path, from_the_future)
     if not checksum_holds:
         (bundle.path / CHECKSUM).unlink()
-    with pytest.raises(BundleError, match=r"schema version 2.*update edge-ad"):
+    with pytest.raises(BundleError, match=rf"schema version {SCHEMA_VERSION + 1}.*update edge-ad"):
         Bundle.read(bundle.path)
 
 

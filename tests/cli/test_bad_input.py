@@ -309,7 +309,15 @@ def test_all_faults_of_a_run_at_once(fails: Fails, tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["run"], ["fly"], ["--colour"], ["run", "b", "--colour"], ["info"], ["info", "a", "b"], ["run", "b", "--source"]],
+    [
+        ["run"],
+        ["fly"],
+        ["--colour"],
+        ["run", "b", "--colour"],
+        ["info", "a", "b"],
+        ["info", "a", "--families"],
+        ["run", "b", "--source"],
+    ],
 )
 def test_a_command_line_that_cannot_be_parsed(fails: Fails, arguments: list[str]) -> None:
     assert "--help" in fails(USAGE, *arguments)
