@@ -392,6 +392,6 @@ def test_a_run_may_be_evaluated_as_it_is_told(run: Path) -> None:
     record = read_run(run)
     assert set(record.export) == {
         *("backbone", "layers", "pretrain_embed_dim", "embed_dim", "hidden_dim"),
-        *("imgsz", "resize", "resize_mode", "score"),
+        *("imgsz", "resize", "resize_mode", "filter", "score"),
     }
     assert not any("/" in str(value) for value in replace(record).export.values())
