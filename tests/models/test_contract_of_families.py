@@ -152,3 +152,10 @@ def test_the_kernel_refuses_scores_that_it_does_not_know(spec: PostprocessSpec, 
     with pytest.raises(EngineError, match=f"score '{spec.score}' is none of its own"):
         getattr(ResizeSmoothPlan, grid)(geometry, (8, 8), spec)
     getattr(ResizeSmoothPlan, grid)(geometry, (8, 8), PostprocessSpec(smoothing="box", size=21))  # control
+
+
+def test_the_kernel_refuses_maps_that_are_no_smoothing() -> None:
+    """It would make another anomaly map than the graph, and judge by it."""
+    geometry = place(PreprocessSpec(64, 64, resize_mode="stretch"), (90, 70))
+    with pytest.raises(EngineError, match="anomaly map is no smoothing of its patch map"):
+        ResizeSmoothPlan.on_model_grid(geometry, (8, 8), PostprocessSpec(frame_map="anomaly_map"))
