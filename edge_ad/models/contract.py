@@ -52,8 +52,9 @@ class ContractModule(nn.Module):
         scored = anomaly_map if self.scored_map == "anomaly_map" else patch_map
         if self.top_pixels is None:
             return patch_map, anomaly_map, scored.amax((1, 2))
-        pixels = scored.reshape(-1, scored.shape[1] * scored.shape[2])
-        return patch_map, anomaly_map, pixels.topk(self.top_pixels, dim=1).values.mean(1)
+        pixels = scored.shape[1] * scored.shape[2]
+        top = scored.reshape(-1, pixels).topk(min(self.top_pixels, pixels), dim=1).values
+        return patch_map, anomaly_map, top.mean(1)
 
 
 def published_module(

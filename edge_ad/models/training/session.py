@@ -150,7 +150,7 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    used = textures.description if recipe.overlays(options) else "none is overlaid (overlay_share 0)"
+    used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
     network = recipe.network(options, progress, options.output if resume else None)

@@ -20,6 +20,7 @@ from edge_ad.runtime.engines.tensorrt.choices import Choices
 from edge_ad.runtime.engines.tensorrt.fingerprint import PlanNeed, Tail, batches
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, FlavourName, installed_flavours
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
+from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import kernel_fault
 from edge_ad.runtime.engines.tensorrt.plans import find_plan
 from edge_ad.runtime.engines.tensorrt.runner.device import CudaDevice, open_device
 from edge_ad.runtime.engines.tensorrt.runner.engine import TensorRtEngine, plan_need
@@ -130,7 +131,7 @@ class _Plans:
     def build(self, say: Callable[[str], None]) -> None:
         """Build what is missing. Raises: EngineError, ConfigError, OutputError."""
         for tail in TAILS:
-            if self.missing(tail) is None:
+            if self.missing(tail) is None or (tail == "kernel" and kernel_fault(self._bundle.manifest.postprocess)):
                 continue
             wanted = BuildOptions(
                 bundle=self._options.bundle,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -39,8 +40,10 @@ def moved(
     *,
     labelled: bool = True,
     threshold: float = 0.5,
+    highest: float = math.inf,
 ) -> Transfer:
-    found = rederive(Thresholds(threshold, origin), make(ours, defects), make(theirs, defects), labelled=labelled)
+    answers = make(ours, defects), make(theirs, defects)
+    found = rederive(Thresholds(threshold, origin), *answers, labelled=labelled, highest=highest)
     assert found is not None
     return found
 
@@ -163,11 +166,25 @@ def test_rules_need_labels(make_answers: AnswersMaker) -> None:
 def test_a_threshold_never_leaves_what_a_score_can_be(make_answers: AnswersMaker) -> None:
     """Above 1 no image would be called anomalous any more."""
     ours = np.linspace(0.1, 0.6, 20)
-    found = moved(make_answers, VALUE, ours, ours + 0.25, ["good"] * 20, threshold=0.875)
+    found = moved(make_answers, VALUE, ours, ours + 0.25, ["good"] * 20, threshold=0.875, highest=1.0)
     assert (found.shift, found.thresholds.image) == (pytest.approx(0.25), 1.0)
-    # Scores above 1 are no probabilities and have no such limit.
-    found = moved(make_answers, VALUE, ours + 3, ours + 3.25, ["good"] * 20, threshold=3.5)
-    assert found.thresholds.image == pytest.approx(3.75)
+    # Without a bound there is no such limit, and one that was out of reach already stays there.
+    found = moved(make_answers, VALUE, ours, ours + 0.25, ["good"] * 20, threshold=0.875)
+    assert found.thresholds.image == pytest.approx(1.125)
+    found = moved(make_answers, VALUE, ours, ours + 0.25, ["good"] * 20, threshold=1.5, highest=1.0)
+    assert found.thresholds.image == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_scores_below_0_are_followed_like_any_others(
+    make_answers: AnswersMaker, origin: ThresholdOrigin | None
+) -> None:
+    ours, theirs, defects = two_kinds(2)
+    plain = moved(make_answers, origin, ours, theirs, defects)
+    far = moved(make_answers, origin, ours * 64 - 128, theirs * 64 - 128, defects, threshold=0.5 * 64 - 128)
+    assert far.by == plain.by and far.shift == pytest.approx(plain.shift * 64, abs=1e-9)
+    assert plain.thresholds.image is not None
+    assert far.thresholds.image == pytest.approx(plain.thresholds.image * 64 - 128)
 
 
 def test_without_a_threshold_there_is_none_to_carry_over(make_answers: AnswersMaker) -> None:

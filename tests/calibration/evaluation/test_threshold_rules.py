@@ -39,7 +39,7 @@ def good_scores(draw: st.DrawFn) -> Scores:
     return np.array([ladder[step] for step in steps], np.float32)
 
 
-def assert_midway(threshold: float, scores: Scores) -> None:
+def assert_midway(threshold: float, scores: Scores, highest: float = math.inf) -> None:
     """Between two neighbouring scores in their exact middle, or as far beyond the outermost as the next lies within."""
     levels = np.unique(scores).astype(np.float64)
     assert threshold not in levels
@@ -48,17 +48,20 @@ def assert_midway(threshold: float, scores: Scores) -> None:
         assert threshold == (levels[above - 1] + levels[above]) / 2
     elif above:
         step = (levels[-1] - levels[-2]) / 2
-        if levels[-1] < 1:  # no score lies above 1, so no threshold does
-            step = min(step, (1 - levels[-1]) / 2)
+        if levels[-1] < highest:  # no score lies above it, so no threshold does
+            step = min(step, (highest - levels[-1]) / 2)
         assert threshold - levels[-1] == pytest.approx(step, rel=1e-6)
     else:
         assert levels[0] - threshold == pytest.approx((levels[1] - levels[0]) / 2, rel=1e-6)
 
 
-@given(good_scores(), st.floats(0, 1))
-def test_a_quantile_leaves_its_share_below(scores: Scores, quantile: float) -> None:
-    threshold = quantile_threshold(scores, quantile)
-    assert_midway(threshold, scores)
+HIGHEST = st.sampled_from([1.0, math.inf])  # of probabilities, and of what is none
+
+
+@given(good_scores(), st.floats(0, 1), HIGHEST)
+def test_a_quantile_leaves_its_share_below(scores: Scores, quantile: float, highest: float) -> None:
+    threshold = quantile_threshold(scores, quantile, highest)
+    assert_midway(threshold, scores, highest)
     below = (scores.astype(np.float64) < threshold).sum()
     assert below >= quantile * len(scores) - 1e-6
     # The lowest such cut: without the highest scores below it, the share is missed.
@@ -67,11 +70,11 @@ def test_a_quantile_leaves_its_share_below(scores: Scores, quantile: float) -> N
         assert (scores < highest).sum() < quantile * len(scores) + 1e-6
 
 
-@given(good_scores(), st.floats(0.001, 0.999))
-def test_a_rate_of_false_alarms_is_kept(scores: Scores, rate: float) -> None:
+@given(good_scores(), st.floats(0.001, 0.999), HIGHEST)
+def test_a_rate_of_false_alarms_is_kept(scores: Scores, rate: float, highest: float) -> None:
     assume(rate * len(scores) >= 1)
-    threshold = false_alarm_threshold(scores, rate)
-    assert_midway(threshold, scores)
+    threshold = false_alarm_threshold(scores, rate, highest)
+    assert_midway(threshold, scores, highest)
     alarms = (scores.astype(np.float64) >= threshold).sum()
     assert alarms <= rate * len(scores) + 1e-6
     lower = scores[scores.astype(np.float64) < threshold].max()
@@ -171,4 +174,38 @@ def test_best_f1_needs_both_kinds(truth: list[bool], kind: str) -> None:
 
 def test_a_threshold_never_lies_above_any_possible_score() -> None:
     """Good scores 0.5 and 0.9: half their distance beyond 0.9 would be 1.1, which no defect reaches."""
-    assert quantile_threshold([0.5, 0.9], 1.0) == pytest.approx(0.95)
+    assert quantile_threshold([0.5, 0.9], 1.0, 1.0) == pytest.approx(0.95)
+
+
+# Scores without bounds
+
+
+@pytest.mark.parametrize("shift", [0.0, -40.0, 1000.0])
+@pytest.mark.parametrize("scale", [1.0, 250.0])
+def test_rules_know_no_zero(shift: float, scale: float) -> None:
+    """Whatever scores are counted from and in, a threshold lies at the same place among them."""
+    plain = np.arange(20) / 32  # sums and products with these numbers are exact
+    truth = np.arange(20) >= 14
+    for request in (
+        ThresholdRequest("best-f1"),
+        ThresholdRequest("quantile", quantile=1.0),
+        ThresholdRequest("quantile", quantile=0.5),
+        ThresholdRequest("false-alarm", rate=0.2),
+    ):
+        wanted, _ = choose_threshold(request, plain, truth)
+        found, origin = choose_threshold(request, scale * plain + shift, truth)
+        assert found == scale * wanted + shift
+        assert origin.false_alarm_rate == (plain[~truth] >= wanted).mean()
+
+
+def test_beyond_the_highest_a_bound_is_kept_and_none_is_invented() -> None:
+    good = np.array([0.0, 0.5, 0.98])
+    request = ThresholdRequest("quantile", quantile=1.0)
+    bounded, _ = choose_threshold(request, good, np.zeros(3, bool), 1.0)
+    free, _ = choose_threshold(request, good, np.zeros(3, bool), math.inf)
+    assert 0.98 < bounded <= 1 and bounded == pytest.approx(0.99)
+    assert free == pytest.approx(0.98 + 0.24)
+    below, _ = choose_threshold(request, good - 50, np.zeros(3, bool), math.inf)
+    assert below == pytest.approx(free - 50)
+    at_the_bound, _ = choose_threshold(request, np.array([0.5, 1.0]), np.zeros(2, bool), 1.0)
+    assert at_the_bound > 1, "the highest is as high as scores get: nothing separates but a threshold that none reaches"

@@ -23,6 +23,7 @@ from edge_ad.runtime.engines.tensorrt.builder.request import BatchRange, EngineR
 from edge_ad.runtime.engines.tensorrt.fingerprint import Fingerprint, this_platform
 from edge_ad.runtime.engines.tensorrt.flavour import FLAVOURS, RTX_SM
 from edge_ad.runtime.engines.tensorrt.gpu import Gpu, find_gpu
+from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import kernel_fault
 from edge_ad.runtime.engines.tensorrt.plans import SUFFIX, PlanFile, UntrustedPlanError
 
 Say = Callable[[str], None]
@@ -37,12 +38,14 @@ class SourceGraph:
         batch: images per call that it has fixed; None leaves them open.
         onnx_sha256: hash of its bytes.
         read: returns them.
+        kernel_fault: why the kernel cannot make its maps and scores; None where it can.
     """
 
     precision: Precision
     batch: int | None
     onnx_sha256: str
     read: Callable[[], CheckedGraph]
+    kernel_fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def graph_of(bundle: Bundle, precision: Precision | None) -> SourceGraph:
     chosen = bundle.precision(precision)
     file = bundle.model_file(chosen)
     batch = bundle.manifest.input.shape[0]
-    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_graph(chosen))
+    fault = kernel_fault(bundle.manifest.postprocess)
+    return SourceGraph(chosen, batch, bundle.manifest.files[file], lambda: bundle.read_graph(chosen), fault)
 
 
 def check_machine(options: BuildOptions) -> None:
@@ -108,6 +112,8 @@ def plan_job(graph: SourceGraph, options: BuildOptions) -> Job:
             "build options",
             [f"dla: computes in fp16 alone, and an explicit Q/DQ graph not at all; got {precision}, wanted fp16"],
         )
+    if options.tail == "kernel" and graph.kernel_fault is not None:
+        raise ConfigError("build options", [f"tail: kernel is not for this bundle, {graph.kernel_fault}; take graph"])
     flavour = FLAVOURS[options.flavour]
     trt_version = str(flavour.load().__version__)
     gpu = None if options.sm else _gpu(options)

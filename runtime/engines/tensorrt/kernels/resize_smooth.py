@@ -30,6 +30,15 @@ FORMAT = f"{'P' * 11}{4 * SHAPE_FIELDS}s"
 KERNEL_SCORES = ("map_max", "patch_max")
 
 
+def kernel_fault(postprocess: PostprocessSpec) -> str | None:
+    """Why the kernel cannot make an anomaly map and a score of a patch map as a model does; None where it can."""
+    if postprocess.frame_map == "anomaly_map":
+        return "this family's anomaly map is no smoothing of its patch map"
+    if postprocess.score not in KERNEL_SCORES:
+        return f"the score {postprocess.score!r} is none of its own"
+    return None
+
+
 @dataclass(frozen=True)
 class ResizeSmoothBuffers:
     """Device addresses for one launch. 0 leaves an output out; without a score there is no need of a state.
@@ -120,8 +129,10 @@ class ResizeSmoothPlan:
         Args:
             geometry: where the frame lies on the model's canvas.
             patch_hw: rows and columns of the patch map.
-            postprocess: the Gaussian, and the kind of score.
+            postprocess: the smoothing, and the kind of score.
         """
+        if fault := kernel_fault(postprocess):
+            raise EngineError(f"resize_smooth: {fault}; take the map of the engine's graph")
         rows, columns = (
             resize_smooth_matrix(n_in, n_out, postprocess)
             for n_in, n_out in zip(patch_hw, geometry.model_hw, strict=True)

@@ -25,6 +25,16 @@ def options(**values: Any) -> BuildOptions:
     return build_options({**SOUND, **values}, "test")
 
 
+@pytest.mark.parametrize("tail", ["graph", "kernel"])
+def test_a_bundle_that_the_kernel_cannot_judge(tail: str) -> None:
+    graph = replace(GRAPH, kernel_fault="the score 'top_mean' is none of its own")
+    if tail == "graph":
+        assert plan_job(graph, options(tail=tail)).request.tail == "graph"
+        return
+    with pytest.raises(ConfigError, match=r"tail: kernel is not for this bundle, .* is none of its own; take graph"):
+        plan_job(graph, options(tail=tail))
+
+
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the builder returns next; it gets no graph."""
