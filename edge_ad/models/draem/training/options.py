@@ -94,5 +94,5 @@ class DraemTrainOptions(TrainOptions):
         if any(side % MULTIPLE for side in self.imgsz):
             yield f"imgsz: wanted multiples of {MULTIPLE}, got {self.imgsz[0]}x{self.imgsz[1]}"
         elif max(self.imgsz) == MULTIPLE:
-            # Its innermost block would see one value, from which no normalisation learns where a batch is one picture.
-            yield f"imgsz: wanted more than {MULTIPLE}x{MULTIPLE} to train on"
+            # No normalisation learns from it where the last batch of an epoch is one picture.
+            yield (f"imgsz: wanted more than {MULTIPLE}x{MULTIPLE} to train on, of which one pixel is left inside")
