@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.errors import ConfigError
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.family import LoadedNetwork, ModelFamily
 
@@ -30,7 +31,10 @@ class ContractModule(nn.Module):
     def __init__(
         self, logits: nn.Module, patch_hw: tuple[int, int], preprocess: PreprocessSpec, postprocess: PostprocessSpec
     ) -> None:
+        """Raises: ConfigError for a score that is not taken from a map."""
         super().__init__()
+        if postprocess.scored_map is None:
+            raise ConfigError("score", [f"wanted one that is taken from a map, got {postprocess.score!r}"])
         self.logits = logits
         self.activation = postprocess.activation
         self.scored_map, self.top_pixels = postprocess.scored_map, postprocess.top_pixels

@@ -14,7 +14,7 @@ from torch import nn
 from edge_ad.bundle.graph.check import checked_graph
 from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.errors import EngineError
+from edge_ad.errors import ConfigError, EngineError
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.image.geometry import place
@@ -159,3 +159,9 @@ def test_the_kernel_refuses_maps_that_are_no_smoothing() -> None:
     geometry = place(PreprocessSpec(64, 64, resize_mode="stretch"), (90, 70))
     with pytest.raises(EngineError, match="anomaly map is no smoothing of its patch map"):
         ResizeSmoothPlan.on_model_grid(geometry, (8, 8), PostprocessSpec(frame_map="anomaly_map"))
+
+
+def test_the_contract_refuses_scores_that_it_cannot_take_from_a_map() -> None:
+    spec = PostprocessSpec(score="family", score_range=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="wanted one that is taken from a map, got 'family'"):
+        ContractModule(nn.Identity(), (8, 8), PreprocessSpec(64, 64), spec)
