@@ -186,6 +186,9 @@ def test_a_frame_whose_score_contradicts_its_map_is_an_error_record(
     assert "wanted 0 to 1" in records[1]["reason"] and records[1]["score"] is None
 
 
-def test_every_kind_of_score_says_which_map_it_is_taken_on() -> None:
-    """A kind that is no maximum of a map would be believed whatever it is; it has to declare its range first."""
-    assert set(SCORED_MAPS) == set(get_args(ScoreKind))
+@pytest.mark.parametrize("kind", sorted(set(get_args(ScoreKind)) - set(SCORED_MAPS)))
+def test_a_score_that_is_taken_from_no_map_declares_its_range(kind: ScoreKind) -> None:
+    """Else it would be believed whatever it is."""
+    with pytest.raises(ValueError, match="score_range: belongs to scores that are taken from no map, which need it"):
+        PostprocessSpec(score=kind)
+    assert PostprocessSpec(score=kind, score_range=(0.0, 2.0)).scores == (0.0, 2.0)
