@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from edge_ad.runtime.host.messages import Seldom, UpAndDown
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
 from edge_ad.runtime.sinks.sqlite_file import SIDES, Database, beside, is_damage, named
-from edge_ad.runtime.sinks.sqlite_rows import COLUMNS, DATES, dated, newest_ids, put
+from edge_ad.runtime.sinks.sqlite_rows import DATES, dated, newest_ids, put
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
 DAY_S = 86400.0
@@ -27,12 +27,6 @@ EXPIRED = 200  # records that go at once, when one comes
 ATTEMPTS = 3  # to write to a file that somebody removes meanwhile
 MANY_LOG_BYTES = 16 << 20  # of a log that somebody who reads keeps from being moved to the file: said from here on
 MOST_LOG_BYTES = 256 << 20  # from here on, another database is begun
-_RECORD = COLUMNS["records"]
-
-
-def wall_clock_s() -> float:
-    """Seconds since 1970, by the clock that dates frames."""
-    return datetime.now(timezone.utc).timestamp()
 
 
 class SqliteRecords:
@@ -72,14 +66,14 @@ class SqliteRecords:
         self._deletions: Deletions | None = None
         # A run that keeps all rows notes what the clock does, too, for one that does not; nobody need hear of it.
         hears, limit_s = (lambda _: None, DAY_S) if keep_days is None else (say, keep_days * DAY_S)
-        self._ages = Ages(limit_s, str(path), hears, clocks or Clocks(wall_clock_s))
+        self._ages = Ages(limit_s, str(path), hears, clocks or Clocks(time.time))
         if keep_days is not None:
-            old = f"older than {in_words(limit_s)}"
-            self._deletions = Deletions(f"{path}: records and events deleted, {old}", say)
+            self._deletions = Deletions(f"{path}: records and events deleted, older than {in_words(limit_s)}", say)
         self._log = UpAndDown(say, lambda: f"{path}: its log has become small again")
         self._folder: HeldFolder | None = None
         self._db: Database | None = None
         self._damage: sqlite3.DatabaseError | None = None  # of the file that was open
+        self._without_log: Database | None = None  # left, but still watched: its log is moved first, then maybe itself
         self._first: dict[str, int] = {}  # numbers from which on rows of the open file are of this run
         self._rows = self._gone = 0  # rows of this run in the open file; in none any more
         self._flusher = Flusher(self._sync.interval_s, partial(flush_log, path), path, say, "edge-ad-sqlite-sync")
@@ -113,6 +107,7 @@ class SqliteRecords:
             raise named(self.path, "opened", exc) from exc
         except OSError as exc:
             raise OutputError(f"{self.path}: cannot be opened: {os_reason(exc)}") from exc
+        self._forget_without_log()
         return self._db
 
     def _opened(self) -> Database:
@@ -153,7 +148,11 @@ class SqliteRecords:
         """Of a file that was just opened; it may be the one of before, or a copy of it."""
         if self._rows:
             found = sum(self._found(db, table) for table in DATES)
-            self._gone += max(self._rows - found, 0)
+            before = self._without_log
+            if before is not None and before.standing == "renamed" and not found:
+                self._say_moved(before)
+            else:
+                self._gone += max(self._rows - found, 0)
             self._rows = found
         else:
             self._first = {table: number + 1 for table, number in newest_ids(db).items()}
@@ -174,9 +173,6 @@ class SqliteRecords:
             if self._look(writing=len(entries)) != "removed":
                 return
         raise OutputError(f"{self.path}: is removed again and again")
-
-    def _insert(self, table: str, columns: tuple[str, ...], entry: Mapping[str, Any]) -> None:
-        self.write_many([entry])
 
     def _commit(self, database: Database, entries: Sequence[Mapping[str, Any]]) -> None:
         db = database.connection
@@ -239,12 +235,21 @@ class SqliteRecords:
             self._say_seldom(f"warning: {self.path}: somebody has removed or replaced it: {lost}; a new one is begun")
         elif standing == "renamed":
             self._rows = 0
-            moved = database.now_at or "another name"
-            self._say_seldom(f"{self.path}: somebody has moved it to {moved}; a new one is begun")
+            self._say_moved(database)
         else:
             self._say_seldom(f"warning: {self.path}: somebody has removed its log; it is written again")
-        database.leave()
+            self._without_log = database
+        database.leave(watched=standing == "there")
         return standing
+
+    def _say_moved(self, database: Database) -> None:
+        moved = database.now_at or "another name"
+        self._say_seldom(f"{self.path}: somebody has moved it to {moved}; a new one is begun")
+
+    def _forget_without_log(self) -> None:
+        if self._without_log is not None:
+            self._without_log.close()
+            self._without_log = None
 
     def _watch(self, database: Database) -> None:
         try:
@@ -278,9 +283,8 @@ class SqliteRecords:
 
     def written_off(self) -> Mapping[str, int]:
         """Rows that somebody took away, and that were deleted for their age, since this was last asked."""
-        counts = {"gone": self._gone, "expired": 0 if self._deletions is None else self._deletions.read()}
-        self._gone = 0
-        return counts
+        gone, self._gone = self._gone, 0
+        return {"gone": gone, "expired": 0 if self._deletions is None else self._deletions.read()}
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -288,6 +292,7 @@ class SqliteRecords:
         self._flusher.__exit__(None, None, None)
         if self._deletions is not None:
             self._deletions.tell()
+        self._forget_without_log()
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -91,8 +91,11 @@ class Database:
             if state != "ok":
                 raise sqlite3.DatabaseError(f"somebody has truncated it: {str(state).splitlines()[-1]}")
 
-    def leave(self) -> None:
-        """Put what is in the log into the file, wherever that is now, and close it."""
+    def leave(self, *, watched: bool = False) -> None:
+        """Put what is in the log into the file, wherever that is now, and close it.
+
+        Args: watched: `standing` and `now_at` go on until `close`.
+        """
         moved = self.now_at
         busy, pages, done = 1, 0, 0
         with suppress(sqlite3.Error):
@@ -108,7 +111,7 @@ class Database:
                         held.path.replace(beside(moved, side))
                     else:
                         held.path.unlink()
-        self.close()
+        self.close(keep=watched)
 
     def set_aside(self) -> Path | None:
         """Close the file and give it another name, with its log, which may be in use.

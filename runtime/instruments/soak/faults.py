@@ -179,13 +179,13 @@ def sink_defect(sink: FaultySink, dice: random.Random) -> None:
 
 def records_removed(sink: FaultySink, dice: random.Random) -> None:
     """Somebody deletes the file of the sink, moves it away, or empties it as logrotate does."""
-    if sink.path is not None:
+    if sink.path is not None and not sink.stays.is_set():
         taken_away(sink.path, dice.choice(["delete", "move", "empty"]))
 
 
 def folder_removed(sink: FaultySink, dice: random.Random) -> None:
     """Somebody deletes the folder of the sink with all that is in it, or moves it away."""
-    if sink.path is not None:
+    if sink.path is not None and not sink.stays.is_set():
         taken_away(sink.path.parent, dice.choice(["delete", "move"]))
 
 

@@ -115,6 +115,9 @@ class Round:
             self._watch.tick(counts)
             is_over = time.monotonic() >= until_s or self._watch.spent.is_set() or self._watch.interrupted.is_set()
             if is_over and self._stopped_s is None:
+                for sink in self._sinks:
+                    sink.stays.set()
+                self._over.wait(TICK_S)  # for every sink to notice what was taken away until now
                 self._stopped_s = time.monotonic()
                 self._stop.set()
 

@@ -51,6 +51,7 @@ class FaultySink:
         done: writes that the inner sink has taken, of records and events.
         records: those of records.
         closed: ends what the faults wait for.
+        stays: set when the line is about to stop: nobody notices what is taken away after a sink's last look.
         path: of the file that the inner sink writes, where it has one.
         clock: by which it tells how old things are.
     """
@@ -59,6 +60,7 @@ class FaultySink:
         self.done = self.records = 0
         self.keeps_records = bool(getattr(inner, "keeps_records", False))
         self.closed = threading.Event()
+        self.stays = threading.Event()
         self.name = type(inner).__name__
         self.path: Path | None = getattr(inner, "path", None)
         self.clock = clock

@@ -144,8 +144,8 @@ from pathlib import Path
 from edge_ad.runtime.sinks.sqlite import SqliteRecords
 with SqliteRecords(Path(sys.argv[1]), "run") as sink:
     for number in range(1 << 40):
-        sink._insert("records", ("captured_at", "source", "frame_id", "status", "bundle"), dict(
-            captured_at="2026", source="a", frame_id=number, status="ok", bundle="b", captured_monotonic_ns=number))
+        sink.write_many([dict(
+            captured_at="2026", source="a", frame_id=number, status="ok", bundle="b", captured_monotonic_ns=number)])
         print(number, flush=True)
 """
 

@@ -126,6 +126,22 @@ def test_what_is_moved_keeps_its_rows(
     assert said == [f"{path}: somebody has moved it to {moved}; a new one is begun"]
 
 
+def test_what_is_moved_after_its_log_keeps_its_rows(
+    sink: SqliteRecords, path: Path, tmp_path: Path, said: list[str]
+) -> None:
+    """As by `mv v.sqlite*`, looked at in between."""
+    moved = tmp_path / "moved.sqlite"
+    for side in SIDES:
+        beside(path, side).rename(beside(moved, side))
+    put(sink, 3)
+    path.rename(moved)
+    put(sink, 4)
+    put(sink, 5)
+    assert found(moved, path) == [0, 1, 2, 3, 4, 5]
+    assert sink.written_off()["gone"] == 0
+    assert said[1:] == [f"{path}: somebody has moved it to {moved}; a new one is begun"]
+
+
 def test_a_copy_in_its_place_is_gone_on_with(sink: SqliteRecords, path: Path, tmp_path: Path) -> None:
     """As when an older state is restored; the log of the one before does not get into it."""
     with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(tmp_path / "copy")) as copy:
