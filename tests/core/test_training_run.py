@@ -86,14 +86,16 @@ def test_a_faulty_record(tmp_path: Path, change: Any, words: str) -> None:
 
 def test_export_values(tmp_path: Path) -> None:
     write_run(tmp_path, RECORD)
-    assert export_values(tmp_path) == {
+    without = {
         "backbone": "resnet18",
         "layers": ["layer1"],
         "imgsz": [64, 96],
         "family": "glass",
         "checkpoint": tmp_path / "ckpt_best_3.pth",
-        "backbone_weights": tmp_path / "backbone.pth",
     }
+    assert export_values(tmp_path) == without  # as of a family that has no backbone
+    (tmp_path / "backbone.pth").touch()
+    assert export_values(tmp_path) == without | {"backbone_weights": tmp_path / "backbone.pth"}
 
 
 def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:

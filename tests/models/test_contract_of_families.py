@@ -21,6 +21,7 @@ from edge_ad.image.geometry import place
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.scores import score_of
 from edge_ad.models.contract import ContractModule
+from edge_ad.openvino_core import openvino_core
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
@@ -64,9 +65,7 @@ def of_torch(spec: PostprocessSpec, images: np.ndarray) -> list[np.ndarray]:
 def of_openvino(graph: OnnxGraph, images: np.ndarray) -> list[np.ndarray]:
     from io import BytesIO
 
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(BytesIO(graph.data)), "CPU", exact)
     found = compiled(images)

@@ -38,7 +38,7 @@ def test_the_table_is_what_the_families_say_of_themselves() -> None:
 def test_tensors_and_sizes(name: str) -> None:
     family = model_family(name)
     assert all(f"`{tensor}`" in PAGE for tensor in family.known_by)
-    assert family.multiple == 1 or f"multiples of {family.multiple}." in PAGE.replace("\n", " ")
+    assert family.multiple == 1 or f"multiples of {family.multiple};" in PAGE.replace("\n", " ")
     assert all(f"--preset {preset}" in PAGE for preset in family.train_options.presets)
 
 
