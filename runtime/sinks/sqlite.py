@@ -19,7 +19,7 @@ from edge_ad.runtime.host.messages import Seldom, UpAndDown
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
 from edge_ad.runtime.sinks.sqlite_file import SIDES, Database, beside, is_damage, named
-from edge_ad.runtime.sinks.sqlite_rows import DATES, dated, newest_ids, put
+from edge_ad.runtime.sinks.sqlite_rows import COLUMNS, DATES, dated, newest_ids, put, rows_of_run
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
 DAY_S = 86400.0
@@ -27,6 +27,7 @@ EXPIRED = 200  # records that go at once, when one comes
 ATTEMPTS = 3  # to write to a file that somebody removes meanwhile
 MANY_LOG_BYTES = 16 << 20  # of a log that somebody who reads keeps from being moved to the file: said from here on
 MOST_LOG_BYTES = 256 << 20  # from here on, another database is begun
+_RECORD = COLUMNS["records"]
 
 
 class SqliteRecords:
@@ -132,22 +133,17 @@ class SqliteRecords:
                 damaged = sqlite3.connect(moved, timeout=0.0, isolation_level=None)
                 lost, self._rows = self._rows, 0
                 with suppress(sqlite3.Error):
-                    lost -= sum(self._found(damaged, table) for table in DATES)
+                    lost -= rows_of_run(damaged, self._run_id, self._first)
                 damaged.close()
             self._gone += max(lost, 0)
         more = f"; records lost: {lost}" if lost else ""
         self._say(f"warning: {self.path}: {one_line(exc)}; it is kept as {moved}, and a new one is written{more}")
         return self._opened()
 
-    def _found(self, db: sqlite3.Connection, table: str) -> int:
-        """How many rows of this run there are."""
-        mine = f"SELECT count(*) FROM {table} WHERE id >= ? AND run = ?"
-        return int(db.execute(mine, (self._first.get(table, 0), self._run_id)).fetchone()[0])
-
     def _count_rows(self, db: sqlite3.Connection) -> None:
         """Of a file that was just opened; it may be the one of before, or a copy of it."""
         if self._rows:
-            found = sum(self._found(db, table) for table in DATES)
+            found = rows_of_run(db, self._run_id, self._first)
             before = self._without_log
             if before is not None and before.standing == "renamed" and not found:
                 self._say_moved(before)
@@ -173,6 +169,9 @@ class SqliteRecords:
             if self._look(writing=len(entries)) != "removed":
                 return
         raise OutputError(f"{self.path}: is removed again and again")
+
+    def _insert(self, table: str, columns: tuple[str, ...], entry: Mapping[str, Any]) -> None:
+        self.write_many([entry])
 
     def _commit(self, database: Database, entries: Sequence[Mapping[str, Any]]) -> None:
         db = database.connection

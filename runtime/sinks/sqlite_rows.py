@@ -34,6 +34,12 @@ def newest_ids(db: sqlite3.Connection) -> dict[str, int]:
     return {table: db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0] for table in COLUMNS}
 
 
+def rows_of_run(db: sqlite3.Connection, run_id: str, first: Mapping[str, int]) -> int:
+    """How many rows of a run there are, from the numbers on that `first` has for the tables."""
+    query = "SELECT count(*) FROM {} WHERE id >= ? AND run = ?"
+    return sum(db.execute(query.format(table), (first.get(table, 0), run_id)).fetchone()[0] for table in DATES)
+
+
 def dated(
     db: sqlite3.Connection, table: str, read: list[int] | None = None, *, newest_first: bool = False
 ) -> Iterator[tuple[int, float | None]]:
