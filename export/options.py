@@ -75,7 +75,8 @@ class ExportOptions:
 
     @property
     def postprocess(self) -> PostprocessSpec:
-        return model_family(self.family).postprocess.with_score(self.score)
+        family = model_family(self.family)
+        return family.postprocess.with_score(self.score, family.score_ranges)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -134,8 +135,9 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     faults += family.faults(network, faulty) if known else []
     if "imgsz" not in faulty and known:
         faults += family.size_faults(options.preprocess.size_hw)
+    faults += _missing(options, faulty, folders=True)
     if faults:
-        raise ConfigError(where, [*faults, *_missing_files(options, faulty)])
+        raise ConfigError(where, [*faults, *_missing(options, faulty, folders=False)])
     return options
 
 
@@ -157,17 +159,21 @@ def _foreign(key: str, family: ModelFamily) -> str:
 
 def _contradictions(options: ExportOptions) -> list[str]:
     mode = options.preprocess.resize_mode
-    faults = score_faults(model_family(options.family).postprocess, options.score)
+    family = model_family(options.family)
+    faults = score_faults(family.postprocess, options.score, family.score_ranges)
     if options.resize is not None and mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out")
     return faults
 
 
-def _missing_files(options: ExportOptions, faulty: set[str]) -> list[str]:
-    from edge_ad.models.weights import file_fault
+def _missing(options: ExportOptions, faulty: set[str], *, folders: bool) -> list[str]:
+    """Folders, or files, that are named and are not there."""
+    from edge_ad.models.weights import file_fault, folder_fault
 
+    kinds = {entry.name: entry.metadata.get("metavar") for entry in fields(options.network)}
     named: dict[str, Any] = {"checkpoint": options.checkpoint}
     named |= {name: getattr(options.network, name) for name in option_names(type(options.network))}
-    files = {key: path for key, path in named.items() if key not in faulty}
-    found = {key: (path, file_fault(path)) for key, path in files.items() if isinstance(path, Path)}
+    paths = {key: path for key, path in named.items() if key not in faulty and isinstance(path, Path)}
+    wanted = {key: path for key, path in paths.items() if (kinds.get(key) == "DIR") == folders}
+    found = {key: (path, folder_fault(path) if folders else file_fault(path)) for key, path in wanted.items()}
     return [f"{key}: {path}: {fault}" for key, (path, fault) in found.items() if fault]

@@ -19,6 +19,7 @@ from edge_ad.export.parity import check_parity, describe
 from edge_ad.models import model_family
 from edge_ad.models.contract import fast_module, published_module
 from edge_ad.models.recognise import loaded_as
+from edge_ad.models.references import References
 
 MODEL_FILE = "model.onnx"
 
@@ -34,8 +35,9 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     """
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
-    loaded = loaded_as(family, options.checkpoint, options.network)
-    for note in (*options.notes, *loaded.notes):
+    references = References.of(options.network, options.preprocess)
+    loaded = loaded_as(family, options.checkpoint, options.network, references)
+    for note in (*options.notes, *loaded.notes, *references.notes):
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
     preprocess, postprocess = options.preprocess, options.postprocess

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,6 +30,8 @@ SCORED_MAPS: dict[ScoreKind, MapName] = {
 }
 """The output that a score is taken from; a score of another kind is what the graph says, and declares its range."""
 PROBABILITIES = (0.0, 1.0)
+ScoreRange = tuple[float | None, float | None]
+"""Lowest and highest score; None where there is no bound."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's published statistics, RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,7 +97,7 @@ class PostprocessSpec:
             the `top_pixels` highest pixels of the anomaly map; `reweighted`, `reconstruction` and `family` are what
             the graph says.
         top_pixels: for `top_mean`; None for another score.
-        score_range: lowest and highest score, for scores that only the graph knows; None for those of a map.
+        score_range: of scores that only the graph knows; None for those of a map.
         frame_map: which map the map in frame pixels is made from: the patch map, smoothed as above, or the anomaly map
             as it is, of a family whose anomaly map is no smoothing of its patch map.
     """
@@ -108,7 +111,7 @@ class PostprocessSpec:
     border: Border = "repeat"
     size: int | None = None
     top_pixels: int | None = None
-    score_range: tuple[float, float] | None = None
+    score_range: ScoreRange | None = None
     frame_map: MapName = "patch_map"
 
     def __post_init__(self) -> None:
@@ -125,14 +128,24 @@ class PostprocessSpec:
             raise ValueError("top_pixels: wanted at least 1")
         if (self.score in SCORED_MAPS) != (self.score_range is None):
             raise ValueError("score_range: belongs to scores that are taken from no map, which need it")
-        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
+        if not all(bound is None or math.isfinite(bound) for bound in self.score_range or ()):
+            raise ValueError("score_range: wanted finite numbers, or null for no bound")
+        if not self.scores[0] < self.scores[1]:
             raise ValueError("score_range: wanted the lower bound first")
 
-    def with_score(self, score: ScoreKind | None) -> PostprocessSpec:
-        """The same with another score; None leaves it. Raises: ValueError for one that needs more than its name."""
-        if score in (None, self.score):
+    def with_score(
+        self, score: ScoreKind | None, ranges: Mapping[ScoreKind, ScoreRange] | None = None
+    ) -> PostprocessSpec:
+        """The same with another score; None leaves it.
+
+        Args:
+            ranges: of the scores that the graph can give.
+
+        Raises: ValueError for a score that needs more than its name.
+        """
+        if score is None or score == self.score:
             return self
-        return replace(self, score=score, top_pixels=None, score_range=None)
+        return replace(self, score=score, top_pixels=None, score_range=(ranges or {}).get(score))
 
     @property
     def scored_map(self) -> MapName | None:
@@ -146,8 +159,11 @@ class PostprocessSpec:
 
     @property
     def scores(self) -> tuple[float, float]:
-        """Lowest and highest score."""
-        return self.map_range if self.score_range is None else self.score_range
+        """Lowest and highest score; infinite where there is no bound."""
+        if self.score_range is None:
+            return self.map_range
+        least, most = self.score_range
+        return -math.inf if least is None else least, math.inf if most is None else most
 
 
 @strict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,23 @@ from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.family import LoadedNetwork, ModelFamily
 
 
+class Answer(NamedTuple):
+    """What a network gives that says more than one number per patch; all float32.
+
+    Attributes:
+        patches: (N, h, w), what the activation of the post-process makes the patch map of.
+        anomaly_map: (N, H, W), of a family whose anomaly map is no smoothing of its patch map, as its spec then says
+            (`frame_map`); None where it is one.
+        score: (N,), where the spec names a score that only the graph knows; None where it is taken from a map.
+    """
+
+    patches: Tensor
+    anomaly_map: Tensor | None = None
+    score: Tensor | None = None
+
+
 class ContractModule(nn.Module):
-    """Honours the ONNX contract around a network that gives one number per patch.
+    """Honours the ONNX contract around a head: a network that gives one number per patch, or an `Answer`.
 
     `forward`: (N, H, W, 3) uint8 RGB → patch_map (N, h, w), anomaly_map (N, H, W), pred_score (N,), all float32.
     The picture is cast before it is transposed: TensorRT accepts no uint8 transpose. Resize and smoothing are two
@@ -28,20 +43,22 @@ class ContractModule(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(
-        self, logits: nn.Module, patch_hw: tuple[int, int], preprocess: PreprocessSpec, postprocess: PostprocessSpec
-    ) -> None:
-        """Raises: ConfigError for a score that is not taken from a map."""
+    def __init__(self, head: nn.Module, preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> None:
+        """Raises: ConfigError where the head does not answer what the spec says that it does."""
         super().__init__()
-        if postprocess.scored_map is None:
-            raise ConfigError("score", [f"wanted one that is taken from a map, got {postprocess.score!r}"])
-        self.logits = logits
+        head.eval()
+        with torch.no_grad():
+            answer = _answer(head(torch.zeros(1, 3, *preprocess.size_hw)))
+        _check(answer, preprocess.size_hw, postprocess)
+        self.logits = head
         self.activation = postprocess.activation
         self.scored_map, self.top_pixels = postprocess.scored_map, postprocess.top_pixels
-        operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess)
         mean, std = np.array(preprocess.mean), np.array(preprocess.std)
-        self._constant("rows", operator.rows.dense)
-        self._constant("columns_transposed", operator.columns.dense.T)
+        if answer.anomaly_map is None:
+            patch_hw = (int(answer.patches.shape[1]), int(answer.patches.shape[2]))
+            operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess)
+            self._constant("rows", operator.rows.dense)
+            self._constant("columns_transposed", operator.columns.dense.T)
         self._constant("scale", (1 / (255 * std))[:, None, None])
         self._constant("shift", (-mean / std)[:, None, None])
 
@@ -50,33 +67,50 @@ class ContractModule(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normalised = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
-        logits = self.logits(normalised)
-        patch_map = torch.sigmoid(logits) if self.activation == "sigmoid" else logits
-        anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
-        scored = anomaly_map if self.scored_map == "anomaly_map" else patch_map
+        patches, anomaly_map, score = _answer(self.logits(normalised))
+        patch_map = torch.sigmoid(patches) if self.activation == "sigmoid" else patches
+        if anomaly_map is None:
+            anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
+        if score is None:
+            score = self._score(anomaly_map if self.scored_map == "anomaly_map" else patch_map)
+        return patch_map, anomaly_map, score
+
+    def _score(self, scored: Tensor) -> Tensor:
         if self.top_pixels is None:
-            return patch_map, anomaly_map, scored.amax((1, 2))
+            return scored.amax((1, 2))
         pixels = scored.shape[1] * scored.shape[2]
         top = scored.reshape(-1, pixels).topk(min(self.top_pixels, pixels), dim=1).values
-        return patch_map, anomaly_map, top.mean(1)
+        return top.mean(1)
 
 
 def published_module(
     family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
 ) -> ContractModule:
     """The network as published inside of the contract, the oracle of the export check."""
-    return _around(family.published(loaded, preprocess.size_hw), preprocess, postprocess)
+    return ContractModule(family.published(loaded, preprocess, postprocess), preprocess, postprocess).eval()
 
 
 def fast_module(
     family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
 ) -> ContractModule:
     """The network in the form that is exported, inside of the contract."""
-    return _around(family.fast(loaded, preprocess.size_hw), preprocess, postprocess)
+    return ContractModule(family.fast(loaded, preprocess, postprocess), preprocess, postprocess).eval()
 
 
-def _around(head: nn.Module, preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> ContractModule:
-    head.eval()
-    with torch.no_grad():
-        shape = head(torch.zeros(1, 3, *preprocess.size_hw)).shape
-    return ContractModule(head, (int(shape[1]), int(shape[2])), preprocess, postprocess).eval()
+def _answer(given: Tensor | Answer) -> Answer:
+    return given if isinstance(given, Answer) else Answer(given)
+
+
+def _check(answer: Answer, size_hw: tuple[int, int], postprocess: PostprocessSpec) -> None:
+    own_map, own_score = postprocess.frame_map == "anomaly_map", postprocess.scored_map is None
+    faults = []
+    if own_score != (answer.score is not None):
+        wanted = "has to give" if own_score else "is taken from a map, the network must not give"
+        faults.append(f"score: {postprocess.score!r} {wanted} one of its own")
+    if own_map != (answer.anomaly_map is not None):
+        wanted = "has to give" if own_map else "must not give"
+        faults.append(f"frame_map: with {postprocess.frame_map!r} the network {wanted} an anomaly map")
+    elif answer.anomaly_map is not None and answer.anomaly_map.shape[1:] != size_hw:
+        faults.append(f"anomaly_map: wanted {size_hw}, the network gives {tuple(answer.anomaly_map.shape[1:])}")
+    if faults:
+        raise ConfigError("network and post-process", faults)

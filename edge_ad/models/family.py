@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec
+from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec, ScoreKind, ScoreRange
 from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.references import References
     from edge_ad.models.training.options import TrainOptions
 
 NetworkT = TypeVar("NetworkT")
@@ -94,6 +95,7 @@ class ModelFamily(ABC):
         network_options: dataclass of what a user may say of a trained network, see `option_types.option`.
         train_options: dataclass of what training can be told.
         preprocess, postprocess: defaults of an export; the size, the resize and the score may be told otherwise.
+        score_ranges: scores that only its graph knows and that a user may ask for, with their bounds.
         known_by: ends of names of tensors that only its checkpoints hold.
         multiple: sides of the model input have to be multiples of it.
         operators: those of ONNX that its exports are written in; an engine is given no others.
@@ -105,6 +107,7 @@ class ModelFamily(ABC):
     train_options: ClassVar[type[TrainOptions]]
     preprocess: ClassVar[PreprocessSpec]
     postprocess: ClassVar[PostprocessSpec] = PostprocessSpec()
+    score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
     known_by: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int] = 1
 
@@ -124,8 +127,16 @@ class ModelFamily(ABC):
         return []
 
     @abstractmethod
-    def load(self, checkpoint: Path, options: Any) -> LoadedNetwork[Any]:
-        """Read a trained network. Args: options: of `network_options`. Raises: CheckpointError, ConfigError."""
+    def load(self, checkpoint: Path, options: Any, references: References) -> LoadedNetwork[Any]:
+        """Read a trained network.
+
+        Args:
+            options: of `network_options`.
+            references: good pictures, for a checkpoint that does not hold all; none where the user gave none, which
+                `References.required` refuses. Only options that are `ReferenceOptions` can name some.
+
+        Raises: CheckpointError, ConfigError.
+        """
 
     @abstractmethod
     def train(
@@ -143,15 +154,17 @@ class ModelFamily(ABC):
         """
 
     @abstractmethod
-    def published(self, loaded: LoadedNetwork[Any], size_hw: tuple[int, int]) -> nn.Module:
+    def published(
+        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         """The network as published, the oracle of the export check.
 
         It takes (N, 3, H, W) float32, normalised, and gives what the activation of the post-process makes a patch map
-        of: (N, h, w) float32.
+        of, (N, h, w) float32; or an `edge_ad.models.contract.Answer`, where the anomaly map or the score is its own.
         """
 
     @abstractmethod
-    def fast(self, loaded: LoadedNetwork[Any], size_hw: tuple[int, int]) -> nn.Module:
+    def fast(self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> nn.Module:
         """The same in the form that runs fastest; standard operators only."""
 
 

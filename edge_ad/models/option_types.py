@@ -16,7 +16,7 @@ def option(default: Any, help: str, metavar: str = "N", *, off: str | None = Non
 
     Args:
         help: what `--help` says of it.
-        metavar: what stands for the value there.
+        metavar: what stands for the value there; DIR for a folder of `edge-ad export`, which has to exist.
         off: of a field that is a bool, the flag that clears it, such as `no-amp`.
     """
     return field(default=default, metadata={"help": help, "metavar": metavar, "off": off})

@@ -9,6 +9,7 @@ from typing import Any
 from edge_ad.errors import CheckpointError
 from edge_ad.models import FAMILIES, model_family
 from edge_ad.models.family import LoadedNetwork, ModelFamily
+from edge_ad.models.references import References
 from edge_ad.models.weights import read_tensors
 
 PREFIXES = ("module", "_orig_mod")  # parts of names that DataParallel and torch.compile put in
@@ -29,13 +30,13 @@ def families_of(checkpoint: Path) -> dict[str, str]:
     return found
 
 
-def loaded_as(family: ModelFamily, checkpoint: Path, options: Any) -> LoadedNetwork[Any]:
-    """The checkpoint as a network of `family`.
+def loaded_as(family: ModelFamily, checkpoint: Path, options: Any, references: References) -> LoadedNetwork[Any]:
+    """The checkpoint as a network of `family`, see `ModelFamily.load`.
 
     Raises: CheckpointError, which names the family that the file seems to be of, where that is another one.
     """
     try:
-        return family.load(checkpoint, options)
+        return family.load(checkpoint, options, references)
     except CheckpointError as exc:
         others = families_of(checkpoint)
         if family.name in others or not others:

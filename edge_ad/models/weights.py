@@ -52,6 +52,13 @@ def file_fault(path: Path) -> str | None:
     return "is no file" if os.path.exists(path) else "no such file"
 
 
+def folder_fault(path: Path) -> str | None:
+    """Why there is no folder to read at `path`; None when there is one."""
+    if os.path.isdir(path):
+        return None
+    return "is no folder" if os.path.exists(path) else "no such folder"
+
+
 def require_files(files: Mapping[str, Path | None]) -> None:
     """Raise CheckpointError that names every file of `files` (what it is → where) that is given and not there."""
     found = {what: (path, file_fault(path)) for what, path in files.items() if path is not None}

@@ -29,7 +29,8 @@ from edge_ad.validation import build
         ({"score": "reweighted"}, "score_range: belongs to scores"),
         ({"score": "map_max", "score_range": (0.0, 1.0)}, "score_range: belongs to scores"),
         ({"score": "family", "score_range": (1.0, 1.0)}, "lower bound first"),
-        ({"score": "family", "score_range": (math.nan, 1.0)}, "lower bound first"),
+        ({"score": "family", "score_range": (math.nan, 1.0)}, "wanted finite numbers, or null"),
+        ({"score": "family", "score_range": (0.0, math.inf)}, "wanted finite numbers, or null"),
     ],
 )
 def test_what_does_not_belong_together(values: dict[str, Any], words: str) -> None:
@@ -57,7 +58,7 @@ def test_ranges() -> None:
     assert PostprocessSpec().scores == (0.0, 1.0)
     unbounded = PostprocessSpec(activation="none", score="patch_max")
     assert unbounded.scores == unbounded.map_range == (-math.inf, math.inf)
-    told = PostprocessSpec(score="family", score_range=(0.0, math.inf))
+    told = PostprocessSpec(score="family", score_range=(0.0, None))
     assert told.scores == (0.0, math.inf) and told.map_range == (0.0, 1.0)
 
 
@@ -70,3 +71,6 @@ def test_another_score_takes_along_what_is_its_own_alone() -> None:
         PostprocessSpec().with_score("top_mean")
     with pytest.raises(ValueError, match="score_range"):
         top.with_score("family")
+    told = top.with_score("reweighted", {"reweighted": (0.0, None)})
+    assert (told.score, told.scores, told.top_pixels) == ("reweighted", (0.0, math.inf), None)
+    assert told.with_score("map_max").score_range is None

@@ -21,6 +21,7 @@ from edge_ad.export.to_bundle import check_fit
 from edge_ad.models import model_family
 from edge_ad.models.contract import fast_module
 from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.references import References
 
 pytestmark = pytest.mark.rung(1)
 
@@ -34,7 +35,7 @@ BATCH_TOLERANCE = 2e-6
 def module(tiny_checkpoint: tuple[Path, Path]) -> nn.Module:
     family = model_family("glass")
     options = HeadOptions(backbone="resnet18", backbone_weights=tiny_checkpoint[1], layers=("layer1", "layer2"))
-    loaded = family.load(tiny_checkpoint[0], options)
+    loaded = family.load(tiny_checkpoint[0], options, References.of(options, family.preprocess))
     return fast_module(family, loaded, PreprocessSpec(*SIZE_HW, resize=64), PostprocessSpec())
 
 

@@ -77,7 +77,7 @@ class BrightnessFamily(ModelFamily):
     postprocess = PostprocessSpec(activation="none", smoothing="none", score="top_mean", top_pixels=300)
     known_by = ("brightness.mean.weight",)
 
-    def load(self, checkpoint: Any, options: Any) -> LoadedNetwork[Brightness]:
+    def load(self, checkpoint: Any, options: Any, references: Any) -> LoadedNetwork[Brightness]:
         network = Brightness()
         network.load_state_dict(read_tensors(checkpoint, "checkpoint")["brightness"])
         return LoadedNetwork(network.eval(), {}, sha256_of(checkpoint))
@@ -85,10 +85,14 @@ class BrightnessFamily(ModelFamily):
     def train(self, values: Any, where: str, progress: Any, **more: Any) -> Any:
         return train(Trainer(), TrainOptions.checked(values, where), progress, **more)
 
-    def published(self, loaded: LoadedNetwork[Brightness], size_hw: tuple[int, int]) -> nn.Module:
+    def published(
+        self, loaded: LoadedNetwork[Brightness], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         return loaded.network
 
-    def fast(self, loaded: LoadedNetwork[Brightness], size_hw: tuple[int, int]) -> nn.Module:
+    def fast(
+        self, loaded: LoadedNetwork[Brightness], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         return loaded.network
 
 

@@ -20,7 +20,7 @@ from edge_ad.export.parity import probe_images
 from edge_ad.image.geometry import place
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.scores import score_of
-from edge_ad.models.contract import ContractModule
+from edge_ad.models.contract import Answer, ContractModule
 from edge_ad.openvino_core import openvino_core
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
 from edge_ad.runtime.judge.postprocess import frame_score, without_padding
@@ -54,7 +54,7 @@ class Answers(nn.Module):
 
 
 def module(spec: PostprocessSpec) -> ContractModule:
-    return ContractModule(Answers(), PATCH_HW, PREPROCESS, spec).eval()
+    return ContractModule(Answers(), PREPROCESS, spec).eval()
 
 
 def of_torch(spec: PostprocessSpec, images: np.ndarray) -> list[np.ndarray]:
@@ -160,7 +160,39 @@ def test_the_kernel_refuses_maps_that_are_no_smoothing() -> None:
         ResizeSmoothPlan.on_model_grid(geometry, (8, 8), PostprocessSpec(frame_map="anomaly_map"))
 
 
-def test_the_contract_refuses_scores_that_it_cannot_take_from_a_map() -> None:
-    spec = PostprocessSpec(score="family", score_range=(0.0, 1.0))
-    with pytest.raises(ConfigError, match="wanted one that is taken from a map, got 'family'"):
-        ContractModule(nn.Identity(), (8, 8), PreprocessSpec(64, 64), spec)
+class Told(nn.Module):
+    """A head that answers as told."""
+
+    def __init__(self, **own: tuple[int, ...]) -> None:
+        super().__init__()
+        self._own = own
+
+    def forward(self, image: torch.Tensor) -> Answer:
+        return Answer(image.mean(1), **{name: image.new_ones(shape) for name, shape in self._own.items()})
+
+
+OWN_SCORE = PostprocessSpec(score="family", score_range=(0.0, 1.0))
+OWN_MAP = PostprocessSpec(frame_map="anomaly_map")
+
+
+@pytest.mark.parametrize(
+    ("spec", "own", "told"),
+    [
+        (OWN_SCORE, {}, "score: 'family' has to give one of its own"),
+        (PostprocessSpec(), {"score": (1,)}, "score: 'map_max' is taken from a map, the network must not give one"),
+        (OWN_MAP, {}, "frame_map: with 'anomaly_map' the network has to give an anomaly map"),
+        (PostprocessSpec(), {"anomaly_map": (1, 64, 64)}, "frame_map: with 'patch_map' the network must not give"),
+        (OWN_MAP, {"anomaly_map": (1, 8, 64)}, r"anomaly_map: wanted \(64, 64\), the network gives \(8, 64\)"),
+    ],
+)
+def test_a_head_answers_what_its_spec_says(spec: PostprocessSpec, own: dict[str, tuple[int, ...]], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        ContractModule(Told(**own), PreprocessSpec(64, 64), spec)
+
+
+def test_maps_and_scores_of_a_head_are_passed_on() -> None:
+    spec = replace(OWN_SCORE, frame_map="anomaly_map")
+    module = ContractModule(Told(anomaly_map=(2, 64, 64), score=(2,)), PreprocessSpec(64, 64), spec)
+    images = probe_images((64, 64), 2)
+    patch_map, anomaly_map, score = module(torch.from_numpy(images))
+    assert patch_map.shape == (2, 64, 64) and (anomaly_map == 1).all() and score.tolist() == [1.0, 1.0]

@@ -13,6 +13,7 @@ from edge_ad.bundle.bundle import SCHEMA_VERSION
 from edge_ad.cli.family_table import HEADINGS
 from edge_ad.models import FAMILIES, model_family
 from edge_ad.models.family import option_names
+from edge_ad.models.references import ReferenceOptions
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text("utf-8")
 COMMANDS = {"family", "preset"}
@@ -59,8 +60,10 @@ def test_every_difference_has_an_option_of_its_family_that_takes_the_value(tmp_p
 
 
 def test_every_option_that_is_named_exists() -> None:
+    families = [model_family(name) for name in FAMILIES]
     kinds = [
-        kind for name in FAMILIES for kind in (model_family(name).network_options, model_family(name).train_options)
+        ReferenceOptions,
+        *(kind for family in families for kind in (family.network_options, family.train_options)),
     ]
     known = {option.replace("_", "-") for kind in kinds for option in option_names(kind)} | COMMANDS | {"help"}
     named = set(re.findall(r"--([a-z][a-z-]*[a-z])", PAGE))

@@ -142,11 +142,8 @@ def test_golden_patch_probability(golden: Golden, form: str) -> None:
 @pytest.mark.parametrize("score", ["map_max", "patch_max"])
 @pytest.mark.parametrize("form", FORMS)
 def test_golden_contract_outputs(golden: Golden, form: str, score: ScoreKind) -> None:
-    height, width = golden.size_hw
-    patch_hw = golden.data["patch_probability"].shape[1:]
-    module = ContractModule(
-        golden.logits(form), patch_hw, PreprocessSpec(height, width), PostprocessSpec(score=score)
-    ).eval()
+    spec = PreprocessSpec(*golden.size_hw)
+    module = ContractModule(golden.logits(form), spec, PostprocessSpec(score=score)).eval()
     with torch.no_grad():
         patch_map, anomaly_map, pred_score = module(torch.from_numpy(golden.data["image"]))
     assert largest_difference(patch_map, golden.data["patch_probability"]) <= TOLERANCE

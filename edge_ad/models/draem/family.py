@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.draem.config import MULTIPLE
 from edge_ad.models.draem.options import DraemOptions
 from edge_ad.models.draem.specs import INPUT, OUTPUT
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.draem.network import Draem
+    from edge_ad.models.references import References
 
 
 class DraemFamily(ModelFamily):
@@ -38,7 +40,7 @@ class DraemFamily(ModelFamily):
     known_by = ("encoder.block1.0.weight", "encoder_segment.block1.0.weight")
     multiple = MULTIPLE
 
-    def load(self, checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
+    def load(self, checkpoint: Path, options: DraemOptions, references: References) -> LoadedNetwork[Draem]:
         from edge_ad.models.draem.checkpoint import load_draem
 
         return load_draem(checkpoint, options)
@@ -52,12 +54,14 @@ class DraemFamily(ModelFamily):
         options: DraemTrainOptions = DraemTrainOptions.checked(values, where)
         return train(DraemRecipe(), options, progress, resume=resume, force=force)
 
-    def published(self, loaded: LoadedNetwork[Draem], size_hw: tuple[int, int]) -> nn.Module:
+    def published(
+        self, loaded: LoadedNetwork[Draem], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         from edge_ad.models.draem.fold import PublishedDraem
 
         return PublishedDraem(loaded.network, loaded.config["color_order"])
 
-    def fast(self, loaded: LoadedNetwork[Draem], size_hw: tuple[int, int]) -> nn.Module:
+    def fast(self, loaded: LoadedNetwork[Draem], preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> nn.Module:
         from edge_ad.models.draem.fold import FoldedDraem
 
         return FoldedDraem(loaded.network, loaded.config["color_order"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.patch_head.options import HeadOptions
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.glass.network import Glass
+    from edge_ad.models.references import References
 
 
 class GlassFamily(ModelFamily):
@@ -40,7 +41,7 @@ class GlassFamily(ModelFamily):
 
         return option_faults(options, faulty)
 
-    def load(self, checkpoint: Path, options: HeadOptions) -> LoadedNetwork[Glass]:
+    def load(self, checkpoint: Path, options: HeadOptions, references: References) -> LoadedNetwork[Glass]:
         from edge_ad.models.glass.checkpoint import load_glass
 
         return load_glass(checkpoint, options)
@@ -53,13 +54,15 @@ class GlassFamily(ModelFamily):
 
         return train(GlassRecipe(), train_options(values, where), progress, resume=resume, force=force)
 
-    def published(self, loaded: LoadedNetwork[Glass], size_hw: tuple[int, int]) -> nn.Module:
+    def published(
+        self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         return loaded.network
 
-    def fast(self, loaded: LoadedNetwork[Glass], size_hw: tuple[int, int]) -> nn.Module:
+    def fast(self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> nn.Module:
         from edge_ad.models.patch_head.fold import FoldedHead
 
-        return FoldedHead(loaded.network, size_hw)
+        return FoldedHead(loaded.network, preprocess.size_hw)
 
 
 FAMILY = GlassFamily()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.simplenet.specs import INPUT, OUTPUT
@@ -15,6 +16,7 @@ from edge_ad.training_run import RunRecord
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.references import References
     from edge_ad.models.simplenet.network import SimpleNet
 
 
@@ -41,7 +43,7 @@ class SimpleNetFamily(ModelFamily):
 
         return option_faults(options, faulty)
 
-    def load(self, checkpoint: Path, options: HeadOptions) -> LoadedNetwork[SimpleNet]:
+    def load(self, checkpoint: Path, options: HeadOptions, references: References) -> LoadedNetwork[SimpleNet]:
         from edge_ad.models.patch_head.checkpoint import load_head
         from edge_ad.models.simplenet.network import SimpleNet
 
@@ -55,13 +57,17 @@ class SimpleNetFamily(ModelFamily):
 
         return train(SimpleNetRecipe(), train_options(values, where), progress, resume=resume, force=force)
 
-    def published(self, loaded: LoadedNetwork[SimpleNet], size_hw: tuple[int, int]) -> nn.Module:
+    def published(
+        self, loaded: LoadedNetwork[SimpleNet], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         return loaded.network
 
-    def fast(self, loaded: LoadedNetwork[SimpleNet], size_hw: tuple[int, int]) -> nn.Module:
+    def fast(
+        self, loaded: LoadedNetwork[SimpleNet], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    ) -> nn.Module:
         from edge_ad.models.patch_head.fold import FoldedHead
 
-        return FoldedHead(loaded.network, size_hw)
+        return FoldedHead(loaded.network, preprocess.size_hw)
 
 
 FAMILY = SimpleNetFamily()

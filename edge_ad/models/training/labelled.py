@@ -86,17 +86,31 @@ class LabelledPictures:
         """(H, W, 3) uint8 RGB at model size, in order."""
         return self._images
 
-    def ranked(self, patch_maps: Sequence[NDArray[np.float32]]) -> Standing:
-        """How well the patch maps (h, w) of all pictures tell defective from good."""
+    def ranked(
+        self,
+        patch_maps: Sequence[NDArray[np.float32]],
+        anomaly_maps: Sequence[NDArray[np.float32]] | None = None,
+        scores: Sequence[float] | None = None,
+    ) -> Standing:
+        """How well a network tells defective pictures from good ones.
+
+        Args:
+            patch_maps: (h, w) of all pictures.
+            anomaly_maps: (H, W), of a family whose anomaly maps are no smoothing of its patch maps.
+            scores: of the pictures, where the spec names a score that only the graph knows.
+        """
         spec = self._postprocess
-        smooth = ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec)
-        pixels, scores = PixelGroup(), []
-        for patch_map, mask, (x_min, y_min, x_max, y_max) in zip(patch_maps, self._masks, self._boxes, strict=True):
-            inside = smooth(patch_map)[y_min:y_max, x_min:x_max]  # padding shows nothing
+        if anomaly_maps is None:
+            anomaly_maps = list(map(ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec), patch_maps))
+        pixels, found = PixelGroup(), list(scores or ())
+        pictures = zip(patch_maps, anomaly_maps, self._masks, self._boxes, strict=True)
+        for patch_map, anomaly_map, mask, (x_min, y_min, x_max, y_max) in pictures:
+            inside = anomaly_map[y_min:y_max, x_min:x_max]  # padding shows nothing
             score = score_of(patch_map[None], inside[None], spec)
-            scores.append(float(inside.max() if score is None else score[0]))
+            if score is not None:
+                found.append(float(score[0]))
             if mask is not None:
                 pixels.add(inside, mask[y_min:y_max, x_min:x_max])
-        image_auroc = auroc(scores, self._truth)
+        image_auroc = auroc(found, self._truth)
         assert image_auroc is not None
         return Standing(image_auroc, group_metrics([pixels]).auroc)

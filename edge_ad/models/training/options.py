@@ -9,19 +9,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind, ScoreRange
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.models.option_types import Positive, Size, option
 from edge_ad.validation import build_rest, strict
 
 
-def score_faults(spec: PostprocessSpec, score: ScoreKind | None) -> list[str]:
-    """What is wrong with a score that somebody wants in place of a family's."""
+def score_faults(spec: PostprocessSpec, score: ScoreKind | None, ranges: Mapping[ScoreKind, ScoreRange]) -> list[str]:
+    """What is wrong with a score that somebody wants in place of a family's. Args: ranges: of those of its graph."""
     try:
-        spec.with_score(score)
+        spec.with_score(score, ranges)
     except ValueError:
-        return [f"score: wanted map_max, patch_max or the family's {spec.score}, got {score}"]
+        *others, last = dict.fromkeys(("map_max", "patch_max", *ranges, spec.score))
+        return [f"score: wanted {', '.join(others)} or {last}, as the family has them, got {score}"]
     return []
 
 
@@ -54,6 +55,8 @@ class TrainOptions:
     input_spec: ClassVar[PreprocessSpec] = PreprocessSpec(256, 256)
     output_spec: ClassVar[PostprocessSpec] = PostprocessSpec()
     """What of the two specs no option tells."""
+    score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
+    """Of the scores that the family's graph can give, see `ModelFamily`."""
 
     output: Path
     data: Path | None = None
@@ -79,7 +82,7 @@ class TrainOptions:
     patience: Annotated[int, Field(ge=0)] = option(
         0, "Stop after so many epochs without a better one (default: never)."
     )
-    score: ScoreKind | None = option(None, "map_max or patch_max (default: the family's).", "KIND")
+    score: ScoreKind | None = option(None, "map_max, patch_max or another of the family's (default: its own).", "KIND")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = option(0, "Seed of everything that is drawn (default: 0).")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto (default), cpu or cuda.", "NAME")
     cache_mb: Positive = option(2048, "Memory for pictures and for features, each (default: 2048).")
@@ -98,7 +101,7 @@ class TrainOptions:
     @property
     def postprocess(self) -> PostprocessSpec:
         """How labelled pictures are scored."""
-        return self.output_spec.with_score(self.score)
+        return self.output_spec.with_score(self.score, self.score_ranges)
 
     @property
     def export(self) -> dict[str, Any]:
@@ -124,7 +127,7 @@ class TrainOptions:
             yield "masks: are those of --bad DIR, which is not given"
         if self.resize is not None and self.resize_mode != "shorter_side_crop":
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
-        yield from score_faults(self.output_spec, self.score)
+        yield from score_faults(self.output_spec, self.score, self.score_ranges)
         if self.select == "best" and 0 < self.patience < self.eval_every:
             yield (
                 f"patience: {self.patience} epochs would pass without a look at the labels; wanted eval_every or more"

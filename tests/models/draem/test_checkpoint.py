@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import CheckpointError
 from edge_ad.export.options import export_options
 from edge_ad.models import FAMILIES, model_family
@@ -21,8 +22,11 @@ from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.network import Discriminator
 from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.recognise import families_of, loaded_as
+from edge_ad.models.references import References
 
 State = dict[str, Tensor]
+SPECS = (PreprocessSpec(32, 64), PostprocessSpec())
+NONE = References(None, SPECS[0])
 WIDTHS = DraemConfig(4, 3)  # not alike, so that no part is taken for the other
 FIRST = "encoder.block1.0.weight"
 
@@ -64,7 +68,7 @@ def load(checkpoint: Path, **options: Any) -> Any:
 def refused(checkpoint: Path, **options: Any) -> str:
     """What loading as DRAEM says, as the command does it."""
     with pytest.raises(CheckpointError) as caught:
-        loaded_as(model_family("draem"), checkpoint, DraemOptions(**options))
+        loaded_as(model_family("draem"), checkpoint, DraemOptions(**options), NONE)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -150,7 +154,7 @@ def test_anomalibs_is_converted(parts: tuple[State, State], save: Any, network: 
         wanted = torch.softmax(network.segmentation(torch.cat([image, made], dim=1)), dim=1)[:, 1]
         torch.testing.assert_close(loaded.network(image), wanted, rtol=0, atol=2e-6)
         family = model_family("draem")
-        for form in (family.published(loaded, (32, 64)), family.fast(loaded, (32, 64))):
+        for form in (family.published(loaded, *SPECS), family.fast(loaded, *SPECS)):
             torch.testing.assert_close(torch.sigmoid(form(image)), wanted, rtol=0, atol=2e-5)
         assert (network(image) - wanted).abs().max() > 0.01, "control: the order of the two matters here"
 
@@ -160,7 +164,7 @@ def test_official_weights_are_fed_blue_first(pair: Path, network: Draem) -> None
     loaded, family, image = load(pair), model_family("draem"), images()
     with torch.no_grad():
         wanted = network(image.flip(1))
-        for form in (family.published(loaded, (32, 64)), family.fast(loaded, (32, 64))):
+        for form in (family.published(loaded, *SPECS), family.fast(loaded, *SPECS)):
             torch.testing.assert_close(torch.sigmoid(form(image)), wanted, rtol=0, atol=2e-5)
         assert (network(image) - wanted).abs().max() > 0.01, "control: the order of colours matters here"
 
@@ -289,7 +293,7 @@ def test_a_head_is_no_draem(heads: dict[str, Path], family: str) -> None:
 def test_one_head_is_not_the_other(heads: dict[str, Path], family: str, other: str) -> None:
     """Their signs differ: a mistake would call all that is normal anomalous."""
     with pytest.raises(CheckpointError) as caught:
-        loaded_as(model_family(family), heads[other], HeadOptions())
+        loaded_as(model_family(family), heads[other], HeadOptions(), NONE)
     assert f"'{TAILS[other]}'" in str(caught.value) and f"--family {other}" in str(caught.value)
 
 
@@ -297,7 +301,7 @@ def test_one_head_is_not_the_other(heads: dict[str, Path], family: str, other: s
 def test_a_draem_is_no_head(pair: Path, save: Any, parts: tuple[State, State], family: str) -> None:
     for path in (pair, save({"reconstruction": parts[0], "segmentation": parts[1]})):
         with pytest.raises(CheckpointError) as caught:
-            loaded_as(model_family(family), path, HeadOptions(backbone=HeadConfig.backbone))
+            loaded_as(model_family(family), path, HeadOptions(backbone=HeadConfig.backbone), NONE)
         assert FIRST in str(caught.value) and "--family draem" in str(caught.value)
 
 
