@@ -19,7 +19,7 @@ from edge_ad.runtime.host.messages import Seldom, UpAndDown
 from edge_ad.runtime.sinks import output_folder, set_aside
 from edge_ad.runtime.sinks.ages import Ages, Clocks, Deletions, in_words
 from edge_ad.runtime.sinks.sqlite_file import SIDES, Database, beside, is_damage, named
-from edge_ad.runtime.sinks.sqlite_rows import COLUMNS, DATES, dated, newest_ids, put, rows_of_run
+from edge_ad.runtime.sinks.sqlite_rows import DATES, dated, newest_ids, put, rows_of_run
 from edge_ad.runtime.sinks.syncing import Flusher, SyncPolicy, flush_log
 
 DAY_S = 86400.0
@@ -27,7 +27,6 @@ EXPIRED = 200  # records that go at once, when one comes
 ATTEMPTS = 3  # to write to a file that somebody removes meanwhile
 MANY_LOG_BYTES = 16 << 20  # of a log that somebody who reads keeps from being moved to the file: said from here on
 MOST_LOG_BYTES = 256 << 20  # from here on, another database is begun
-_RECORD = COLUMNS["records"]
 
 
 class SqliteRecords:
@@ -169,9 +168,6 @@ class SqliteRecords:
             if self._look(writing=len(entries)) != "removed":
                 return
         raise OutputError(f"{self.path}: is removed again and again")
-
-    def _insert(self, table: str, columns: tuple[str, ...], entry: Mapping[str, Any]) -> None:
-        self.write_many([entry])
 
     def _commit(self, database: Database, entries: Sequence[Mapping[str, Any]]) -> None:
         db = database.connection
