@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edge_ad.bundle.specs import Precision
+from edge_ad.calibration.destination import ChangedBundle
 from edge_ad.calibration.evaluation.evaluate import Protocol
 from edge_ad.calibration.evaluation.thresholds import ThresholdRequest
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
@@ -66,14 +67,11 @@ class EvalOptions:
 
 
 @strict
-@dataclass(frozen=True)
-class ThresholdOptions:
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions(ChangedBundle):
     """Everything `edge-ad threshold` can be told.
 
     Attributes:
-        bundle: directory of the bundle.
-        output: directory of the bundle to write.
-        in_place: replace `bundle` instead.
         data: root of a data set.
         good, bad, masks: plain folders in place of `data`.
         scores: scores.csv of `edge-ad eval`, in place of images.
@@ -82,12 +80,8 @@ class ThresholdOptions:
         rate: wanted share of false alarms, for rule `false-alarm` (default: 0.01).
         value: the threshold itself, in place of a rule.
         engine, precision, engine_cache: as for `edge-ad run`.
-        force: replace an existing bundle at `output`.
     """
 
-    bundle: Path
-    output: Path | None = None
-    in_place: bool = False
     data: Path | None = None
     good: Path | None = None
     bad: Path | None = None
@@ -100,15 +94,6 @@ class ThresholdOptions:
     engine: str = "openvino"
     precision: Precision | None = None
     engine_cache: Path | None = None
-    force: bool = False
-
-    @property
-    def destination(self) -> Path:
-        return self.bundle if self.output is None else self.output
-
-    @property
-    def replaces(self) -> bool:
-        return self.in_place or self.force
 
     @property
     def request(self) -> ThresholdRequest:
@@ -150,8 +135,7 @@ def threshold_options(values: dict[str, Any], where: str) -> ThresholdOptions:
     given = {key: value for key, value in values.items() if value is not None}
     options, wrong = build_rest(ThresholdOptions, given, {"bundle": Path()})
     faults = [fault.line for fault in wrong]
-    if ("output" in given) == options.in_place:
-        faults.append("output: wanted either --output or --in-place")
+    faults += options.destination_faults()
     if ("rule" in given) == ("value" in given):
         faults.append("rule: wanted either --rule best-f1, quantile or false-alarm, or --value")
     sources = [key for key in ("data", "good", "scores") if key in given]

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.agreement.tolerances import Share, Tolerances
+from edge_ad.calibration.destination import ChangedBundle
 from edge_ad.errors import ConfigError
 from edge_ad.validation import build_rest, by_name, strict
 
@@ -20,17 +21,14 @@ MAX_IMAGES = 100_000
 
 
 @strict
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """How a bundle gets a model of lower precision.
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(ChangedBundle):
+    """How a bundle with a float model gets one of lower precision.
 
     Attributes:
-        bundle: the bundle with the float model.
         quantize: precision to make.
         data: data set, whose good training images calibrate, or a folder of good images.
         val: data set or folder of images for the gate; None holds out a fifth of `data`.
-        output: directory of the bundle to write.
-        in_place: replace `bundle` instead.
         ranges: how the range of an activation is chosen (int8 only).
         images: how many images calibrate at most.
         seed: of their draw, and of the gate's noise and intervals.
@@ -40,15 +38,11 @@ class QuantizeOptions:
             float16 on any CPU.
         max_flips, max_auroc_drop, max_pixel_auroc_drop, min_map_correlation: see `Tolerances`.
         calibration_cache, engine_cache: folders for what was measured and compiled; the user's cache folder when None.
-        force: replace an existing bundle at `output`.
     """
 
-    bundle: Path
     data: Path
     quantize: Lower = "int8"
     val: Path | None = None
-    output: Path | None = None
-    in_place: bool = False
     ranges: RangeMethod = "min-max"
     images: Annotated[int, Field(gt=0, le=MAX_IMAGES)] = DEFAULT_IMAGES
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -60,15 +54,6 @@ class QuantizeOptions:
     min_map_correlation: Annotated[float, Field(ge=-1, le=1)] = Tolerances.map_correlation
     calibration_cache: Path | None = None
     engine_cache: Path | None = None
-    force: bool = False
-
-    @property
-    def destination(self) -> Path:
-        return self.bundle if self.output is None else self.output
-
-    @property
-    def replaces(self) -> bool:
-        return self.in_place or self.force
 
     @property
     def gate_engine(self) -> str:
@@ -84,7 +69,7 @@ class QuantizeOptions:
         )
 
 
-OF_EXPORT = frozenset(field.name for field in fields(QuantizeOptions)) - {"bundle", "output", "in_place", "force"}
+OF_EXPORT = frozenset(field.name for field in fields(QuantizeOptions)) - {field.name for field in fields(ChangedBundle)}
 """Those that `edge-ad export` knows too, beside its own."""
 
 
@@ -104,8 +89,7 @@ def quantize_options(values: dict[str, Any], where: str, overrides: dict[str, An
     faults += [fault.line for fault in wrong]
     wrong_keys = {fault.key for fault in wrong}
     faults += [f"{key}: missing" for key in ("bundle", "data") if key not in given and key not in wrong_keys]
-    if (options.output is None) != options.in_place:
-        faults.append("output: give either --output BUNDLE, or --in-place to replace the bundle itself")
+    faults += options.destination_faults()
     if options.quantize == "fp16":
         of_int8 = [key for key in ("ranges", "images") if key in given]
         faults += [f"{key}: float16 is not calibrated; leave it out, or take --quantize int8" for key in of_int8]

@@ -192,7 +192,7 @@ def write_scores(lines: str) -> None:
         ("normal,0.1\n", [], "rule: wanted either --rule"),
         ("normal,0.1\n", ["--value", "nan"], "value: wanted a finite number"),
         ("normal,0.1\n", ["--rule", "best-f1", "--good", "g"], "got good and scores"),
-        ("normal,0.1\n", ["--rule", "best-f1", "--in-place"], "output: wanted either --output or --in-place"),
+        ("normal,0.1\n", ["--rule", "best-f1", "--in-place"], "output: give either --output BUNDLE, or --in-place"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
