@@ -18,7 +18,7 @@ from interleaved import medians_ms, print_table
 
 from edge_ad.models.glass.config import Hypothesis, Objective
 from edge_ad.models.glass.network import Glass
-from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.glass.training.optimizers import optimizers_of
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
 from edge_ad.models.patch_head.config import HeadConfig
@@ -71,7 +71,7 @@ def compare(hypothesis: Hypothesis, network: Glass, given: Pictures, embedding: 
     objective = Objective(hypothesis=hypothesis)
     plain, ours = copy.deepcopy(network), copy.deepcopy(network)
     ours.backbone.eval()  # a traced network forgets it when it is copied
-    plain_optimizers, our_optimizers = Optimizers.of(plain, 1e-4), Optimizers.of(ours, 1e-4)
+    plain_optimizers, our_optimizers = optimizers_of(plain, 1e-4), optimizers_of(ours, 1e-4)
     with torch.no_grad():
         normal_taps = ours.backbone(given.image)
 

@@ -19,7 +19,7 @@ from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.fold import FoldedHead
 from edge_ad.models.simplenet.network import SimpleNet
-from edge_ad.models.simplenet.training.step import Optimizers, step
+from edge_ad.models.simplenet.training.step import optimizers_of, step
 
 FILES = files_with("simplenet", "patch_map")
 MAP_TOLERANCE, SCORE_TOLERANCE = 2e-5, 1e-6
@@ -77,7 +77,7 @@ def test_training_steps(path: Path) -> None:
     network, image = make(data)
     with torch.no_grad():
         embedding = network.embed(image)[0]
-    optimizers = Optimizers(network, 1e-4)
+    optimizers = optimizers_of(network, 1e-4)
     for wanted in data["losses"]:
         drawn_noise = np.random.default_rng(int(data["noise_seed"])).standard_normal(embedding.shape)
         noise = torch.from_numpy(drawn_noise.astype(np.float32) * np.float32(0.015))

@@ -21,7 +21,7 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.objective import StepLosses
-from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.glass.training.optimizers import optimizers_of
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
 from edge_ad.models.patch_head.config import HeadConfig
@@ -137,13 +137,13 @@ def read(path: Path) -> Golden:
 
 
 def published(golden: Golden, network: Glass, objective: Objective) -> list[StepLosses]:
-    optimizers = Optimizers.of(network, golden.learning_rate)
+    optimizers = optimizers_of(network, golden.learning_rate)
     images = {name: golden.normalised(name) for name in ("image", "augmented")}
     return [published_step(network, objective, optimizers, **images, **golden.common) for _ in range(golden.n_steps)]
 
 
 def fast(golden: Golden, network: Glass, objective: Objective) -> list[StepLosses]:
-    optimizers = Optimizers.of(network, golden.learning_rate)
+    optimizers = optimizers_of(network, golden.learning_rate)
     with torch.no_grad():
         taps = {name: network.backbone(golden.normalised(name)) for name in ("image", "augmented")}
     pooled = PooledEmbedding(golden.config, [int(tap.shape[1]) for tap in taps["image"]])

@@ -26,7 +26,7 @@ from edge_ad.models.glass.training.objective import (
     radial_projection,
     shares_right,
 )
-from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.glass.training.optimizers import optimizers_of
 from edge_ad.models.patch_head.network import Adaptor, Discriminator
 
 ATOL = 1e-12
@@ -173,7 +173,7 @@ def head(adaptor_layers: int) -> Glass:
 
 
 def test_optimisers_are_the_authors() -> None:
-    optimizers = Optimizers.of(head(1), 1e-4)
+    optimizers = optimizers_of(head(1), 1e-4)
     adaptor, discriminator = optimizers.parts
     assert type(adaptor) is torch.optim.Adam and type(discriminator) is torch.optim.AdamW
     settings = [{key: part.defaults[key] for key in ("lr", "betas", "weight_decay")} for part in optimizers.parts]
@@ -182,13 +182,13 @@ def test_optimisers_are_the_authors() -> None:
 
 
 def test_learning_rates_scale_from_where_they_started() -> None:
-    optimizers = Optimizers.of(head(1), 1e-3)
+    optimizers = optimizers_of(head(1), 1e-3)
     for factor in (0.5, 0.25):
         optimizers.scale_rates(factor)
     assert [part.param_groups[0]["lr"] for part in optimizers.parts] == [0.25e-3, 0.5e-3]
 
 
 def test_a_network_without_an_adaptor_has_one_optimiser() -> None:
-    optimizers = Optimizers.of(head(0), 1e-3)
+    optimizers = optimizers_of(head(0), 1e-3)
     assert len(optimizers.parts) == 1
     optimizers.load_state_dict(optimizers.state_dict())

@@ -18,7 +18,7 @@ from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training import ascent
 from edge_ad.models.glass.training.objective import StepLosses
-from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.glass.training.optimizers import optimizers_of
 from edge_ad.models.glass.training.reference import published_step
 from edge_ad.models.glass.training.step import fast_step
 from edge_ad.models.patch_head.config import HeadConfig
@@ -80,13 +80,13 @@ class Case:
 
     def published(self, objective: Objective, n_steps: int = N_STEPS) -> tuple[list[StepLosses], Glass]:
         network = copy.deepcopy(self.network)
-        optimizers = Optimizers.of(network, RATE)
+        optimizers = optimizers_of(network, RATE)
         steps = [published_step(network, objective, optimizers, **self.images, **self.common) for _ in range(n_steps)]
         return steps, network
 
     def fast(self, objective: Objective, n_steps: int = N_STEPS, **changes: Any) -> tuple[list[StepLosses], Glass]:
         network = copy.deepcopy(self.network)
-        optimizers = Optimizers.of(network, RATE)
+        optimizers = optimizers_of(network, RATE)
         given = {
             "normal_embedding": network.embed(self.images["image"])[0],
             "local_embedding": network.embed(self.images["augmented"])[0],

@@ -8,13 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edge_ad.bundle.specs import ResizeMode
 from edge_ad.models.glass.config import Hypothesis, Objective
-from edge_ad.models.option_types import Name, Names, NotNegative, Positive, PositiveFloat, Share, Size, option
-from edge_ad.models.packaged import PACKAGED
-from edge_ad.models.patch_head.config import HeadConfig
-from edge_ad.models.patch_head.options import HeadOptions
-from edge_ad.models.training.options import TrainOptions
+from edge_ad.models.option_types import NotNegative, Positive, PositiveFloat, Share, option
+from edge_ad.models.patch_head.training.options import FAST, HeadTrainOptions
 from edge_ad.validation import strict
 
 Ridge = Annotated[NotNegative | None, BeforeValidator(lambda value: None if value == "none" else value)]
@@ -27,12 +23,10 @@ def _pair(value: object) -> object:
 
 @strict
 @dataclass(frozen=True, kw_only=True)
-class GlassTrainOptions(TrainOptions, HeadOptions):
+class GlassTrainOptions(HeadTrainOptions):
     """Options of `edge-ad train --family glass`; the defaults are the published values.
 
     Attributes:
-        backbone, backbone_weights, layers: as for export; `packaged` weights are those of an installed package.
-        pretrain_embed_dim, embed_dim, hidden_dim, discriminator_layers: see HeadConfig.
         whiten: start the adaptor as the whitening of the normal features, their covariance's eigenvalues raised by
             this share of their mean; None starts it at random.
         freeze_adaptor: leave the adaptor as whitening made it; not in the paper.
@@ -56,18 +50,6 @@ class GlassTrainOptions(TrainOptions, HeadOptions):
         amp: half precision for the backbone on CUDA.
     """
 
-    backbone: Name = option(
-        HeadConfig.backbone, "torchvision network, or timm:<name> (paper: wide_resnet50_2).", "NAME"
-    )
-    layers: Names = option(HeadConfig.layers, "Layers that give the features (paper: layer2,layer3).", "A,B")
-    imgsz: Size = option((288, 288), "Model input in pixels (paper: 288).", "N|HxW")
-    resize_mode: ResizeMode = option("shorter_side_crop", "shorter_side_crop (default), stretch or letterbox.", "MODE")
-    pretrain_embed_dim: Positive = option(HeadConfig.pretrain_embed_dim, "Pooled vector of one layer (paper: 1536).")
-    embed_dim: Positive = option(HeadConfig.embed_dim, "Patch embedding (paper: 1536).")
-    hidden_dim: Positive = option(HeadConfig.hidden_dim, "Discriminator's hidden layer (paper: 1024).")
-    discriminator_layers: Annotated[int, Field(ge=2, le=8)] = option(
-        HeadConfig.discriminator_layers, "Layers of the discriminator (paper: 2)."
-    )
     whiten: Ridge = option(None, "Start the adaptor as a whitening of normal features (paper: none, random).", "RIDGE")
     freeze_adaptor: bool = option(False, "Leave it so (paper: it is trained).", off="train-adaptor")
     hypothesis: Literal["manifold", "hypersphere", "auto"] = option(
@@ -104,13 +86,7 @@ class GlassTrainOptions(TrainOptions, HeadOptions):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "fast": {
-            "backbone": "mobilenet_v2",
-            "backbone_weights": PACKAGED,
-            "layers": ("features.11", "features.15"),
-            "imgsz": 256,
-            "pretrain_embed_dim": 160,
-            "embed_dim": 320,
-            "hidden_dim": 256,
+            **FAST,
             "whiten": 10.0,
             "freeze_adaptor": True,
             "hypothesis": "manifold",
@@ -123,29 +99,9 @@ class GlassTrainOptions(TrainOptions, HeadOptions):
             "epochs": 100,
             "epoch_images": 32,
             "repeat": 32,
-            "select": "last",
-            "eval_every": 0,
         },
     }
     """`fast` was chosen on one set of photographs, see docs/training.md."""
-
-    @property
-    def network(self) -> HeadConfig:
-        """The network to train."""
-        return HeadConfig(
-            backbone=self.backbone,
-            layers=self.layers,
-            pretrain_embed_dim=self.pretrain_embed_dim,
-            embed_dim=self.embed_dim,
-            hidden_dim=self.hidden_dim,
-            discriminator_layers=self.discriminator_layers,
-        )
-
-    @property
-    def export(self) -> dict[str, Any]:
-        names = [field.name for field in fields(HeadOptions) if field.name != "backbone_weights"]
-        network = {name: getattr(self, name) for name in names}
-        return {**network, "layers": list(self.layers), **super().export}
 
     def objective(self, hypothesis: Hypothesis) -> Objective:
         """Constants of the losses under the hypothesis that was chosen."""
@@ -158,12 +114,3 @@ class GlassTrainOptions(TrainOptions, HeadOptions):
             yield "freeze_adaptor: without --whiten RIDGE the adaptor would stay as random as it starts"
         if self.manifold_radii[0] > self.manifold_radii[1]:
             yield f"manifold_radii: wanted the nearer first, got {list(self.manifold_radii)}"
-        if len(set(self.layers)) != len(self.layers):
-            yield f"layers: {', '.join(self.layers)} names a layer twice"
-
-    @classmethod
-    def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().preset_values(given)
-        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
-            values.pop("backbone_weights", None)  # those of another network
-        return values

@@ -20,13 +20,13 @@ from edge_ad.models.glass.training.objective import (
     radial_projection,
     shares_right,
 )
-from edge_ad.models.glass.training.optimizers import Optimizers
+from edge_ad.models.patch_head.training.optimizers import HeadOptimizers
 
 
 def published_step(
     network: Glass,
     objective: Objective,
-    optimizers: Optimizers,
+    optimizers: HeadOptimizers,
     *,
     image: Tensor,
     augmented: Tensor,

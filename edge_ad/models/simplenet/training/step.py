@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from edge_ad.models.patch_head.training.optimizers import DISCRIMINATOR_RATE, HeadOptimizers
 from edge_ad.models.simplenet.network import SimpleNet
 
 ADAPTOR_WEIGHT_DECAY = 1e-2  # torch's default for AdamW, which the authors leave as it is
 DISCRIMINATOR_WEIGHT_DECAY = 1e-5  # the authors'
-DISCRIMINATOR_RATE = 2.0  # the authors' discriminator learns at twice the adaptor's rate
 
 
 @dataclass(frozen=True)
@@ -30,36 +29,22 @@ class Losses:
     noisy_right: float
 
 
-class Optimizers:
-    """AdamW of the adaptor, where there is one, and Adam of the discriminator."""
-
-    def __init__(self, network: SimpleNet, learning_rate: float) -> None:
-        discriminator = torch.optim.Adam(
-            network.discriminator.parameters(),
-            lr=DISCRIMINATOR_RATE * learning_rate,
-            weight_decay=DISCRIMINATOR_WEIGHT_DECAY,
-        )
-        self.parts: list[torch.optim.Optimizer] = [discriminator]
-        if weights := list(network.adaptor.parameters()):
-            self.parts.append(torch.optim.AdamW(weights, lr=learning_rate, weight_decay=ADAPTOR_WEIGHT_DECAY))
-
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad()
-
-    def step(self) -> None:
-        for part in self.parts:
-            part.step()
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+def optimizers_of(network: SimpleNet, learning_rate: float) -> HeadOptimizers:
+    """Fresh optimisers; `learning_rate` is the adaptor's. Without an adaptor there is only the discriminator's."""
+    discriminator = torch.optim.Adam(
+        network.discriminator.parameters(),
+        lr=DISCRIMINATOR_RATE * learning_rate,
+        weight_decay=DISCRIMINATOR_WEIGHT_DECAY,
+    )
+    weights = list(network.adaptor.parameters())
+    if not weights:
+        return HeadOptimizers(discriminator)
+    return HeadOptimizers(
+        discriminator, torch.optim.AdamW(weights, lr=learning_rate, weight_decay=ADAPTOR_WEIGHT_DECAY)
+    )
 
 
-def step(network: SimpleNet, optimizers: Optimizers, *, embedding: Tensor, noise: Tensor, margin: float) -> Losses:
+def step(network: SimpleNet, optimizers: HeadOptimizers, *, embedding: Tensor, noise: Tensor, margin: float) -> Losses:
     """Train on one batch.
 
     Args:
