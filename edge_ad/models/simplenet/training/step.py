@@ -9,9 +9,10 @@ from torch import Tensor
 
 from edge_ad.models.patch_head.training.optimizers import DISCRIMINATOR_RATE, HeadOptimizers
 from edge_ad.models.simplenet.network import SimpleNet
+from edge_ad.models.simplenet.training.options import AdaptorOptimizer
 
-ADAPTOR_WEIGHT_DECAY = 1e-2  # torch's default for AdamW, which the authors leave as it is
-DISCRIMINATOR_WEIGHT_DECAY = 1e-5  # the authors'
+ADAMW_WEIGHT_DECAY = 1e-2  # torch's default for AdamW, which the authors leave as it is
+WEIGHT_DECAY = 1e-5  # of Adam: the authors' for the discriminator, the paper's for both (section 4.2)
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,22 @@ class Losses:
     noisy_right: float
 
 
-def optimizers_of(network: SimpleNet, learning_rate: float) -> HeadOptimizers:
+def optimizers_of(
+    network: SimpleNet, learning_rate: float, adaptor_optimizer: AdaptorOptimizer = "adamw"
+) -> HeadOptimizers:
     """Fresh optimisers; `learning_rate` is the adaptor's. Without an adaptor there is only the discriminator's."""
     discriminator = torch.optim.Adam(
-        network.discriminator.parameters(),
-        lr=DISCRIMINATOR_RATE * learning_rate,
-        weight_decay=DISCRIMINATOR_WEIGHT_DECAY,
+        network.discriminator.parameters(), lr=DISCRIMINATOR_RATE * learning_rate, weight_decay=WEIGHT_DECAY
     )
     weights = list(network.adaptor.parameters())
     if not weights:
         return HeadOptimizers(discriminator)
-    return HeadOptimizers(
-        discriminator, torch.optim.AdamW(weights, lr=learning_rate, weight_decay=ADAPTOR_WEIGHT_DECAY)
-    )
+    adaptor: torch.optim.Optimizer
+    if adaptor_optimizer == "adamw":
+        adaptor = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=ADAMW_WEIGHT_DECAY)
+    else:
+        adaptor = torch.optim.Adam(weights, lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    return HeadOptimizers(discriminator, adaptor)
 
 
 def step(network: SimpleNet, optimizers: HeadOptimizers, *, embedding: Tensor, noise: Tensor, margin: float) -> Losses:

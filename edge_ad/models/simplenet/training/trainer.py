@@ -32,7 +32,8 @@ class SimpleNetTrainer(HeadTrainer[SimpleNet, SimpleNetTrainOptions]):
         labelled: LabelledPictures | None,
         options: SimpleNetTrainOptions,
     ) -> None:
-        super().__init__(network, features, optimizers_of(network, options.learning_rate), labelled, options)
+        optimizers = optimizers_of(network, options.learning_rate, options.adaptor_optimizer)
+        super().__init__(network, features, optimizers, labelled, options)
         self._count = pictures
 
     def steps(self) -> int:
