@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 """What is put before every name, and by what."""
 BATCH_COUNTER = "num_batches_tracked"
+BuiltT = TypeVar("BuiltT")
 _DEEPEST = 4
 _SHOWN = 4
 
@@ -86,6 +87,12 @@ def _checked(data: Mapping[object, object], where: str) -> dict[str, Tensor]:
             )
         if value.layout is not torch.strided:
             raise CheckpointError(f"{where}: tensor {key!r} is {value.layout}, wanted a dense one")
+        # A view may say one number a thousand million times over, and a file of 2 kB so ask for all of the memory.
+        held = value.untyped_storage().nbytes() if value.device.type == "cpu" else 0
+        if held < value.numel() * value.element_size():
+            raise CheckpointError(
+                f"{where}: tensor {key!r} is said to have shape {tuple(value.shape)}, the file holds {held} bytes of it"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
                 f"{where}: tensor {key!r} holds NaN or infinity; the training diverged or the file is damaged"
@@ -99,13 +106,45 @@ def missing_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
     return [key for key in wanted if key not in found and key.rpartition(".")[2] != BATCH_COUNTER]
 
 
-def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, owner: str) -> None:
+def check_shapes(
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    source: str,
+    owner: str,
+    named: Callable[[str], str] = repr,
+) -> None:
     """Raise CheckpointError for the first tensor of `found` whose shape is not that of its namesake in `wanted`."""
     for key, value in found.items():
         if tuple(value.shape) != tuple(wanted[key].shape):
+            found_shape, wanted_shape = tuple(value.shape), tuple(wanted[key].shape)
             raise CheckpointError(
-                f"{source}: tensor {key!r} has shape {tuple(value.shape)}, {owner} expects {tuple(wanted[key].shape)}"
+                f"{source}: tensor {named(key)} has shape {found_shape}, {owner} expects {wanted_shape}"
             )
+
+
+def check_architecture(
+    found: Mapping[str, Tensor], wanted: nn.Module, source: str, owner: str, named: Callable[[str], str] = repr
+) -> None:
+    """Raise CheckpointError unless a state dict is one of a module, by its names and shapes.
+
+    Args:
+        wanted: the module; `without_memory` makes one of any size.
+        source, owner: what messages call the file, and what expects a shape.
+        named: how messages name a tensor.
+    """
+    names = wanted.state_dict()
+    missing = missing_tensors(names, found)
+    surplus = [key for key in found if key not in names]
+    if missing or surplus:
+        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
+        raise CheckpointError(f"{source}: tensor {named(key)} {what}; this is another architecture")
+    check_shapes(found, names, source, owner, named)
+
+
+def without_memory(build: Callable[[], BuiltT]) -> BuiltT:
+    """Modules whose tensors have shapes and no memory, for widths that a file claims and has yet to prove."""
+    with torch.device("meta"):
+        return build()
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ import torch
 from edge_ad.errors import CheckpointError
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.glass.checkpoint import load_glass
+from edge_ad.models.glass.network import Glass
 from edge_ad.models.patch_head.network import Adaptor, Discriminator
 from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.state import state_of
@@ -100,6 +101,35 @@ def test_a_wrong_size_names_tensor_found_and_expected(
     text = message(tiny_checkpoint[0], tiny_checkpoint, **{option: value})
     for words in (f"'{tensor}'", f"has shape {found}", f"expects {expected}"):
         assert words in text
+
+
+def test_a_width_that_only_the_first_layer_has_costs_no_memory(
+    tiny_checkpoint: tuple[Path, Path],
+    save: Save,
+    data: dict[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Glass, "__init__", lambda *_: pytest.fail("a network was made"))
+    data["discriminator"]["body.block1.0.weight"] = torch.zeros(32, 16_000)  # an adaptor of 1 GB
+    assert "'pre_projection.layers.0fc.weight' has shape (48, 48), the configuration expects (16000, 16000)" in message(
+        save(data), tiny_checkpoint
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1)])
+def test_a_head_wider_than_any(tiny_checkpoint: tuple[Path, Path], save: Save, shape: tuple[int, int]) -> None:
+    """Without an adaptor there is nothing that a claim of the first layer could contradict."""
+    head = {"body.block1.0.weight": torch.zeros(shape), "tail.0.weight": torch.zeros(1, shape[0])}
+    text = message(save({"discriminator": head}), tiny_checkpoint)
+    assert f"has shape {shape}, no side of it may have more than 16384" in text
+
+
+def test_a_shape_that_the_file_does_not_hold(
+    tiny_checkpoint: tuple[Path, Path], save: Save, data: dict[str, dict[str, Any]]
+) -> None:
+    for claim in (torch.zeros(1).expand(10**6, 10**6), torch.empty(10**6, 10**6, device="meta")):
+        data["discriminator"]["body.block1.0.weight"] = claim
+        assert "is said to have shape (1000000, 1000000)" in message(save(data), tiny_checkpoint)
 
 
 class Hostile:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_ad.errors import CheckpointError
 from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
 from edge_ad.models.draem.options import ColorOrder, DraemOptions
 from edge_ad.models.family import LoadedNetwork
-from edge_ad.models.state import check_shapes, load_tensors, missing_tensors, state_of
+from edge_ad.models.state import check_architecture, load_tensors, state_of, without_memory
 from edge_ad.models.weights import read_tensors, sha256_of
 
 RECONSTRUCTION, SEGMENTATION = "reconstruction", "segmentation"  # the parts, and the keys of our own file
@@ -65,10 +66,10 @@ def load_draem(checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
     config = DraemConfig(
         _width(parts.reconstruction, RECONSTRUCTION, checkpoint), _width(parts.segmentation, SEGMENTATION, checkpoint)
     )
+    _check_parts(parts, without_memory(lambda: Draem(config)))
     network = Draem(config)
-    where = " and ".join(path.name for path in parts.files)
-    _load(network.reconstruction, parts.reconstruction, where, RECONSTRUCTION)
-    _load(network.segmentation, parts.segmentation, where, SEGMENTATION)
+    load_tensors(network.reconstruction, parts.reconstruction)
+    load_tensors(network.segmentation, parts.segmentation)
     network.eval().requires_grad_(False)
     plain = {**asdict(config), "color_order": order}
     return LoadedNetwork(network, plain, _hash(parts.files), tuple(notes), order)
@@ -148,15 +149,20 @@ def _width(state: Mapping[str, Tensor], part: str, checkpoint: Path) -> int:
     return int(first.shape[0])
 
 
-def _load(module: nn.Module, state: Mapping[str, Tensor], where: str, part: str) -> None:
-    wanted = module.state_dict()
-    missing = missing_tensors(wanted, state)
-    surplus = [key for key in state if key not in wanted]
-    if missing or surplus:
-        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
-        raise CheckpointError(f"checkpoint {where}: tensor {key!r} of the {part} {what}; this is another architecture")
-    check_shapes(state, wanted, f"checkpoint {where}", f"a {part} of this width")
-    load_tensors(module, state)
+def _check_parts(parts: Parts, wanted: Draem) -> None:
+    """Raise CheckpointError unless the tensors are those of networks whose widths the first of them claim."""
+    where = f"checkpoint {' and '.join(path.name for path in parts.files)}"
+    halves = (
+        (RECONSTRUCTION, parts.reconstruction, wanted.reconstruction),
+        (SEGMENTATION, parts.segmentation, wanted.segmentation),
+    )
+    for part, state, module in halves:
+        named = partial(_of_part, part)
+        check_architecture(state, module, where, f"a {part} of this width", named)
+
+
+def _of_part(part: str, key: str) -> str:
+    return f"{key!r} of the {part}"
 
 
 def _hash(files: tuple[Path, ...]) -> str:

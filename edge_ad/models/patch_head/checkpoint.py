@@ -1,14 +1,15 @@
-"""Checkpoints of GLASS and SimpleNet: ``{"discriminator": state, "pre_projection": state}``, without the backbone."""
+"""Checkpoints as the authors keep them: ``{"discriminator": state, "pre_projection": state}``, without the backbone."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_ad.errors import CheckpointError
 from edge_ad.models.backbone import backbone_faults
@@ -16,12 +17,21 @@ from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.network import PatchHead
 from edge_ad.models.patch_head.options import HeadOptions
-from edge_ad.models.state import PREFIXES, check_shapes, first_names, load_tensors, missing_tensors, state_of, unwrapped
+from edge_ad.models.state import (
+    PREFIXES,
+    check_architecture,
+    first_names,
+    load_tensors,
+    state_of,
+    unwrapped,
+    without_memory,
+)
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 
 ADAPTOR_KEY = "pre_projection"
 DISCRIMINATOR_KEY = "discriminator"
 FIRST_LINEAR = "body.block1.0.weight"
+WIDEST = 1 << 14  # features of a patch; the fold holds a matrix of twice the square of it (4 GiB here)
 _ADAPTOR_WEIGHT = re.compile(r"layers\.(\d+)fc\.weight")
 _BLOCK_WEIGHT = re.compile(r"body\.block(\d+)\.0\.weight")
 
@@ -53,9 +63,10 @@ def load_head(checkpoint: Path, options: HeadOptions, kind: type[HeadT]) -> Load
     discriminator = state_of(data[DISCRIMINATOR_KEY], f"checkpoint {checkpoint}: {DISCRIMINATOR_KEY}")
     adaptor = state_of(data.get(ADAPTOR_KEY, {}), f"checkpoint {checkpoint}: {ADAPTOR_KEY}")
     config, notes = _config_of(checkpoint, discriminator.tensors, adaptor.tensors, options, kind.title)
+    _check_parts(checkpoint, kind, config, {DISCRIMINATOR_KEY: discriminator.tensors, ADAPTOR_KEY: adaptor.tensors})
     network = kind(config)
-    _load(network.discriminator, discriminator.tensors, checkpoint, DISCRIMINATOR_KEY)
-    _load(network.adaptor, adaptor.tensors, checkpoint, ADAPTOR_KEY)
+    load_tensors(network.discriminator, discriminator.tensors)
+    load_tensors(network.adaptor, adaptor.tensors)
     backbone = backbone_state(config.backbone, options.backbone_weights)
     network.backbone.load_weights(backbone.tensors, str(options.backbone_weights or backbone.origin))
     plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": backbone.origin}
@@ -100,6 +111,11 @@ def _config_of(
             f" {DISCRIMINATOR_KEY} holds {first_names(discriminator)}"
         )
     hidden_dim, embed_dim = (int(n) for n in first.shape)
+    if max(hidden_dim, embed_dim) > WIDEST:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: tensor '{DISCRIMINATOR_KEY}.{FIRST_LINEAR}' has shape {tuple(first.shape)}, no"
+            f" side of it may have more than {WIDEST}"
+        )
     embed_dim = options.embed_dim or embed_dim
     notes = []
     if options.pretrain_embed_dim is None:
@@ -124,18 +140,18 @@ def _config_of(
     return config, notes
 
 
-def _load(module: nn.Module, state: dict[str, Tensor], checkpoint: Path, part: str) -> None:
-    wanted = module.state_dict()
-    missing = missing_tensors(wanted, state)
-    surplus = [key for key in state if key not in wanted]
-    if missing or surplus:
-        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
-        raise CheckpointError(f"checkpoint {checkpoint}: tensor '{part}.{key}' {what}; this is another architecture")
-    prefixed = {f"{part}.{key}": value for key, value in state.items()}
-    check_shapes(
-        prefixed,
-        {f"{part}.{key}": value for key, value in wanted.items()},
-        f"checkpoint {checkpoint}",
-        "the configuration",
-    )
-    load_tensors(module, state)
+def _check_parts(
+    checkpoint: Path, kind: type[PatchHead], config: HeadConfig, parts: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Raise CheckpointError unless the tensors are those of the network that the first of them speaks of.
+
+    No memory is spent on it before.
+    """
+    adaptor, discriminator = without_memory(lambda: kind.head(config))
+    for part, module in ((DISCRIMINATOR_KEY, discriminator), (ADAPTOR_KEY, adaptor)):
+        named = partial(_quoted, part)
+        check_architecture(parts[part], module, f"checkpoint {checkpoint}", "the configuration", named)
+
+
+def _quoted(part: str, key: str) -> str:
+    return repr(f"{part}.{key}")

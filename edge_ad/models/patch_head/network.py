@@ -1,6 +1,6 @@
 """The network as published: backbone, patch features, adaptor, discriminator.
 
-Features and their pooling are those of PatchCore (Roth et al., CVPR 2022), which SimpleNet and GLASS took over. This is
+Features and their pooling are those of PatchCore (Roth et al., CVPR 2022), which later methods took over. This is
 the network that training works on and that the folded form is compared with. Nothing here is rearranged for speed.
 """
 
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
     """Patch embedding → logit: (P, embed_dim) → (P, 1).
 
     Args:
-        bare_tail: whether the last layer stands alone, as SimpleNet names it, or in a sequence, as GLASS does.
+        bare_tail: whether the last layer stands alone (`tail.weight`) or in a sequence (`tail.0.weight`).
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int, n_layers: int, *, bare_tail: bool = False) -> None:
@@ -81,10 +81,16 @@ class PatchHead(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.layers)
-        self.adaptor = Adaptor(config.embed_dim, config.adaptor_layers)
-        self.discriminator = Discriminator(
-            config.embed_dim, config.hidden_dim, config.discriminator_layers, bare_tail=self.bare_tail
+        self.adaptor, self.discriminator = self.head(config)
+
+    @classmethod
+    def head(cls, config: HeadConfig) -> tuple[Adaptor, Discriminator]:
+        """What is trained of it; drawn in this order."""
+        adaptor = Adaptor(config.embed_dim, config.adaptor_layers)
+        discriminator = Discriminator(
+            config.embed_dim, config.hidden_dim, config.discriminator_layers, bare_tail=cls.bare_tail
         )
+        return adaptor, discriminator
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(N, 3, H, W) → patch embeddings (N·h·w, embed_dim) in row-major patch order, and (h, w)."""

@@ -224,6 +224,30 @@ def test_a_width_that_changes_on_the_way(pair: Path, parts: tuple[State, State])
         assert words in text
 
 
+WIDE = 20_000  # a network as wide would take 2 TB
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_width_that_only_the_first_layer_has_costs_no_memory(
+    pair: Path, parts: tuple[State, State], half: int
+) -> None:
+    key = (FIRST, "encoder_segment.block1.0.weight")[half]
+    file = (pair, pair.with_name("bottle__seg.pckl"))[half]
+    torch.save(changed(parts[half], key, torch.zeros(WIDE, 3 * (half + 1), 3, 3)), file)
+    assert f"expects ({WIDE},)" in refused(pair)
+
+
+def test_a_shape_that_the_file_does_not_hold(pair: Path, parts: tuple[State, State]) -> None:
+    """Both are files of 300 kB that would make whoever reads them ask for 100 GB."""
+    for claim in (torch.zeros(1).expand(10**9, 3, 3, 3), torch.empty(10**9, 3, 3, 3, device="meta")):
+        torch.save(changed(parts[0], FIRST, claim), pair)
+        assert pair.stat().st_size < 1_000_000
+        assert f"'{FIRST}' is said to have shape (1000000000, 3, 3, 3)" in refused(pair)
+    every_other = parts[0][FIRST].repeat_interleave(2, dim=0)[::2]
+    torch.save(changed(parts[0], FIRST, every_other), pair)
+    assert load(pair).config["base_width"] == 4, "control: a view of what is there is as good as any"
+
+
 @pytest.mark.parametrize("shape", [(4, 6, 3, 3), (4, 3, 1, 1), (4, 27), (0, 3, 3, 3)])
 def test_a_first_layer_that_is_none(pair: Path, parts: tuple[State, State], shape: tuple[int, ...]) -> None:
     torch.save(changed(parts[0], FIRST, torch.zeros(shape)), pair)
