@@ -91,8 +91,6 @@ class DraemTrainOptions(TrainOptions):
         yield from super().contradictions()
         if self.beta_range[0] > self.beta_range[1]:
             yield f"beta_range: wanted the smaller first, got {list(self.beta_range)}"
-        if any(side % MULTIPLE for side in self.imgsz):
-            yield f"imgsz: wanted multiples of {MULTIPLE}, got {self.imgsz[0]}x{self.imgsz[1]}"
-        elif max(self.imgsz) == MULTIPLE:
+        if max(self.imgsz) == MULTIPLE:
             # No normalisation learns from it where the last batch of an epoch is one picture.
-            yield (f"imgsz: wanted more than {MULTIPLE}x{MULTIPLE} to train on, of which one pixel is left inside")
+            yield f"imgsz: wanted more than {MULTIPLE}x{MULTIPLE} to train on, of which one pixel is left inside"
