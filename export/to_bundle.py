@@ -46,7 +46,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     module = fast_module(family, loaded, preprocess, postprocess)
     graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
-    check_fit(family.name, graph)
+    check_fit(family.operators, graph)
     reference = published_module(family, loaded, preprocess, postprocess)
     relative = postprocess.activation != "sigmoid"
     parity = check_parity(graph, reference, relative=relative)
@@ -86,10 +86,10 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     return bundle
 
 
-def check_fit(family: str, graph: OnnxGraph) -> None:
-    """Raise ExportError for a graph that no engine would be given from the bundle."""
+def check_fit(operators: frozenset[str], graph: OnnxGraph) -> None:
+    """Raise ExportError for a graph that no engine would be given from the bundle, or that holds other operators."""
     try:
-        checked_graph(graph.data, GraphContract(family, graph.image, graph.outputs, graph.opset))
+        checked_graph(graph.data, GraphContract(graph.image, graph.outputs, graph.opset, operators))
     except BundleError as exc:
         raise ExportError(
             f"the network writes a graph that no bundle may hold: {exc}; take another backbone or other layers"

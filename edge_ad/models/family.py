@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from edge_ad.bundle.graph.operators import COMMON
 from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec, ScoreKind, ScoreRange
 from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
@@ -98,7 +99,8 @@ class ModelFamily(ABC):
         score_ranges: scores that only its graph knows and that a user may ask for, with their bounds.
         known_by: ends of names of tensors that only its checkpoints hold.
         multiple: sides of the model input have to be multiples of it.
-        operators: those of ONNX that its exports are written in; an engine is given no others.
+        operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
+            every graph to it.
     """
 
     name: ClassVar[str]
@@ -110,9 +112,13 @@ class ModelFamily(ABC):
     score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
     known_by: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int] = 1
+    operators: ClassVar[frozenset[str]] = COMMON
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:
-        """What is wrong with a model input of (height, width) pixels, before any file is read."""
+        """What is wrong with a model input of (height, width) pixels.
+
+        Exports and trainings of every family ask it before any file is read.
+        """
         if any(side % self.multiple for side in size_hw):
             return [f"imgsz: family {self.name!r} wants multiples of {self.multiple}, got {size_hw[0]}x{size_hw[1]}"]
         return []

@@ -13,6 +13,7 @@ from torch import nn
 
 from edge_ad.bundle.graph.check import checked_graph
 from edge_ad.bundle.graph.contract import GraphContract
+from edge_ad.bundle.graph.operators import COMMON
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import ConfigError, EngineError
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
@@ -77,7 +78,7 @@ def of_openvino(graph: OnnxGraph, images: np.ndarray) -> list[np.ndarray]:
 def test_every_engine_gives_the_same(name: str, batch: int | None) -> None:
     spec, images = SPECS[name], probe_images(SIZE_HW, 2)
     graph = graph_from_module(module(spec), SIZE_HW, batch=batch, opset=17)
-    checked_graph(graph.data, GraphContract("draem", graph.image, graph.outputs, graph.opset))
+    checked_graph(graph.data, GraphContract(graph.image, graph.outputs, graph.opset, COMMON))
     wanted = of_torch(spec, images)
     session = onnxruntime.InferenceSession(graph.data, providers=["CPUExecutionProvider"])
     for found in (session.run(None, {"image": images}), of_openvino(graph, images)):

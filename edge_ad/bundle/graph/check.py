@@ -1,7 +1,7 @@
 """The check that stands before every engine: a graph is data, bounded and of a known kind, or no engine sees it.
 
 Engines are libraries in C++ that do what a graph says. They follow indices out of their tensors, read files that it
-names, and try to make whatever size it asks for. So each operator is one that exports of the family write, every type,
+names, and try to make whatever size it asks for. So each operator is one of which a rule is known, every type,
 shape and index is worked out here beforehand, and what memory and work come to is bounded by the size of the file and
 of the picture.
 """
@@ -41,7 +41,7 @@ from edge_ad.bundle.graph.model import (
     Value,
     read_model,
 )
-from edge_ad.bundle.graph.operators import RULES, operators_of
+from edge_ad.bundle.graph.operators import KNOWN, RULES
 from edge_ad.bundle.graph.wire import InFile, InMemory, Reader, Source
 from edge_ad.bundle.specs import TensorSpec
 from edge_ad.errors import BundleError, os_reason
@@ -86,12 +86,11 @@ class Examination:
         self._most_work = (1 << 36) + (1 << 25) * pixels
 
     def facts(self) -> GraphFacts:
-        allowed = operators_of(self._contract.family)
         self._check_versions()
         self._take_input()
         for tensor in self._model.initializers:
             self._add(tensor.name, self._constant(tensor), "initializer")
-        peak, work = self._run(allowed)
+        peak, work = self._run()
         self._check_claims()
         self._check_outputs()
         operators = Counter(node.operator for node in self._model.nodes)
@@ -122,7 +121,7 @@ class Examination:
             raise BundleError(f"tensor {name[:120]!r} is made twice")
         self.tensors[name] = tensor
 
-    def _run(self, allowed: frozenset[str]) -> tuple[int, int]:
+    def _run(self) -> tuple[int, int]:
         """Go through the nodes. Returns: most bytes at a time and work, for one picture."""
         last = {name: index for index, node in enumerate(self._model.nodes) for name in node.inputs}
         last |= {value.name: len(self._model.nodes) for value in self._model.outputs}
@@ -132,9 +131,7 @@ class Examination:
             if node.name and node.name in names:
                 raise RuleError(node, "another node has the same name")
             names.add(node.name)
-            if node.operator not in allowed:
-                whose = f"graphs of the family {self._contract.family!r}"
-                raise RuleError(node, f"this operator is not among the {len(allowed)} that {whose} may hold")
+            self._check_operator(node)
             made = self._apply(node)
             for name, tensor in made.items():
                 self._add(name, tensor, "output of a node")
@@ -150,6 +147,13 @@ class Examination:
                 if last.get(name, index) == index and self._is_freed(name):
                     held -= self.tensors[name].bytes_per_picture
         return peak, work
+
+    def _check_operator(self, node: Node) -> None:
+        declared = self._contract.operators
+        if node.operator not in KNOWN:
+            raise RuleError(node, f"this operator is not among the {len(KNOWN)} that a graph may hold")
+        if declared is not None and node.operator not in declared:
+            raise RuleError(node, f"this operator is not among the {len(declared)} that its family says it writes")
 
     def _is_freed(self, name: str) -> bool:
         """Whether an engine gives the memory back once nobody reads it; what is constant it computes once and keeps."""

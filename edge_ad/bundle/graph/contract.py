@@ -17,15 +17,15 @@ class GraphContract:
     """What a graph has to be.
 
     Attributes:
-        family: of the model; says which operators there may be.
         image, outputs: its tensors, as the manifest has them.
         opset: its operator set, as the manifest has it.
+        operators: that there may be; None for all of which a rule is known.
     """
 
-    family: str
     image: TensorSpec
     outputs: tuple[TensorSpec, ...]
     opset: int
+    operators: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class GraphFacts:
 
 def contract_of(manifest: Manifest) -> GraphContract:
     """What the graphs of a bundle have to be."""
-    return GraphContract(manifest.model.family, manifest.input, manifest.outputs, manifest.opset)
+    return GraphContract(manifest.input, manifest.outputs, manifest.opset)

@@ -1,7 +1,8 @@
-"""Which operators a graph may hold: those that exports write, and no others.
+"""Which operators a graph may hold: those of which a rule is known, and no others.
 
-A family whose exports need more than others adds a line to `FAMILIES`, and what is new in it a rule to one of the
-modules with rules.
+A family says which of them its exports write (`ModelFamily.operators`), in the sets below or by name, and its exports
+are held to that. A bundle is held to all of them: whose it says it is, is the word of whoever made it. An operator that
+no family has written before gets a rule in one of the modules with rules.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ RULES: Mapping[str, Operator] = {
     **products.OPERATORS,
 }
 """What is known of every operator; "Constant" is the reader's own."""
+
+KNOWN = frozenset({"Constant", *RULES})
+"""What the graph of a bundle may hold."""
 
 CONTRACT = frozenset({"Add", "Cast", "Constant", "Identity", "MatMul", "Mul", "ReduceMax", "Sigmoid", "Transpose"})
 """From the picture to the network, and from its answer to maps and score."""
@@ -83,10 +87,4 @@ CHOICES = frozenset({"ArgMax", "ArgMin", "ReduceMin", "TopK"})
 COMMON = CONTRACT | PRECISIONS | CONVOLUTIONS | SHAPES | CHOICES
 """What the graphs of every family may hold."""
 ANY_BACKBONE = COMMON | ATTENTION
-FAMILIES: Mapping[str, frozenset[str]] = {"glass": ANY_BACKBONE, "simplenet": ANY_BACKBONE}
-"""Operators of the families that need more."""
-
-
-def operators_of(family: str) -> frozenset[str]:
-    """What the graphs of a family may hold."""
-    return FAMILIES.get(family, COMMON)
+"""What the graphs of a family may hold whose features any network gives."""

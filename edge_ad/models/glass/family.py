@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
 from edge_ad.models.glass.training.options import GlassTrainOptions
@@ -35,6 +36,7 @@ class GlassFamily(ModelFamily):
     train_options = GlassTrainOptions
     preprocess = PreprocessSpec(288, 288, resize=288)
     known_by = ("discriminator.tail.0.weight",)
+    operators = ANY_BACKBONE
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:
         from edge_ad.models.patch_head.checkpoint import option_faults
