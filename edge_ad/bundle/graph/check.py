@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_ad.bundle.graph.contract import CheckedGraph, GraphContract, GraphFacts
+from edge_ad.bundle.graph.finite import NAN, read_as_bounds, what_is_no_number
 from edge_ad.bundle.graph.known import (
     INTEGERS,
     MOST_FOLLOWED,
@@ -60,7 +61,7 @@ def checked_graph(data: bytes, contract: GraphContract) -> CheckedGraph:
 
 
 def examine_file(path: Path, contract: GraphContract) -> GraphFacts:
-    """Look at a graph in a file, of which weights are not read. Raises: BundleError with the node and the reason."""
+    """Look at a graph in a file, a part at a time. Raises: BundleError with the node and the reason."""
     try:
         with path.open("rb") as file:
             return examine(InFile(file.fileno()), contract)
@@ -80,6 +81,7 @@ class Examination:
     def __init__(self, model: Model, reader: Reader, contract: GraphContract, size: int) -> None:
         self._model, self._reader, self._contract = model, reader, contract
         self.tensors: dict[str, Known] = {}
+        self._bounds = read_as_bounds(model.nodes, [value.name for value in model.outputs])
         pixels = prod(size or 1 for size in contract.image.shape[:3])
         batch = contract.image.shape[0] or 1
         self._most_bytes = min(64 * MIB + 4096 * pixels + 16 * size, 2048 * MIB * min(batch, 8))
@@ -89,6 +91,8 @@ class Examination:
         self._check_versions()
         self._take_input()
         for tensor in self._model.initializers:
+            if fault := self._number_fault(tensor, tensor.name):
+                raise BundleError(f"initializer {tensor.name[:120]!r} {fault}")
             self._add(tensor.name, self._constant(tensor), "initializer")
         peak, work = self._run()
         self._check_claims()
@@ -165,6 +169,9 @@ class Examination:
             if name and name not in self.tensors:
                 raise RuleError(node, f"reads {name[:120]!r}, which nothing before it makes")
             inputs.append(self.tensors[name] if name else None)
+        for value in node.attributes.values():
+            if isinstance(value, Tensor) and (fault := self._number_fault(value, *node.outputs[:1])):
+                raise RuleError(node, fault)
         if node.operator == "Constant":
             value = node.attributes.get("value")
             if inputs or set(node.attributes) != {"value"} or not isinstance(value, Tensor) or len(node.outputs) != 1:
@@ -195,6 +202,13 @@ class Examination:
                 array = np.frombuffer(self._reader.bytes_of(tensor.raw), NUMPY_TYPES[tensor.dtype])
             span = within(tensor.dtype, (int(array.min()), int(array.max())))
         return Known(tensor.dtype, tensor.shape, span=span, constant=True)
+
+    def _number_fault(self, tensor: Tensor, name: str = "") -> str | None:
+        """What is wrong with the numbers of a constant, which is read under a name."""
+        found = what_is_no_number(tensor, self._reader)
+        if found is None or (found != NAN and name in self._bounds):
+            return None
+        return f"holds {found}, from which engines make different things"
 
     def _check_claims(self) -> None:
         """What the file says of tensors between is what is worked out, for an engine may believe it."""
