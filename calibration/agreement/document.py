@@ -147,7 +147,8 @@ class ReportContent:
         scores: of all images, in their order.
         steps: layers put back to float one after another; empty when none was.
         sensitivities: of layers, worst first.
-        thresholds: None where they are not looked at.
+        thresholds: of frames; None where they are not looked at.
+        pixel_thresholds: of the pixels of maps, where they have their own.
         notes: what a reader should know, one line each.
         pictures: None without any; they are no part of the JSON.
     """
@@ -163,6 +164,7 @@ class ReportContent:
     steps: tuple[RollbackStep, ...] = ()
     sensitivities: tuple[LayerSensitivity, ...] = ()
     thresholds: ThresholdShift | None = None
+    pixel_thresholds: ThresholdShift | None = None
     notes: tuple[str, ...] = ()
     pictures: FramePictures | None = None
 
@@ -194,10 +196,13 @@ def report_json(content: ReportContent) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         **{name: _plain(value) for name, value in values.items()},
         "agreement": _plain(content.agreement) | {"flips_beyond_noise": content.agreement.flips_beyond_noise},
-        "thresholds": None
-        if content.thresholds is None
-        else _plain(content.thresholds) | {"shift": _plain(content.thresholds.shift)},
+        "thresholds": _moved(content.thresholds),
+        "pixel_thresholds": _moved(content.pixel_thresholds),
     }
+
+
+def _moved(shift: ThresholdShift | None) -> Any:
+    return None if shift is None else _plain(shift) | {"shift": _plain(shift.shift)}
 
 
 def agreement_csv(scores: Sequence[ImageScore]) -> bytes:

@@ -2,7 +2,7 @@
 
 The images at hand are others than those that the threshold was chosen on, so choosing anew would mix two changes:
 of the images and of the model. What is carried over is the shift alone: how far the candidate moves what the same
-rule finds on the same images.
+rule finds on the same images, and for a threshold of pixels, how far it moves the pixels of those ranks.
 """
 
 from __future__ import annotations
@@ -31,46 +31,65 @@ class Transfer:
     """A candidate's thresholds.
 
     Attributes:
-        thresholds: with `image` moved by the shift, but not above what a score can be; the origin names the rule of
-            the reference's threshold, without figures.
-        shift: candidate minus reference, raw score.
+        thresholds: with `image` moved by the shift and `pixel` by its own, but not above what a score or a map can be;
+            the origin names the rule of the reference's threshold, without figures.
+        shift: of the threshold of frames, candidate minus reference, raw score; 0 where there is none.
         by: what the shift is of: of the threshold that a rule finds, or of the scores nearest to the threshold.
+        pixel_shift: of the threshold of pixels; None where they have none of their own.
     """
 
     thresholds: Thresholds
     shift: float
     by: By
+    pixel_shift: float | None = None
 
 
 def rederive(
-    thresholds: Thresholds, reference: Answers, candidate: Answers, *, labelled: bool, highest: float = math.inf
+    thresholds: Thresholds,
+    reference: Answers,
+    candidate: Answers,
+    *,
+    labelled: bool,
+    highest: float = math.inf,
+    highest_pixel: float = math.inf,
 ) -> Transfer | None:
-    """Carry a threshold over from a reference to a candidate.
+    """Carry thresholds over from a reference to a candidate.
 
     The shift is that of what the threshold's own rule finds on the images that both judged. Where there is no rule,
     or too few images for it, and where the rule moves further than any score does (it then found another gap between
     the scores, which says nothing of the old one), it is the median of the score changes of the tenth of the images
-    nearest to the threshold.
+    nearest to the threshold. A threshold of pixels moves so that it cuts as much out of all maps together as before.
 
     Args:
         thresholds: of the reference.
         reference, candidate: answers to the same images.
         labelled: whether it is known which images are good.
-        highest: that a score can be; infinity where there is no bound.
+        highest, highest_pixel: that a score and a pixel can be; infinity where there is no bound.
 
     Returns: the candidate's thresholds; None where the reference has none.
 
     Raises: SourceError when no image was judged by both; ValueError for answers to different images.
     """
-    if thresholds.image is None:
+    if thresholds.image is None and thresholds.pixel is None:
         return None
     pairs = pairs_of(reference, candidate)
-    ruled = _by_rule(thresholds.image_origin, pairs, highest) if labelled else None
-    shift, by = ruled or (_nearest(pairs, thresholds.image), "nearest scores")
-    value = thresholds.image + shift
-    if thresholds.image <= highest:
-        value = min(value, highest)
-    return Transfer(replace(thresholds, image=value, image_origin=_rule_alone(thresholds.image_origin)), shift, by)
+    shift: float = 0.0
+    by: By = "nearest scores"
+    pixel_shift: float | None = None
+    if thresholds.image is not None:
+        ruled = _by_rule(thresholds.image_origin, pairs, highest) if labelled else None
+        shift, by = ruled or (_nearest(pairs, thresholds.image), "nearest scores")
+        value = _within(thresholds.image, shift, highest)
+        thresholds = replace(thresholds, image=value, image_origin=_rule_alone(thresholds.image_origin))
+    if thresholds.pixel is not None:
+        pixel_shift = _shift_of_pixels(pairs, thresholds.pixel)
+        thresholds = replace(thresholds, pixel=_within(thresholds.pixel, pixel_shift, highest_pixel))
+    return Transfer(thresholds, shift, by, pixel_shift)
+
+
+def _within(value: float, shift: float, highest: float) -> float:
+    """A threshold that is moved, and reached by something if it was before."""
+    return min(value + shift, highest) if value <= highest else value + shift
 
 
 def _rule_alone(origin: ThresholdOrigin | None) -> ThresholdOrigin | None:
@@ -107,3 +126,26 @@ def _nearest(pairs: Sequence[Pair], threshold: float) -> float:
     count = max(NEAREST_LEAST, math.ceil(NEAREST_SHARE * len(pairs) - _ROUNDING))
     chosen = sorted(pairs, key=lambda pair: abs(pair.reference.score - threshold))[:count]
     return float(np.median([pair.candidate.score - pair.reference.score for pair in chosen]))
+
+
+def _shift_of_pixels(pairs: Sequence[Pair], threshold: float) -> float:
+    """How far a threshold moves that is to cut as many pixels out of the candidate's maps as out of the reference's.
+
+    Where it lies between two values, it keeps its place between those that have their ranks with the candidate; beyond
+    all values it moves as the last one does.
+    """
+    before, after = (
+        np.concatenate([answer.anomaly_map.ravel() for answer in answers])
+        for answers in ([pair.reference for pair in pairs], [pair.candidate for pair in pairs])
+    )
+    reached = before >= threshold
+    below = len(before) - int(reached.sum())
+    if below == len(before):
+        return float(after.max()) - float(before.max())
+    if below == 0:
+        return float(after.min()) - float(before.min())
+    low, high = float(before[~reached].max()), float(before[reached].min())
+    ranked = np.partition(after, (below - 1, below))
+    new_low, new_high = float(ranked[below - 1]), float(ranked[below])
+    place = (threshold - low) / (high - low)
+    return new_low + place * (new_high - new_low) - threshold

@@ -130,8 +130,15 @@ def quantize_bundle(bundle: Bundle, options: QuantizeOptions, tools: Tools) -> Q
                 labelled=held_out.labelled,
             )
     old = bundle.thresholds("fp32")
-    highest = bundle.manifest.postprocess.scores[1]
-    transfer = rederive(old, held_out.answers, outcome.answers, labelled=held_out.labelled, highest=highest)
+    postprocess = bundle.manifest.postprocess
+    transfer = rederive(
+        old,
+        held_out.answers,
+        outcome.answers,
+        labelled=held_out.labelled,
+        highest=postprocess.scores[1],
+        highest_pixel=postprocess.map_range[1],
+    )
     content = report_content(bundle, chosen, options, held_out, outcome, transfer, speed_up)
     content = replace(content, pictures=pictures, notes=(*content.notes, *chosen.notes))
     page = agreement_html(content)

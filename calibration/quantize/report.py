@@ -49,10 +49,13 @@ def report_content(
         calibration_sha256=content_sha256(chosen.calibration) if options.quantize == "int8" else None,
         options={key: asdict(options)[key] for key in names if key != "ranges" or options.quantize == "int8"},
     )
-    shift = None
+    shift = pixel_shift = None
     if transfer is not None:
-        old = held_out.threshold
-        shift = ThresholdShift(old, transfer.thresholds.image, f"the shift of {transfer.by} on the held-out images")
+        old, new = bundle.thresholds("fp32"), transfer.thresholds
+        if new.image is not None:
+            shift = ThresholdShift(old.image, new.image, f"the shift of {transfer.by} on the held-out images")
+        if new.pixel is not None:
+            pixel_shift = ThresholdShift(old.pixel, new.pixel, "as many pixels of the held-out images as before")
     notes = []
     if outcome.sensitivities:
         notes.append("sensitivity is the mean square error of the anomaly maps with one layer alone in lower precision")
@@ -70,6 +73,7 @@ def report_content(
         steps=outcome.steps,
         sensitivities=outcome.sensitivities,
         thresholds=shift,
+        pixel_thresholds=pixel_shift,
         notes=tuple(notes),
     )
 

@@ -230,8 +230,8 @@ class Detector:
         threshold = thresholds.image
         label = decide(score, thresholds)
         regions: tuple[Region, ...] = ()
-        if label == "anomalous" and threshold is not None:
-            regions = find_regions(anomaly_map, patch_map, geometry, thresholds.pixels or threshold)
+        if label == "anomalous" and thresholds.pixels is not None:
+            regions = find_regions(anomaly_map, patch_map, geometry, thresholds.pixels)
         return Verdict(
             "ok",
             score=score,

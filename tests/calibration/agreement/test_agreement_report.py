@@ -101,6 +101,7 @@ def content(both: tuple[Answers, Answers], agreed: Agreement) -> ReportContent:
         ),
         sensitivities=(LayerSensitivity(HOSTILE, 0.25), LayerSensitivity("layer3.conv", 0.125)),
         thresholds=ThresholdShift(0.5, 0.4375, HOSTILE),
+        pixel_thresholds=ThresholdShift(0.25, 0.5, HOSTILE),
         notes=(HOSTILE,),
     )
 
@@ -153,9 +154,9 @@ def test_the_page_is_whole_needs_no_network_and_runs_no_name(content: ReportCont
     assert all(address.startswith("data:image/svg+xml;base64,") for address in parsed.addresses)
     assert b"<script" not in page and b"http://" not in page and b"https://" not in page
     assert "default-src 'none'" in page.decode()
-    # title of the page, heading, line below it, verdict, note, flips (name and kind), threshold,
+    # title of the page, heading, line below it, verdict, note, flips (name and kind), both thresholds,
     # rollback, sensitivity, candidate, data, option
-    assert parsed.text.count(ESCAPED) == 13
+    assert parsed.text.count(ESCAPED) == 14
 
 
 def test_the_page_says_what_was_found(content: ReportContent) -> None:
@@ -177,7 +178,8 @@ def test_the_page_says_what_was_found(content: ReportContent) -> None:
         ["0.125", ""],
     ]
     assert "width: 100.0%" in parsed.styles and "width: 50.0%" in parsed.styles
-    assert ["0.5", "0.4375", "-0.0625", ESCAPED] in parsed.rows
+    assert ["frames", "0.5", "0.4375", "-0.0625", ESCAPED] in parsed.rows
+    assert ["pixels", "0.25", "0.5", "+0.25", ESCAPED] in parsed.rows
     assert cells["good/e.png"] == ["error: cut\noff"]
     for words in (
         "failed",
@@ -194,7 +196,17 @@ def test_what_is_not_known_is_left_out(content: ReportContent, agreed: Agreement
     assert all(word in Page(agreement_html(content)).text for word in words)  # control
     bare = replace(agreed, good=0, defective=0, auroc=None, noise=None, flips=(), lost=(), map_correlation=None)
     parsed = Page(
-        agreement_html(replace(content, agreement=bare, steps=(), sensitivities=(), thresholds=None, notes=()))
+        agreement_html(
+            replace(
+                content,
+                agreement=bare,
+                steps=(),
+                sensitivities=(),
+                thresholds=None,
+                pixel_thresholds=None,
+                notes=(),
+            )
+        )
     )
     assert (parsed.open, parsed.faults) == ([], [])
     assert [word for word in words if word in parsed.text] == []
@@ -219,6 +231,7 @@ def test_json_is_strict_and_says_null(content: ReportContent) -> None:
     assert "pictures" not in found
     whole = report_json(content)
     assert whole["thresholds"] == {"old": 0.5, "new": 0.4375, "by": ESCAPED, "shift": -0.0625}
+    assert whole["pixel_thresholds"] == {"old": 0.25, "new": 0.5, "by": ESCAPED, "shift": 0.25}
     assert whole["schema_version"] == 1
 
 

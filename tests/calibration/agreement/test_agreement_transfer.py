@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from edge_ad.calibration.evaluation.thresholds import best_f1_threshold, false_a
 from edge_ad.errors import SourceError
 
 AnswersMaker = Callable[..., Answers]
+UNTIMED = settings(deadline=None)  # a busy machine is no fault
 BEST_F1 = ThresholdOrigin("best-f1", "test", 30, 20)
 QUANTILE = ThresholdOrigin("quantile", "train", 50, quantile=0.9)
 FALSE_ALARM = ThresholdOrigin("false-alarm", "train", 50, wanted_rate=0.1)
@@ -54,6 +56,7 @@ def scored(draw: st.DrawFn) -> tuple[NDArray[np.float64], list[str]]:
     return np.array([score for score, _ in rows]) / 1024, ["dent" if bad else "good" for _, bad in rows]
 
 
+@UNTIMED
 @given(scored(), st.integers(-100, 200), st.sampled_from(ORIGINS), st.booleans())
 def test_a_constant_is_followed_exactly(
     make_answers: AnswersMaker,
@@ -70,6 +73,7 @@ def test_a_constant_is_followed_exactly(
     assert found.thresholds.image_origin == rule_of(origin)
 
 
+@UNTIMED
 @given(scored(), st.sampled_from(ORIGINS), st.booleans())
 def test_the_same_candidate_gets_the_same_threshold(
     make_answers: AnswersMaker,
@@ -82,6 +86,7 @@ def test_the_same_candidate_gets_the_same_threshold(
     assert (found.shift, found.thresholds) == (0, Thresholds(0.3, rule_of(origin)))
 
 
+@UNTIMED
 @given(scored(), st.integers(0, 2**32 - 1), st.sampled_from(ORIGINS))
 def test_no_threshold_moves_further_than_the_scores(
     make_answers: AnswersMaker, images: tuple[NDArray[np.float64], list[str]], seed: int, origin: ThresholdOrigin | None
@@ -198,3 +203,101 @@ def test_images_of_one_model_alone_do_not_count(make_answers: AnswersMaker) -> N
     found = rederive(Thresholds(0.2, VALUE), ours, theirs, labelled=True)
     assert found is not None
     assert found.shift == pytest.approx(0.1, abs=1e-12)
+
+
+# Thresholds of pixels
+
+
+def map_pairs(seed: int, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[list[Any], list[Any]]:
+    """Maps of a model on twelve images, some with a defect, and what another model makes of them."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :50]
+    maps = []
+    for number in range(12):
+        background = 0.1 + 0.02 * rng.standard_normal((40, 50))
+        blot = np.exp(-((y - rng.integers(10, 30)) ** 2 + (x - rng.integers(10, 40)) ** 2) / 60) * (number % 3 == 0)
+        maps.append(background + 0.8 * blot)
+    return maps, [change(each) for each in maps]
+
+
+def pixel_transfer(make: AnswersMaker, maps: tuple[list[Any], list[Any]], told: Thresholds, **more: Any) -> Transfer:
+    scores = [float(each.max()) for each in maps[0]]
+    found = rederive(told, make(scores, maps=maps[0]), make(scores, maps=maps[1]), labelled=True, **more)
+    assert found is not None
+    return found
+
+
+def area(maps: list[Any], threshold: float | None) -> int:
+    assert threshold is not None
+    return sum(int((np.asarray(each, np.float32) >= threshold).sum()) for each in maps)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_threshold_of_pixels_cuts_as_much_out_of_the_maps(
+    make_answers: AnswersMaker, seed: int, threshold: float
+) -> None:
+    """The candidate stretches, bends and blurs values a little, as int8 does."""
+    rng = np.random.default_rng(seed)
+    maps = map_pairs(seed, lambda m: 1.15 * m - 0.03 + 0.05 * m**2 + 0.004 * rng.standard_normal(m.shape))
+    found = pixel_transfer(make_answers, maps, Thresholds(0.6, VALUE, threshold)).thresholds.pixel
+    wanted = area(maps[0], threshold)
+    assert wanted > 100 and area(maps[1], found) == wanted
+    assert area(maps[1], threshold) != wanted, "control: carried over as it is, it cuts out something else"
+
+
+@pytest.mark.parametrize(("threshold", "extreme"), [(2.0, np.max), (-2.0, np.min)])
+def test_beyond_all_pixels_it_moves_as_the_last_one_does(
+    make_answers: AnswersMaker, threshold: float, extreme: Callable[[Any], float]
+) -> None:
+    maps = map_pairs(1, lambda m: 1.5 * m - 0.03)
+    found = pixel_transfer(make_answers, maps, Thresholds(0.6, VALUE, threshold))
+    assert found.pixel_shift == pytest.approx(0.5 * extreme(maps[0]) - 0.03, abs=1e-6)
+
+
+def test_between_two_values_it_keeps_its_place(make_answers: AnswersMaker) -> None:
+    """Nobody knows what a map would be between background and defect: a fifth of the way stays a fifth."""
+    before = [np.array([[0.0, 0.25, 0.75, 1.0]])]
+    after = [np.array([[0.0, 0.5, 1.5, 2.0]])]
+    found = pixel_transfer(make_answers, (before, after), Thresholds(0.6, VALUE, 0.35))
+    assert found.thresholds.pixel == pytest.approx(0.7, abs=1e-12)
+
+
+@UNTIMED
+@given(st.integers(0, 2**32 - 1), st.integers(-1100, 1100))
+def test_no_threshold_of_pixels_moves_further_than_they_do(make_answers: AnswersMaker, seed: int, at: int) -> None:
+    rng = np.random.default_rng(seed)
+    before = [rng.integers(-900, 900, (3, 4)) / 1024 for _ in range(3)]
+    after = [each + rng.integers(-50, 90, each.shape) / 1024 for each in before]
+    found = pixel_transfer(make_answers, (before, after), Thresholds(0.6, VALUE, at / 1024))
+    moves = np.concatenate([(b - a).ravel() for a, b in zip(before, after, strict=True)])
+    assert found.pixel_shift is not None and moves.min() - 1e-9 <= found.pixel_shift <= moves.max() + 1e-9
+    if area(before, at / 1024) and len(np.unique(after)) == 36 == len(np.unique(before)):
+        assert area(after, found.thresholds.pixel) == area(before, at / 1024)
+
+
+def test_a_constant_moves_a_threshold_of_pixels_exactly(make_answers: AnswersMaker) -> None:
+    maps = map_pairs(3, lambda m: m)
+    maps = maps[0], [np.asarray(each, np.float32) + np.float32(0.0625) for each in maps[0]]
+    found = pixel_transfer(make_answers, maps, Thresholds(0.6, VALUE, 0.5))
+    assert found.pixel_shift == pytest.approx(0.0625, abs=1e-7) and found.shift == 0, "scores are the same here"
+    assert found.thresholds.image == 0.6 and found.thresholds.pixel == pytest.approx(0.5625, abs=1e-7)
+    same = pixel_transfer(make_answers, (maps[0], maps[0]), Thresholds(0.6, VALUE, 0.5))
+    assert (same.pixel_shift, same.thresholds.pixel) == (0, 0.5)
+
+
+def test_pixels_have_a_threshold_where_frames_have_none(make_answers: AnswersMaker) -> None:
+    maps = map_pairs(4, lambda m: m - 0.25)
+    found = pixel_transfer(make_answers, maps, Thresholds(pixel=0.5))
+    assert found.thresholds.image is None and found.shift == 0
+    assert found.thresholds.pixel == pytest.approx(0.25, abs=1e-6)
+    without = pixel_transfer(make_answers, maps, Thresholds(0.6))
+    assert (without.pixel_shift, without.thresholds.pixel) == (None, None)
+
+
+def test_a_threshold_of_pixels_never_leaves_what_a_map_can_be(make_answers: AnswersMaker) -> None:
+    maps = map_pairs(5, lambda m: m + 0.25)
+    told = Thresholds(0.6, VALUE, 0.875)
+    assert pixel_transfer(make_answers, maps, told, highest_pixel=1.0).thresholds.pixel == 1.0
+    assert pixel_transfer(make_answers, maps, told).thresholds.pixel == pytest.approx(1.125, abs=1e-6)
+    assert pixel_transfer(make_answers, maps, told, highest=0.7).thresholds.image == 0.6

@@ -22,7 +22,7 @@ from edge_ad.calibration.quantize.images import content_sha256
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
 from edge_ad.calibration.quantize.options import QuantizeOptions
 from edge_ad.calibration.quantize.quantized import Quantized, RejectedError, Tools, quantize_bundle
-from edge_ad.datasets import open_dataset
+from edge_ad.datasets import open_dataset, read_image
 from edge_ad.errors import BundleError, GateError, SourceError
 from edge_ad.image.frame import ImageArray
 from edge_ad.record.verdict import Verdict
@@ -181,6 +181,32 @@ def test_a_threshold_is_derived_anew(workshop: Workshop, tmp_path: Path) -> None
     written = workshop.write(made, tmp_path / "new.edgead")
     assert written.thresholds("fp32") == old
     assert written.thresholds("int8") == derived
+
+
+def test_a_threshold_of_pixels_is_derived_anew(workshop: Workshop, tmp_path: Path) -> None:
+    """On the maps of int8 it cuts out what the float model's own cuts out of its maps, and the report says so."""
+    with workshop.open_float() as judge:
+        picture = read_image(next(one for one in open_dataset(workshop.options.data).test if one.anomalous))
+        peak = float(judge(picture).maps.anomaly_map.max())  # type: ignore[union-attr]
+    old = Thresholds(0.65, None, 0.7 * peak)
+    workshop.bundle = write_changed(workshop.bundle, tmp_path / "with.edgead", {"thresholds": old})
+    made = workshop.quantize()
+    derived, content = made.changes["precision_thresholds"]["int8"], strict_json(made.files["report.json"])
+    assert content["pixel_thresholds"]["old"] == old.pixel and content["pixel_thresholds"]["new"] == derived.pixel
+    assert 0 < abs(derived.pixel - old.pixel) < 0.05 and derived.image != old.image
+    assert '<td class="text">pixels</td>' in plain_page(made.files)
+    bundle = workshop.write(made, tmp_path / "new.edgead")
+    areas = {}
+    for precision in ("fp32", "int8"):
+        with open_detector(
+            bundle, engine="onnxruntime", precision=precision, engine_cache=workshop.engine_cache
+        ) as detector:
+            maps = [detector.judge(read_image(one)).maps for one in open_dataset(workshop.options.data).test]
+        for name, at in (("own", bundle.thresholds(precision).pixel), ("float's", old.pixel)):
+            areas[precision, name] = sum(int((one.anomaly_map >= at).sum()) for one in maps if one is not None)
+    wanted = areas["fp32", "own"]
+    assert wanted > 0
+    assert abs(areas["int8", "own"] - wanted) <= abs(areas["int8", "float's"] - wanted)
 
 
 def test_without_a_threshold_flips_are_counted_at_the_quantile(workshop: Workshop, tmp_path: Path) -> None:

@@ -92,3 +92,20 @@ def test_a_frame_is_anomalous_exactly_where_its_mask_is_not_empty(
         assert (seen.hits, seen.misses) == (int(is_anomalous), int(not is_anomalous))
     geometry = prepared.model_input.geometry
     assert float(judged(outputs, [geometry], postprocess).scores[0]) == value
+
+
+@pytest.mark.parametrize("pixel", [0.0, 0.3, None])
+def test_regions_are_of_the_pixels_own_threshold(detectors: Any, pixel: float | None) -> None:
+    """Zero is a threshold like any other: where scores have no bounds it lies among them."""
+    detector = detectors["stretch", "map_max"]
+    patch_map = np.full((1, PATCHES, PATCHES), -0.5, np.float32)
+    patch_map[0, 2:6, 2:6] = 0.2
+    patch_map[0, 3:5, 3:5] = 0.9
+    anomaly_map = ResizeSmooth((PATCHES, PATCHES), (SIDE, SIDE), detector.bundle.manifest.postprocess)(patch_map)
+    prepared = detector.prepare(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    outputs = Outputs(patch_map, anomaly_map, anomaly_map.max(axis=(1, 2)))
+    verdict = detector.conclude(prepared, outputs, thresholds=Thresholds(0.5 * float(anomaly_map.max()), pixel=pixel))
+    at = verdict.threshold if pixel is None else pixel
+    assert verdict.verdict == "anomalous" and verdict.maps is not None and at is not None
+    area = int((anomaly_map[0] >= at).sum())  # a frame of the model's size: its pixels are the map's
+    assert [region.area_px for region in verdict.regions] == [area] == [int((verdict.mask_frame > 0).sum())]
