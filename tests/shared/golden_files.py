@@ -1,8 +1,9 @@
-"""Golden files: outputs of the authors' code, a folder for each family beside those of GLASS, and weights by name."""
+"""Golden files: outputs of the authors' code, a folder for each family, and weights by name."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import zlib
 from collections.abc import Mapping
@@ -11,18 +12,35 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[1] / "golden")
-"""`EDGE_AD_GOLDEN` names another one to try."""
+OWN = Path(__file__).resolve().parents[1] / "golden"
+VARIABLE = "EDGE_AD_GOLDEN"
+"""Names a folder of further files, laid out as ours: all of them are read too."""
+IN_THE_ROOT = "glass"
+"""The family whose files may lie in the root of such a folder, beside the folders of all families."""
 
 
-def files_with(family: str, key: str) -> list[Path]:
-    """Every file of a family, whatever its name, that holds `key`."""
-    found = []
-    for path in sorted((FOLDER / family).glob("*.npz")):
+def files_with(family: str, *keys: str) -> list[Path]:
+    """Every file of a family, ours and further ones, that holds `keys`, whatever its name.
+
+    Args:
+        keys: of arrays; one that ends in a dot is the beginning of some.
+    """
+    found: dict[bytes, Path] = {}
+    for path in (path for folder in _folders(family) for path in sorted(folder.glob("*.npz"))):
         with np.load(path) as file:
-            if key in file:
-                found.append(path)
-    return found
+            names = tuple(file)
+        if all(any(name == key or (key.endswith(".") and name.startswith(key)) for name in names) for key in keys):
+            found.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+    return list(found.values())
+
+
+def _folders(family: str) -> list[Path]:
+    roots = [OWN]
+    if further := os.environ.get(VARIABLE):
+        assert Path(further).is_dir(), f"{VARIABLE}: {further} is no folder of golden files"
+        roots.append(Path(further))
+    in_root = roots if family == IN_THE_ROOT else []
+    return [*in_root, *(root / family for root in roots)]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ tensors in front of a train-mode BatchNorm that carry only round-off, which Adam
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_files import files_with
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.glass.config import Objective
@@ -27,7 +27,6 @@ from edge_ad.models.glass.training.step import fast_step
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.embedding import PooledEmbedding
 
-FOLDER = Path(os.environ.get("EDGE_AD_GOLDEN") or Path(__file__).resolve().parents[2] / "golden")
 LOSS_TOLERANCE = 1e-5
 SHARE_TOLERANCE = 1e-6
 WEIGHT_TOLERANCE = 5e-5
@@ -56,16 +55,6 @@ SYNONYMS = {
 }
 Draw = Callable[[Any], dict[str, Any]]
 Figures = list[tuple[float, float, float, float, float]]
-
-
-def train_step_files(folder: Path) -> list[Path]:
-    """Every file of a folder, whatever its name, that holds what training steps leave."""
-
-    def holds_steps(path: Path) -> bool:
-        with np.load(path) as file:
-            return "losses" in file and any(name.startswith("after.") for name in file)
-
-    return [path for path in sorted(folder.glob("*.npz")) if holds_steps(path)]
 
 
 def setting(raw: dict[str, Any], what: str, default: Any = None) -> Any:
@@ -152,7 +141,7 @@ def fast(golden: Golden, network: Glass, objective: Objective) -> list[StepLosse
 
 
 FORMS = {"published": published, "fast": fast}
-FILES = train_step_files(FOLDER)
+FILES = files_with("glass", "losses", "after.")
 
 
 @pytest.fixture(params=FILES, ids=[path.stem for path in FILES], scope="module")
@@ -172,14 +161,8 @@ def figures(losses: list[StepLosses]) -> Figures:
     return [(each.normal, each.gas, each.las, each.normal_right, each.anomalous_right) for each in losses]
 
 
-def test_the_golden_folder_holds_train_step_files() -> None:
-    assert FILES, f"{FOLDER} holds no npz with losses and after.*; EDGE_AD_GOLDEN names the folder of golden files"
-
-
-def test_a_train_step_file_is_known_by_its_content(tmp_path: Path) -> None:
-    np.savez(tmp_path / "of_any_name.npz", **{"losses": np.zeros(1), "after.x": np.zeros(1)})
-    np.savez(tmp_path / "train_step_by_name_alone.npz", losses=np.zeros(1))
-    assert train_step_files(tmp_path) == [tmp_path / "of_any_name.npz"]
+def test_there_are_golden_files() -> None:
+    assert FILES
 
 
 def test_golden_losses(golden: Golden, trained: tuple[Glass, Figures]) -> None:
