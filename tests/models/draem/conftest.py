@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from training_runs import Drawing, trained, write_data_set
 
 SIDE = 64
 TINY = {
@@ -30,21 +30,20 @@ TINY = {
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MVTec layout, 64×64: grey waves, on the defective ones a bright blot with its mask. Do not change it."""
     rng = np.random.default_rng(11)
-    root = tmp_path_factory.mktemp("parts") / "disc"
     x = np.arange(SIDE)
-    for folder, count in (("ground_truth/blot", 0), ("train/good", 7), ("test/good", 3), ("test/blot", 3)):
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            grey = 90 + 30 * np.sin(x / 5 + rng.uniform(0, 6)) + rng.normal(0, 4, (SIDE, SIDE))
-            picture = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-            if folder == "test/blot":
-                top, left = (int(edge) for edge in rng.integers(8, 32, 2))
-                picture[top : top + 24, left : left + 24] = (250, 40, 10)
-                mask = np.zeros((SIDE, SIDE), np.uint8)
-                mask[top : top + 24, left : left + 24] = 255
-                Image.fromarray(mask).save(root / "ground_truth" / "blot" / f"{index}_mask.png")
-            Image.fromarray(picture).save(root / folder / f"{index}.png")
-    return root
+
+    def draw(defective: bool) -> Drawing:
+        grey = 90 + 30 * np.sin(x / 5 + rng.uniform(0, 6)) + rng.normal(0, 4, (SIDE, SIDE))
+        if not defective:
+            return grey, None
+        picture, mask = np.repeat(grey[:, :, None], 3, axis=2), np.zeros((SIDE, SIDE), bool)
+        top, left = (int(edge) for edge in rng.integers(8, 32, 2))
+        picture[top : top + 24, left : left + 24] = (250, 40, 10)
+        mask[top : top + 24, left : left + 24] = True
+        return picture, mask
+
+    counts = {"train/good": 7, "test/good": 3, "test/blot": 3}
+    return write_data_set(tmp_path_factory.mktemp("parts") / "disc", "blot", counts, draw)
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +51,7 @@ def train(parts: Path) -> Callable[..., Any]:
     """Train into a folder with `TINY`, changed as told."""
 
     def run(output: Path, *, resume: bool = False, force: bool = False, progress: Any = None, **changes: Any) -> Any:
-        from edge_ad.models import model_family
-        from edge_ad.models.family import Progress
-
         told = {**TINY, "data": parts, "output": output, **changes}
-        return model_family("draem").train(told, "test", progress or Progress(), resume=resume, force=force)
+        return trained("draem", told, progress=progress, resume=resume, force=force)
 
     return run

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_runs import assert_same_run, interrupted_in
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle
@@ -32,6 +33,7 @@ from edge_ad.models.synthesis.textures import ProceduralTextures
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]
+TENSORS = 700  # of two networks and Adam's two moments
 
 
 @pytest.fixture(scope="module")
@@ -45,28 +47,6 @@ def run(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def tensors(value: Any, where: str = "") -> dict[str, torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return {where: value}
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return {name: found for key, part in entries for name, found in tensors(part, f"{where}/{key}").items()}
-
-
-def computed(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights of the checkpoint and all of the state, by name."""
-    found = {}
-    for path in [*folder.glob("*.pth"), folder / "state.pt"]:
-        found |= tensors(torch.load(path, weights_only=True), path.name)
-    return found
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, other = computed(first), computed(second)
-    assert one.keys() == other.keys() and len(one) > 700  # two networks and Adam's two moments
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
 
 
 def test_a_run_is_complete(run: Path) -> None:
@@ -119,7 +99,7 @@ def test_samples_show_a_texture_where_the_mask_is_white(train: Train, tmp_path: 
 
 def test_the_seed_decides(train: Train, run: Path, tmp_path: Path) -> None:
     train(tmp_path / "again")
-    assert_same(run, tmp_path / "again")
+    assert_same_run(run, tmp_path / "again", tensors=TENSORS)
     train(tmp_path / "other", seed=1, epochs=1)
     one, other = rows(run)[0], rows(tmp_path / "other")[0]
     assert one["loss"] != other["loss"]
@@ -127,19 +107,12 @@ def test_the_seed_decides(train: Train, run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train: Train, run: Path, tmp_path: Path, step: int) -> None:
-    seen: list[str] = []
-
-    def interrupt(text: str) -> None:
-        seen.append(text)
-        if sum("loss" in one for one in seen) == step:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", progress=Progress(step=interrupt))
+        train(tmp_path / "run", progress=interrupted_in(step))
     assert read_run(tmp_path / "run").status == "running"
     assert read_run(tmp_path / "run").epochs_done == (step - 1) // 3
     train(tmp_path / "run", resume=True)
-    assert_same(run, tmp_path / "run")
+    assert_same_run(run, tmp_path / "run", tensors=TENSORS)
 
 
 def test_export_needs_nothing_else_and_ranks_as_training_said(

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from training_runs import Drawing, trained, write_data_set
+
+from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.datasets import model_mask, open_dataset, read_image, read_mask
+from edge_ad.image.preprocess import Preprocessor
+from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.simplenet.network import SimpleNet
 
 TINY = {
     "backbone": "resnet18",
@@ -29,28 +35,27 @@ TINY = {
     "cache_mb": 64,
 }
 SHIFT = 20.0
+STEP = 10.0  # between the scores of a good and a defective patch
 
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MVTec layout, 48×48: waves, on the defective ones a checked blot with its mask. Do not change it."""
     rng = np.random.default_rng(5)
-    root = tmp_path_factory.mktemp("parts") / "waves"
     x = np.arange(48)
-    checks = np.where(np.add.outer(x // 2, x // 2) % 2, 20, 235)
-    for folder, count in (("ground_truth/checks", 0), ("train/good", 24), ("test/good", 10), ("test/checks", 8)):
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            grey = 110 + 40 * np.sin(x / 7 + rng.uniform(0, 6)) + rng.normal(0, 3, (48, 48))
-            if folder == "test/checks":
-                top, left = (int(edge) for edge in rng.integers(4, 20, 2))
-                grey[top : top + 22, left : left + 22] = checks[top : top + 22, left : left + 22]
-                mask = np.zeros((48, 48), np.uint8)
-                mask[top : top + 22, left : left + 22] = 255
-                Image.fromarray(mask).save(root / "ground_truth" / "checks" / f"{index:02}_mask.png")
-            picture = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-            Image.fromarray(picture).save(root / folder / f"{index:02}.png")
-    return root
+    checks = np.where(np.add.outer(x // 2, x // 2) % 2, 70, 170)
+
+    def draw(defective: bool) -> Drawing:
+        grey = 110 + 40 * np.sin(x / 7 + rng.uniform(0, 6)) + rng.normal(0, 3, (48, 48))
+        if not defective:
+            return grey, None
+        mask = np.zeros((48, 48), bool)
+        top, left = (int(edge) for edge in rng.integers(4, 20, 2))
+        mask[top : top + 22, left : left + 22] = True
+        return np.where(mask, checks, grey), mask
+
+    counts = {"train/good": 24, "test/good": 10, "test/checks": 8}
+    return write_data_set(tmp_path_factory.mktemp("parts") / "waves", "checks", counts, draw)
 
 
 @pytest.fixture(scope="session")
@@ -63,30 +68,55 @@ def train(parts: Path, backbone: Path) -> Callable[..., Any]:
     """Train into a folder with `TINY`, changed as told."""
 
     def run(output: Path, *, resume: bool = False, progress: Any = None, **changes: Any) -> Any:
-        from edge_ad.models import model_family
-        from edge_ad.models.family import Progress
-
         told = {**TINY, "data": parts, "backbone_weights": backbone, "output": output, **changes}
-        return model_family("simplenet").train(told, "test", progress or Progress(), resume=resume)
+        return trained("simplenet", told, progress=progress, resume=resume)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def checkpoint(
-    train: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A trained checkpoint whose answers are scaled and moved, so that all scores are below 0; and its discriminator.
+def checkpoint(parts: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that tells the checks from the waves, with scores that are all below 0.
 
-    One hidden unit is made a constant, which is what a bias of the output would be.
+    Not trained: one hidden unit is Fisher's discriminant of the patches, whatever the backbone makes of them, so that
+    the widest gap by far lies between good pictures (scores of about -19) and defective ones (-9). Another unit is a
+    constant, which is what a bias of the output would be.
     """
-    folder = tmp_path_factory.mktemp("trained")
-    record = train(folder / "run", epochs=10, imgsz=64, noise_std=0.3, learning_rate=3e-3)
-    data = torch.load(folder / "run" / record.checkpoint, weights_only=True)
-    discriminator = data["discriminator"]
-    discriminator["tail.weight"] = 5 * discriminator["tail.weight"]
-    for name, value in (("body.block1.1.weight", 0.0), ("body.block1.1.bias", 1.0)):
-        discriminator[name][0] = value
-    discriminator["tail.weight"][0, 0] = SHIFT
-    torch.save(data, folder / "simplenet.pth")
-    return folder / "simplenet.pth", discriminator
+    network = SimpleNet(HeadConfig("resnet18", ("layer1", "layer2"), 24, 24, 16)).eval()
+    network.backbone.load_weights(torch.load(backbone, weights_only=True), "test")
+    network.adaptor.load_state_dict({"layers.0fc.weight": torch.eye(24), "layers.0fc.bias": torch.zeros(24)})
+    weights, offset = discriminant(network, parts)
+    state = {name: torch.zeros_like(value) for name, value in network.discriminator.state_dict().items()}
+    state["body.block1.1.running_var"] += 1
+    state["body.block1.1.weight"] += 1
+    state["body.block1.0.weight"][1], state["body.block1.0.bias"][1] = STEP * weights, STEP * offset
+    state["body.block1.1.bias"][0] = 1.0
+    state["tail.weight"][0, 0], state["tail.weight"][0, 1] = SHIFT, -1.0
+    folder = tmp_path_factory.mktemp("discriminant")
+    torch.save({"discriminator": state, "pre_projection": network.adaptor.state_dict()}, folder / "simplenet.pth")
+    return folder / "simplenet.pth"
+
+
+def discriminant(network: SimpleNet, parts: Path) -> tuple[torch.Tensor, float]:
+    """Weights and offset of a patch embedding: 0 on average for good patches, 1 for those of the defects."""
+    spec = PreprocessSpec(64, 64, resize_mode="stretch")
+    preprocess, dataset = Preprocessor(spec), open_dataset(parts)
+    good, bad = [], []
+    for sample in (*dataset.train, *(one for one in dataset.test if one.anomalous)):
+        picture = torch.from_numpy(preprocess(read_image(sample)).image_hwc.copy())
+        normalised = (picture.permute(2, 0, 1) / 255 - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[
+            :, None, None
+        ]
+        with torch.no_grad():
+            embedding, (rows, columns) = network.embed(normalised[None])
+        if not sample.anomalous:
+            good.append(embedding.double().numpy())
+            continue
+        mask = model_mask(read_mask(sample, (48, 48)), spec).reshape(rows, 64 // rows, columns, 64 // columns)
+        bad.append(embedding.double().numpy()[mask.all((1, 3)).ravel()])
+    usual, odd = np.concatenate(good), np.concatenate(bad)
+    spread = np.cov(usual.T) + np.cov(odd.T)
+    spread += 0.01 * np.trace(spread) / len(spread) * np.eye(len(spread))
+    weights = np.linalg.solve(spread, odd.mean(0) - usual.mean(0))
+    weights /= weights @ (odd.mean(0) - usual.mean(0))
+    return torch.from_numpy(weights).float(), -float(weights @ usual.mean(0))

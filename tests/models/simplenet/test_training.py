@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_runs import assert_same_run, interrupted_in
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle
@@ -38,27 +39,6 @@ def run(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tensors(value: Any, where: str = "") -> dict[str, torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return {where: value}
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return {name: found for key, part in entries for name, found in tensors(part, f"{where}/{key}").items()}
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, other = (
-        {
-            name: tensor
-            for path in [*folder.glob("ckpt*"), folder / "state.pt"]
-            for name, tensor in tensors(torch.load(path, weights_only=True), path.name).items()
-        }
-        for folder in (first, second)
-    )
-    assert one.keys() == other.keys() and len(one) > 20
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
-
-
 def test_a_run_is_complete(run: Path) -> None:
     record = read_run(run)
     assert (record.status, record.family, record.epochs_done) == ("finished", "simplenet", 3)
@@ -82,25 +62,18 @@ def test_the_best_epoch_is_kept(run: Path) -> None:
 
 def test_the_seed_decides(train: Train, run: Path, tmp_path: Path) -> None:
     train(tmp_path / "again")
-    assert_same(run, tmp_path / "again")
+    assert_same_run(run, tmp_path / "again", tensors=20)
     train(tmp_path / "other", seed=1)
     assert (run / "metrics.csv").read_text() != (tmp_path / "other" / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("step", [5, 40])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train: Train, run: Path, tmp_path: Path, step: int) -> None:
-    seen: list[str] = []
-
-    def interrupt(text: str) -> None:
-        seen.append(text)
-        if sum("loss" in one for one in seen) == step:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", progress=Progress(step=interrupt))
+        train(tmp_path / "run", progress=interrupted_in(step))
     assert read_run(tmp_path / "run").epochs_done == (step - 1) // 16
     train(tmp_path / "run", resume=True)
-    assert_same(run, tmp_path / "run")
+    assert_same_run(run, tmp_path / "run", tensors=20)
 
 
 def test_export_needs_nothing_else_and_ranks_as_training_said(

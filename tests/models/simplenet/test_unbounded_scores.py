@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import edge_ad
@@ -18,7 +17,6 @@ from edge_ad.calibration.quantize import quantized
 from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
-Checkpoint = tuple[Path, dict[str, torch.Tensor]]
 EXPORT = ["--backbone", "resnet18", "--layers", "layer1,layer2", "--pretrain-embed-dim", "24", "--imgsz", "64"]
 
 
@@ -30,11 +28,11 @@ def called(capsys: Capture, *arguments: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: Checkpoint, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(checkpoint: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported by the command, without naming a family. Do not change it."""
     bundle = tmp_path_factory.mktemp("exported") / "waves.edgead"
     weights = ["--backbone-weights", str(backbone), "--resize-mode", "stretch", "-o", str(bundle)]
-    assert main(["export", str(checkpoint[0]), *EXPORT, *weights]) == 0
+    assert main(["export", str(checkpoint), *EXPORT, *weights]) == 0
     return bundle
 
 
@@ -43,10 +41,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_the_family_is_found_and_the_parity_is_relative(
-    checkpoint: Checkpoint, backbone: Path, tmp_path: Path, capsys: Capture
+    checkpoint: Path, backbone: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     arguments = [*EXPORT, "--backbone-weights", backbone, "--resize-mode", "stretch", "--threshold", "-3"]
-    said = called(capsys, "export", checkpoint[0], *arguments, "-o", tmp_path / "b.edgead")
+    said = called(capsys, "export", checkpoint, *arguments, "-o", tmp_path / "b.edgead")
     assert "taken for a checkpoint of simplenet" in said and "gives one verdict to all" not in said
     manifest = Bundle.read(tmp_path / "b.edgead").manifest
     assert manifest.thresholds.image == -3 and manifest.postprocess.scores == (-math.inf, math.inf)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import tensors_in, trained
 
 SIDE = 64
 NETWORK = {
@@ -76,11 +77,8 @@ def train(values: Values) -> Callable[..., Any]:
     """Train into a folder with `values`, changed as told."""
 
     def run(output: Path, *, resume: bool = False, force: bool = False, progress: Any = None, **changes: Any) -> Any:
-        from edge_ad.models import model_family
-        from edge_ad.models.family import Progress
-
         told = {**values, "output": output, **changes}
-        return model_family("glass").train(told, "test", progress or Progress(), resume=resume, force=force)
+        return trained("glass", told, progress=progress, resume=resume, force=force)
 
     return run
 
@@ -94,17 +92,9 @@ def fingerprint() -> Callable[[Path], dict[str, str]]:
 
         found = {}
         for path in [*sorted(run.glob("*.pth")), run / "state.pt"]:
-            for name, tensor in _tensors(torch.load(path, weights_only=True)).items():
+            for name, tensor in tensors_in(torch.load(path, weights_only=True)).items():
                 found[f"{path.name}:{name}"] = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
         found["metrics.csv"] = (run / "metrics.csv").read_text()
         return found
 
     return of
-
-
-def _tensors(value: Any, where: str = "") -> dict[str, Any]:
-    """Every tensor of nested mappings and lists, by its path."""
-    if hasattr(value, "numpy"):
-        return {where: value}
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return {name: tensor for key, part in entries for name, tensor in _tensors(part, f"{where}/{key}").items()}
