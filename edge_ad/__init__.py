@@ -1,4 +1,4 @@
-"""edge-ad: a trained GLASS anomaly detector on the factory floor.
+"""edge-ad: a trained anomaly detector on the factory floor.
 
 ``with edge_ad.open("bottle.edgead") as detector: verdict = detector.judge(image_hwc)``
 

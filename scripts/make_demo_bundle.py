@@ -2,10 +2,10 @@
 
     python scripts/make_demo_bundle.py
 
-A demonstration model, small enough to ship: the first layers of MobileNetV2 and a GLASS head, trained together from
-scratch on good frames of several simulated lines and on copies of them with painted blobs. It is not a GLASS training:
-the branches with Gaussian noise and gradient ascent are left out, and the backbone is not frozen. What comes out is an
-official checkpoint like any other, and goes through the same export. Takes about ten minutes on two cores.
+A demonstration model, small enough to ship: the first layers of MobileNetV2 and a head on their features, trained
+together from scratch on good frames of several simulated lines and on copies of them with painted blobs. It is no
+family's training: there is no noise on features, no ascent, and the backbone is not frozen. What comes out is a
+checkpoint of the default family like any other, and goes through the same export. Takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from edge_ad.calibration.evaluation.thresholds import best_f1_threshold
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.models.glass.network import Glass
 from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.network import PatchHead
 from edge_ad.runtime.sources import open_source
 
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"
@@ -82,7 +82,7 @@ def normalised(images: list[NDArray[np.uint8]]) -> Tensor:
     return (pixels - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
 
 
-def train(network: Glass, good: list[NDArray[np.uint8]], steps: int, rng: np.random.Generator) -> None:
+def train(network: PatchHead, good: list[NDArray[np.uint8]], steps: int, rng: np.random.Generator) -> None:
     """Teach the network to tell painted patches from the others."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -105,7 +105,7 @@ def train(network: Glass, good: list[NDArray[np.uint8]], steps: int, rng: np.ran
     network.eval()
 
 
-def export(network: Glass, folder: Path, output: Path, threshold: float | None) -> None:
+def export(network: PatchHead, folder: Path, output: Path, threshold: float | None) -> None:
     """Save the official checkpoint and export it."""
     parts = {"discriminator": network.discriminator.state_dict(), "pre_projection": network.adaptor.state_dict()}
     torch.save(parts, folder / "ckpt_best.pth")
@@ -132,7 +132,7 @@ def main(steps: int, output: Path) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     good = [image for seed in TRAINING_SEEDS for image, _ in line_frames(seed, 0, 12)]
-    network = Glass(CONFIG)
+    network = PatchHead(CONFIG)
     train(network, good, steps, rng)
     with tempfile.TemporaryDirectory() as folder:
         export(network, Path(folder), Path(folder) / "trial.edgead", None)

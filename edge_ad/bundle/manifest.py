@@ -24,7 +24,7 @@ class ModelInfo:
     """Where the model came from.
 
     Attributes:
-        family: name of the model family (`glass`).
+        family: name of the model family.
         config: the family's own configuration, as plain values.
         checkpoint_sha256: hash of the checkpoint file; None when there was none.
     """

@@ -14,6 +14,7 @@ from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
 from edge_ad.cli.printable import say
 from edge_ad.errors import ConfigError, EngineError, GateError, MissingExtraError
+from edge_ad.models import DEFAULT_FAMILY
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Options = TypeVar("Options")
 )
 @click.argument("checkpoint", required=False)
 @text_option("-o", "--output", metavar="BUNDLE", help="Directory to write, such as bottle.edgead.")
-@text_option("--family", metavar="NAME", help="Model family (default: by the checkpoint, else glass).")
+@text_option("--family", metavar="NAME", help=f"Model family (default: by the checkpoint, else {DEFAULT_FAMILY}).")
 @text_option("--imgsz", metavar="N|HxW", help="Model input in pixels (default: the family's).")
 @text_option("--resize", metavar="N", help="Shorter side before the centre crop (default: imgsz).")
 @text_option("--resize-mode", metavar="MODE", help="shorter_side_crop, stretch or letterbox (default: the family's).")

@@ -77,7 +77,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 def cli() -> None:
-    """GLASS anomaly detection on the factory floor."""
+    """Anomaly detection on the factory floor."""
 
 
 def main(arguments: list[str] | None = None) -> int:

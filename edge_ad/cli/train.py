@@ -14,6 +14,7 @@ from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
 from edge_ad.cli.printable import console_on, shown
 from edge_ad.errors import ConfigError, MissingExtraError
+from edge_ad.models import DEFAULT_FAMILY
 from edge_ad.validation import read_yaml
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 )
 @click.argument("data", required=False)
 @text_option("-o", "--output", metavar="RUN", help="Folder of the run to write.")
-@text_option("--family", metavar="NAME", help="Model family (default: glass); its options are listed with --help.")
+@text_option(
+    "--family", metavar="NAME", help=f"Model family (default: {DEFAULT_FAMILY}); its options are listed with --help."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; give the same options.")
 @click.option("--force", is_flag=True, help="Replace an earlier run.")
 @click.option(
@@ -47,7 +50,7 @@ def command(config: str | None, resume: bool, force: bool, **given: Any) -> None
     values = _by_name(read_yaml(Path(config)), where) if config else {}
     values |= {key: value for key, value in given.items() if value is not None}
     try:
-        from edge_ad.models import DEFAULT_FAMILY, model_family
+        from edge_ad.models import model_family
 
         family = model_family(str(values.pop("family", DEFAULT_FAMILY)))
         _refuse_foreign(values, family, where)

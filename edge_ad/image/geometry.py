@@ -118,7 +118,7 @@ class FrameGeometry:
 def place(spec: PreprocessSpec, frame_hw: tuple[int, int]) -> FrameGeometry:
     """Geometry of a frame of `frame_hw` pixels under `spec`.
 
-    Sizes and offsets are those of torchvision's `Resize(int)` and `CenterCrop`, which GLASS is trained with.
+    Sizes and offsets are those of torchvision's `Resize(int)` and `CenterCrop`, as in published recipes.
     """
     height, width = frame_hw
     if spec.resize_mode == "stretch":

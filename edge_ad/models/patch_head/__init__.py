@@ -1,1 +1,1 @@
-"""A small discriminator on patch features of a frozen backbone: what GLASS and SimpleNet have in common."""
+"""A small discriminator on patch features of a frozen backbone: what two families have in common."""

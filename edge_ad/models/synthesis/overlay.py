@@ -1,4 +1,4 @@
-"""How strongly a texture covers the image (Eq. for x⁺ in Sec. 3.4 of GLASS, after DRAEM)."""
+"""How strongly a texture covers the image (Eq. for x⁺ in Sec. 3.4 of GLASS, arXiv 2407.09359, after DRAEM)."""
 
 from __future__ import annotations
 

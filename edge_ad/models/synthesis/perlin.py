@@ -1,4 +1,6 @@
-"""Where a synthetic anomaly lies: masks of thresholded Perlin noise (Sec. 3.4 of GLASS, after DRAEM).
+"""Where a synthetic anomaly lies: masks of thresholded Perlin noise.
+
+Sec. 3.4 of GLASS, arXiv 2407.09359, which has it of DRAEM (arXiv 2108.07610).
 
 Perlin's noise is a sum over lattice corners of weights that depend on the row times weights that depend on the column,
 so a whole field is three small matrix products instead of a dozen passes over the pixels.

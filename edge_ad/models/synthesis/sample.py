@@ -39,7 +39,7 @@ def synthesise(
     beta_std: float = BETA_STD,
     augmentations: int = 3,
 ) -> SyntheticAnomaly:
-    """Lay one anomaly over a good image (local anomaly synthesis, Sec. 3.4 of GLASS).
+    """Lay one anomaly over a good image (local anomaly synthesis, Sec. 3.4 of GLASS, arXiv 2407.09359).
 
     Args:
         image_hwc: (H, W, 3) uint8 RGB at model size; it is not changed.
