@@ -12,7 +12,12 @@ from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.quantize.centre import apply_shifts, moved, plan_shifts
 from edge_ad.calibration.quantize.equalize import apply_scales, plan_scales, scaled
 from edge_ad.calibration.quantize.graph import Graph
-from edge_ad.calibration.quantize.observe import ModelInputs, channel_ranges, histograms_and_moments
+from edge_ad.calibration.quantize.observe import (
+    ModelInputs,
+    channel_ranges,
+    histograms_and_moments,
+    of_any_picture,
+)
 from edge_ad.calibration.quantize.parts import in_parts
 from edge_ad.calibration.quantize.qdq import with_qdq
 from edge_ad.calibration.quantize.ranges import choose_range
@@ -70,7 +75,7 @@ def calibrate(graph: bytes, images: Images, method: RangeMethod, seed: int = 0) 
         raise ExportError(
             "the float graph has no layer to quantize: wanted a convolution before the last; keep it float"
         )
-    seen = channel_ranges(prepared, prepared.layers, images("ranges"))
+    seen = of_any_picture(prepared, channel_ranges(prepared, prepared.layers, images("ranges")))
     shifts = plan_shifts(prepared, seen)
     seen = moved(seen, shifts)
     apply_shifts(prepared, shifts)
