@@ -110,13 +110,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """Name of a network of the suite → its bundle, float and int8; each is made once."""
-    from suite.networks import NETWORKS, export_network, with_int8
+    from suite.networks import NETWORKS, OTHER_FAMILIES, export_network, with_int8
 
     folder, made = tmp_path_factory.mktemp("bundles"), {}
 
     def bundle(name: str) -> Any:
         if name not in made:
-            exported = export_network(NETWORKS[name], folder / name)
+            exported = export_network({**NETWORKS, **OTHER_FAMILIES}[name], folder / name)
             made[name] = with_int8(exported, folder / name / "int8.edgead")
         return made[name]
 

@@ -1,4 +1,4 @@
-"""The engine alone: model input → patch map, anomaly map and score; by backbone, precision and batch."""
+"""The engine alone: model input → patch map, anomaly map and score; by network, precision and batch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ SHORT = [
     "mobilenet_v2-256/int8/batch1",
     "resnet18-256/fp32/batch1",
     "resnet18-256/int8/batch1",
+    "draem-16-128/fp32/batch1",
+    "draem-16-128/int8/batch1",
 ]
 FULL = [
     f"{network}/{precision}/batch{batch}"
-    for network in ("mobilenet_v2-256", "resnet18-256", "wide_resnet50_2-288")
+    for network in ("mobilenet_v2-256", "resnet18-256", "wide_resnet50_2-288", "draem-16-128")
     for precision in ("fp32", "int8")
     for batch in (1, 4)
+] + [
+    f"{network}/{precision}/batch1"
+    for network in ("simplenet-wide_resnet50_2-288", "draem-32-256")
+    for precision in ("fp32", "int8")
 ]
 
 

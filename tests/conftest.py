@@ -131,6 +131,36 @@ def tiny_bundle(kept_on_disk: Any, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_draem(kept_on_disk: Any) -> Path:
+    """A bundle of DRAEM with weights drawn by name: 64×64 input, widths 8 and 4, float and int8. Do not change it."""
+
+    def fill(folder: Path) -> None:
+        import torch
+        from golden_files import drawn
+
+        from edge_ad.bundle.bundle import write_changed
+        from edge_ad.calibration.quantize.calibrate import calibrate
+        from edge_ad.export.options import export_options
+        from edge_ad.export.parity import probe_images
+        from edge_ad.export.to_bundle import export_bundle
+        from edge_ad.models.draem.config import DraemConfig
+        from edge_ad.models.draem.network import Draem
+
+        network = Draem(DraemConfig(8, 4))
+        halves = {"": (network.reconstruction, 0.5), "_seg": (network.segmentation, 15.0)}
+        for suffix, (part, gain) in halves.items():
+            torch.save(drawn(part.state_dict(), norm=(0.75, 1.25), gain=gain), folder / f"drawn{suffix}.pckl")
+        given = {"family": "draem", "checkpoint": folder / "drawn.pckl", "imgsz": 64, "threshold": 0.5}
+        exported = export_bundle(export_options({**given, "output": folder / "float.edgead"}, "test"))
+        images = list(probe_images((64, 64), count=3))
+        quantized = calibrate(exported.read_graph("fp32"), lambda _: images, "min-max")[0].build()
+        models = {"models": {"fp32": "model.onnx", "int8": "model.int8.onnx"}}
+        write_changed(exported, folder / "tiny.edgead", models, files={"model.int8.onnx": quantized})
+
+    return Path(kept_on_disk.folder("draem", fill) / "tiny.edgead")
+
+
+@pytest.fixture(scope="session")
 def halved_graph(tiny_bundle: Path) -> bytes:
     """The graph of the small bundle with all outputs halved, which floating point does exactly."""
     import onnx

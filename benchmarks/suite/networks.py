@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,18 +15,22 @@ from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
+from edge_ad.models.draem.config import DraemConfig
+from edge_ad.models.draem.network import Draem
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.simplenet.network import SimpleNet
 
 
 @dataclass(frozen=True)
 class Network:
-    """A detector of the suite.
+    """A detector of the suite with a backbone.
 
     Attributes:
         backbone, layers: as for `edge-ad export`.
         side: rows and columns of the model input.
         embed_dim, hidden_dim: sizes of the head.
+        family: glass or simplenet.
     """
 
     backbone: str
@@ -33,6 +38,20 @@ class Network:
     side: int
     embed_dim: int
     hidden_dim: int
+    family: str = "glass"
+
+
+@dataclass(frozen=True)
+class Reconstructing:
+    """DRAEM of the suite.
+
+    Attributes:
+        config: its widths.
+        side: rows and columns of the model input.
+    """
+
+    config: DraemConfig
+    side: int
 
 
 NETWORKS = {
@@ -40,26 +59,44 @@ NETWORKS = {
     "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
     "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
 }
+OTHER_FAMILIES: dict[str, Network | Reconstructing] = {
+    "simplenet-wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024, "simplenet"),
+    "draem-16-128": Reconstructing(DraemConfig(16, 16), 128),
+    "draem-32-256": Reconstructing(DraemConfig(32, 16), 256),
+    "draem-128-256": Reconstructing(DraemConfig(), 256),
+}
+"""Named after the family, and DRAEM's after the width of its reconstruction; the last one is the published one."""
 
 
 def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
     """Draw weights. Returns: checkpoint in the authors' format, and weights of the backbone."""
     torch.manual_seed(0)
     config = HeadConfig(network.backbone, network.layers, network.embed_dim, network.embed_dim, network.hidden_dim)
-    glass = Glass(config)
+    made = SimpleNet(config) if network.family == "simplenet" else Glass(config)
     checkpoint, weights = folder / "ckpt_best_0.pth", folder / "backbone.pth"
-    torch.save(
-        {"discriminator": glass.discriminator.state_dict(), "pre_projection": glass.adaptor.state_dict()}, checkpoint
-    )
-    torch.save(glass.backbone.trunk.state_dict(), weights)
+    parts = {"discriminator": made.discriminator.state_dict(), "pre_projection": made.adaptor.state_dict()}
+    torch.save(parts, checkpoint)
+    torch.save(made.backbone.trunk.state_dict(), weights)
     return checkpoint, weights
 
 
-def export_network(network: Network, folder: Path) -> Bundle:
+def export_network(network: Network | Reconstructing, folder: Path) -> Bundle:
     """A bundle with the float model, and the weights that it came from, in `folder`."""
     folder.mkdir(parents=True)
+    if isinstance(network, Reconstructing):
+        return _export_reconstructing(network, folder)
     checkpoint, weights = write_weights(network, folder)
     return export_weights(network, checkpoint, weights, folder / "network.edgead")
+
+
+def _export_reconstructing(network: Reconstructing, folder: Path) -> Bundle:
+    torch.manual_seed(0)
+    made = Draem(network.config)
+    torch.save(made.reconstruction.state_dict(), folder / "drawn.pckl")
+    torch.save(made.segmentation.state_dict(), folder / "drawn_seg.pckl")
+    return _exported(
+        {"checkpoint": folder / "drawn.pckl", "imgsz": network.side, "output": folder / "network.edgead"}, "draem"
+    )
 
 
 def export_weights(
@@ -76,9 +113,13 @@ def export_weights(
         "score": score,
         "output": output,
     }
+    return _exported(values, network.family)
+
+
+def _exported(values: dict[str, Any], family: str) -> Bundle:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter
-        return export_bundle(export_options(values, "benchmark"))
+        return export_bundle(export_options({"family": family, **values}, "benchmark"))
 
 
 def with_int8(bundle: Bundle, output: Path) -> Bundle:

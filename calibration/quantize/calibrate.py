@@ -12,13 +12,19 @@ from edge_ad.bundle.specs import RangeMethod
 from edge_ad.calibration.quantize.centre import apply_shifts, moved, plan_shifts
 from edge_ad.calibration.quantize.equalize import apply_scales, plan_scales, scaled
 from edge_ad.calibration.quantize.graph import Graph
-from edge_ad.calibration.quantize.observe import ModelInputs, channel_ranges, histograms_and_moments
+from edge_ad.calibration.quantize.observe import (
+    ModelInputs,
+    channel_ranges,
+    histograms_and_moments,
+    of_any_picture,
+)
+from edge_ad.calibration.quantize.parts import in_parts
 from edge_ad.calibration.quantize.qdq import with_qdq
 from edge_ad.calibration.quantize.ranges import choose_range
 from edge_ad.calibration.quantize.rounding import RoundedWeight, round_weights
 from edge_ad.errors import ExportError
 
-REVISION = 1
+REVISION = 2
 """Of what is computed here from the same images and options; part of the cache's key, so raise it with every change."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -64,12 +70,12 @@ def calibrate(graph: bytes, images: Images, method: RangeMethod, seed: int = 0) 
 
     Raises: ExportError when the graph cannot be read or run, or has nothing to quantize; or without an image.
     """
-    prepared = Graph.parse(graph)
+    prepared = in_parts(Graph.parse(graph))
     if not prepared.layers:
         raise ExportError(
             "the float graph has no layer to quantize: wanted a convolution before the last; keep it float"
         )
-    seen = channel_ranges(prepared, prepared.layers, images("ranges"))
+    seen = of_any_picture(prepared, channel_ranges(prepared, prepared.layers, images("ranges")))
     shifts = plan_shifts(prepared, seen)
     seen = moved(seen, shifts)
     apply_shifts(prepared, shifts)
@@ -93,7 +99,7 @@ def calibrate(graph: bytes, images: Images, method: RangeMethod, seed: int = 0) 
 
 def restored(graph: bytes, arrays: Arrays) -> Calibration:
     """The calibration that `calibrate` returned together with `arrays`, for the same graph."""
-    prepared = Graph.parse(graph)
+    prepared = in_parts(Graph.parse(graph))
     apply_shifts(prepared, _of_kind(arrays, "shift"))
     apply_scales(prepared, _of_kind(arrays, "scale"))
     ranges = {name: float(value[0]) for name, value in _of_kind(arrays, "range").items()}

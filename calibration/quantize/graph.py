@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 CHANGED = frozenset({"Conv", "Add"})
 """Operators whose constants the passes change; no other node may read the same ones."""
+CHANNEL_AXES = (1, -3)  # of a concatenation of images
+BARRIERS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "MatMul"})
+"""Operators that OpenVINO does not take a pair through; through any other it may get to a concatenation."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,12 @@ class Graph:
         """Convolutions that may be quantized: all but those whose result reaches an output without a further one.
 
         What follows the last convolution is a logit, its sigmoid and the smoothing: one channel, hardly any work, and
-        every rounding in it would show in the score.
+        every rounding in it would show in the score. What reads a concatenation of channels stays float too, see
+        `edge_ad.calibration.quantize.parts`.
         """
-        tail = self._reached_backwards(self.outputs)
-        return [layer for layer in self.convolutions if layer.output not in tail]
+        tail = self._reached_backwards(self.outputs, frozenset({"Conv"}))
+        candidates = [layer for layer in self.convolutions if layer.output not in tail]
+        return [layer for layer in candidates if not self._reads_concatenation(layer)]
 
     def add_to_bias(self, layer: Convolution, difference: Floats) -> None:
         """Add (out,) to the bias of a convolution, which gets one where it has none."""
@@ -152,8 +157,17 @@ class Graph:
             self.model.graph.initializer.remove(tensor)
             del self._tensors[tensor.name]
 
-    def _reached_backwards(self, names: Iterable[str]) -> set[str]:
-        """Tensors from which one of `names` is computed without a convolution on the way."""
+    def _reads_concatenation(self, layer: Convolution) -> bool:
+        makers = [self.producers.get(name) for name in self._reached_backwards([layer.source], BARRIERS)]
+        return any(
+            node is not None
+            and node.op_type == "Concat"
+            and any(attribute.name == "axis" and attribute.i in CHANNEL_AXES for attribute in node.attribute)
+            for node in makers
+        )
+
+    def _reached_backwards(self, names: Iterable[str], barriers: Collection[str]) -> set[str]:
+        """Tensors from which one of `names` is computed without one of the `barriers` on the way."""
         found: set[str] = set()
         waiting = list(names)
         while waiting:
@@ -162,7 +176,7 @@ class Graph:
                 continue
             found.add(name)
             node = self.producers.get(name)
-            if node is not None and node.op_type != "Conv":
+            if node is not None and node.op_type not in barriers:
                 waiting += node.input
         return found
 

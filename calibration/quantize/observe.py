@@ -14,6 +14,8 @@ from edge_ad.errors import ExportError, one_line
 BINS = 2048  # of a histogram; TensorRT's former calibrator used as many
 SAMPLED_POSITIONS = 256  # of a feature map, per image: neighbours say nearly the same
 MAX_COLUMNS = 1152  # inputs of one output that second moments are kept of: 128 channels under a 3×3 kernel
+IN_OTHER_UNITS = frozenset({"Cast", "Transpose", "Mul", "Add", "Sub", "Div"})
+"""Operators that, with constants beside it, leave a picture what it is: black and white stay its ends."""
 
 ModelInputs = Iterable[NDArray[np.uint8]]
 """Images at model size, (H, W, 3) uint8 RGB."""
@@ -100,6 +102,29 @@ def channel_ranges(graph: Graph, layers: Sequence[Convolution], images: ModelInp
     if not count:
         raise ExportError("calibration: wanted images to measure ranges on, got no image; name a folder with some")
     return {name: ChannelRange(low, high, power / count) for name, (low, high, power) in found.items()}
+
+
+def of_any_picture(graph: Graph, ranges: Mapping[str, ChannelRange]) -> dict[str, ChannelRange]:
+    """The ranges, but for tensors that are the picture in other units: these reach as far as black and white do.
+
+    Good pictures may all be dull; a defect that glares would be cut off before the first layer.
+    """
+    (image,) = graph.model.graph.input
+    pictures = {image.name}
+    for node in graph.model.graph.node:
+        read = [name for name in node.input if not graph.is_constant(name)]
+        if node.op_type in IN_OTHER_UNITS and len(read) == 1 and read[0] in pictures:
+            pictures.add(node.output[0])
+    found = dict(ranges)
+    tensors = sorted(pictures & ranges.keys())
+    if tensors:
+        height, width = (size.dim_value for size in image.type.tensor_type.shape.dim[1:3])
+        for activations in observe(graph, tensors, (np.full((height, width, 3), end, np.uint8) for end in (0, 255))):
+            for name, value in activations.items():
+                seen, axes = found[name], (0, 2, 3)
+                low, high = np.minimum(seen.low, value.min(axes)), np.maximum(seen.high, value.max(axes))
+                found[name] = ChannelRange(low, high, seen.power)
+    return found
 
 
 def histograms_and_moments(

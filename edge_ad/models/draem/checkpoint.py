@@ -21,7 +21,7 @@ from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
 from edge_ad.models.draem.options import ColorOrder, DraemOptions
 from edge_ad.models.family import LoadedNetwork
-from edge_ad.models.state import check_architecture, load_tensors, state_of, without_memory
+from edge_ad.models.state import check_architecture, load_tensors, state_of, unwrapped, without_memory
 from edge_ad.models.weights import read_tensors, sha256_of
 
 RECONSTRUCTION, SEGMENTATION = "reconstruction", "segmentation"  # the parts, and the keys of our own file
@@ -64,7 +64,8 @@ def load_draem(checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
         notes.append("the order of colours is not in a checkpoint; assumed bgr (the authors'), else give --color-order")
         order = "bgr"
     config = DraemConfig(
-        _width(parts.reconstruction, RECONSTRUCTION, checkpoint), _width(parts.segmentation, SEGMENTATION, checkpoint)
+        _width(parts.reconstruction, RECONSTRUCTION, checkpoint),
+        _width(parts.segmentation, SEGMENTATION, parts.files[-1]),
     )
     _check_parts(parts, without_memory(lambda: Draem(config)))
     network = Draem(config)
@@ -100,6 +101,9 @@ def _parts(checkpoint: Path, segmentation_checkpoint: Path | None) -> Parts:
     nested = data.get(ANOMALIB_STATE)
     if isinstance(nested, Mapping) and any(str(key).startswith(ANOMALIB[RECONSTRUCTION]) for key in nested):
         return _from_anomalib(nested, checkpoint)
+    inner, _ = unwrapped(data, where)
+    if isinstance(inner, Mapping) and not any(str(key).endswith(first) for key in inner for first in FIRST.values()):
+        raise _foreign(inner, where)
     found = state_of(data, where)
     if FIRST[RECONSTRUCTION] not in found.tensors:
         if FIRST[SEGMENTATION] in found.tensors:
@@ -108,10 +112,7 @@ def _parts(checkpoint: Path, segmentation_checkpoint: Path | None) -> Parts:
                 f"{where}: holds the segmentation alone; give the reconstruction, such as {first.name},"
                 " and this one as --segmentation-checkpoint where it does not lie beside it"
             )
-        keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
-        raise CheckpointError(
-            f"{where}: no DRAEM checkpoint, tensor {FIRST[RECONSTRUCTION]!r} is missing; it holds {keys}"
-        )
+        raise _foreign(found.tensors, where)
     if FIRST[SEGMENTATION] in found.tensors:
         inside = {key: value for key, value in found.tensors.items() if key.split(".")[0].endswith("_segment")}
         outside = {key: value for key, value in found.tensors.items() if key not in inside}
@@ -126,6 +127,16 @@ def _parts(checkpoint: Path, segmentation_checkpoint: Path | None) -> Parts:
         )
     second = state_of(read_tensors(other, "segmentation checkpoint"), f"segmentation checkpoint {other}")
     return Parts(found.tensors, second.tensors, None, (*found.notes, *second.notes), (checkpoint, other))
+
+
+def _foreign(data: Mapping[Any, Any], where: str) -> CheckpointError:
+    for half, other in ((RECONSTRUCTION, SEGMENTATION), (SEGMENTATION, RECONSTRUCTION)):
+        if half in data:
+            return CheckpointError(f"{where}: holds {half!r} without {other!r}; give the file that the training wrote")
+    keys = ", ".join(map(repr, list(data)[:4])) or "nothing"
+    return CheckpointError(
+        f"{where}: no DRAEM checkpoint, tensor {FIRST[RECONSTRUCTION]!r} is missing; it holds {keys}"
+    )
 
 
 def _from_anomalib(state: Mapping[Any, Any], checkpoint: Path) -> Parts:

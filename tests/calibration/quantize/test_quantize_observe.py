@@ -9,7 +9,13 @@ import pytest
 
 from edge_ad.calibration.quantize import observe as observing
 from edge_ad.calibration.quantize.graph import Graph
-from edge_ad.calibration.quantize.observe import BINS, channel_ranges, histograms_and_moments, observe
+from edge_ad.calibration.quantize.observe import (
+    BINS,
+    channel_ranges,
+    histograms_and_moments,
+    observe,
+    of_any_picture,
+)
 from edge_ad.errors import ExportError
 
 GEOMETRIES = {
@@ -157,3 +163,22 @@ def test_no_image_is_refused(small_net: Any) -> None:
     graph = Graph.parse(layered(small_net, kernel=3))
     with pytest.raises(ExportError, match="no image"):
         channel_ranges(graph, graph.layers, [])
+
+
+def test_the_picture_reaches_as_far_as_black_and_white(small_net: Any, pictures: Any) -> None:
+    """Dull pictures say little of what a defect looks like; what is computed from them by a layer keeps its range."""
+    net = small_net()
+    net.pixels = net.op("Sub", net.pixels, net.constant(np.float32([0.25, 0.5, 1]).reshape(3, 1, 1)), channels=3)
+    features = net.conv(net.pixels, 4)
+    shifted = net.op("Add", net.pixels, net.op("Relu", net.conv(net.pixels, 3)))
+    graph = Graph.parse(net.data(net.conv(features, 1), net.conv(shifted, 1, out="other")))
+    dull = pictures(3) // 8 + 100
+    seen = channel_ranges(graph, graph.convolutions, dull)
+    found = of_any_picture(graph, seen)
+    assert seen.keys() == found.keys() == {net.pixels, features, shifted}
+    np.testing.assert_allclose(found[net.pixels].low, [-0.25, -0.5, -1], atol=1e-6)
+    np.testing.assert_allclose(found[net.pixels].high, [0.75, 0.5, 0], atol=1e-6)
+    assert (seen[net.pixels].high - seen[net.pixels].low < 0.3).all(), "control: the pictures are dull"
+    assert np.array_equal(found[net.pixels].power, seen[net.pixels].power)
+    for name in (features, shifted):
+        assert found[name] is seen[name]

@@ -202,8 +202,17 @@ def test_the_second_half_in_place_of_the_first(pair: Path) -> None:
 
 
 def test_the_first_half_twice(pair: Path) -> None:
-    text = refused(pair, segmentation_checkpoint=pair)
-    assert "'encoder_segment.block1.0.weight' is missing" in text
+    again = pair.with_name("again.pckl")
+    again.write_bytes(pair.read_bytes())
+    for second in (pair, again):
+        text = refused(pair, segmentation_checkpoint=second)
+        assert second.name in text and "'encoder_segment.block1.0.weight' is missing" in text
+
+
+@pytest.mark.parametrize(("half", "other"), [("reconstruction", "segmentation"), ("segmentation", "reconstruction")])
+def test_half_of_our_own_file(parts: tuple[State, State], save: Any, half: str, other: str) -> None:
+    text = refused(save({half: parts[half == "segmentation"], "color_order": "rgb"}))
+    assert f"one.pth: holds '{half}' without '{other}'" in text
 
 
 def test_a_second_half_beside_a_whole(parts: tuple[State, State], save: Any, pair: Path) -> None:
@@ -311,6 +320,7 @@ def test_every_family_is_told_by_its_own_tensors(heads: dict[str, Path], pair: P
 def test_a_head_is_no_draem(heads: dict[str, Path], family: str) -> None:
     text = refused(heads[family])
     assert f"'{TAILS[family]}'" in text and f"--family {family}" in text
+    assert f"no DRAEM checkpoint, tensor '{FIRST}' is missing" in text
 
 
 @pytest.mark.parametrize(("family", "other"), [("glass", "simplenet"), ("simplenet", "glass")])

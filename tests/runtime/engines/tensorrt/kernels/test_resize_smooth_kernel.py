@@ -22,6 +22,7 @@ pytestmark = pytest.mark.rung(6)
 
 Smoothing = Callable[..., Any]
 TOLERANCE = 5e-7  # of values up to 1: float32 weights, and about a dozen roundings
+BOX = PostprocessSpec(smoothing="box", size=21)  # DRAEM's
 SIZES = [
     # patches, map
     ((1, 1), (1, 1)),
@@ -32,6 +33,7 @@ SIZES = [
     ((36, 36), (288, 288)),
     ((25, 18), (101, 77)),
     ((40, 60), (33, 17)),
+    ((64, 96), (64, 96)),
 ]
 
 
@@ -48,12 +50,15 @@ def in_float64(patch_maps: np.ndarray, map_hw: tuple[int, int], spec: Postproces
 
 
 @pytest.mark.parametrize("patch_type", ["float32", "float16"])
-@pytest.mark.parametrize("sigma", [0.0, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "spec",
+    [*(PostprocessSpec(sigma=sigma) for sigma in (0.0, 1.0, 4.0)), BOX],
+    ids=["0", "1", "4", "box"],
+)
 def test_maps_scores_and_masks_are_those_of_float64(
-    program: Any, cuda_on_cpu: ModuleType, smoothing: Smoothing, patch_type: PatchType, sigma: float
+    program: Any, cuda_on_cpu: ModuleType, smoothing: Smoothing, patch_type: PatchType, spec: PostprocessSpec
 ) -> None:
     rng = np.random.default_rng(7)
-    spec = PostprocessSpec(sigma=sigma)
     cases, expected = [], []
     for index, (patch_hw, map_hw) in enumerate(SIZES):
         patch_maps = rng.random((1 + index % 3, *patch_hw)).astype(patch_type)
@@ -106,16 +111,24 @@ def test_the_order_of_threads_and_blocks_changes_nothing(
         assert np.array_equal(ordered, shuffled)
 
 
-@pytest.mark.parametrize("score", ["map_max", "patch_max"])
+@pytest.mark.parametrize(
+    "spec",
+    [PostprocessSpec(sigma=2.0), PostprocessSpec(sigma=2.0, score="patch_max"), BOX],
+    ids=["map_max", "patch_max", "box"],
+)
 @pytest.mark.parametrize("mode", ["letterbox", "shorter_side_crop"])
 @pytest.mark.parametrize("frame_hw", [(30, 97), (97, 30), (1, 50), (64, 64)])
 def test_padding_counts_as_on_the_cpu(
-    program: Any, cuda_on_cpu: ModuleType, smoothing: Smoothing, frame_hw: tuple[int, int], mode: ResizeMode, score: Any
+    program: Any,
+    cuda_on_cpu: ModuleType,
+    smoothing: Smoothing,
+    frame_hw: tuple[int, int],
+    mode: ResizeMode,
+    spec: PostprocessSpec,
 ) -> None:
     """The patches that show only padding are the highest of all, so that one that counts is seen."""
     resize = 40 if mode == "shorter_side_crop" else None
     geometry = place(PreprocessSpec(64, 72, resize_mode=mode, resize=resize), frame_hw)
-    spec = PostprocessSpec(sigma=2.0, score=score)
     patch_map = np.random.default_rng(3).random((8, 9), np.float32) / 2
     x_min, y_min, x_max, y_max = (value / 8 for value in geometry.content_box)
     outside = np.ones((8, 9), bool)
@@ -127,8 +140,8 @@ def test_padding_counts_as_on_the_cpu(
     buffers = smoothing(case, ResizeSmoothPlan.on_model_grid(geometry, (8, 9), spec), patch_map[None], 0.3)
     program.run(case)
     np.testing.assert_allclose(case[buffers.anomaly_map][0], expected, rtol=0, atol=TOLERANCE)
-    wanted = frame_score(continued, expected, 0.0, geometry, PostprocessSpec(score=score))
-    assert abs(case[buffers.score][0] - wanted) <= (TOLERANCE if score == "map_max" else 0)
+    wanted = frame_score(continued, expected, 0.0, geometry, spec)
+    assert abs(case[buffers.score][0] - wanted) <= (TOLERANCE if spec.score == "map_max" else 0)
     x_low, y_low, x_high, y_high = geometry.content_box
     mask = np.zeros(geometry.model_hw, np.uint8)
     inside = case[buffers.anomaly_map][0, y_low:y_high, x_low:x_high]
@@ -204,14 +217,19 @@ def test_outputs_can_be_left_out(
 @pytest.mark.parametrize(
     ("mode", "frame_hw"), [("stretch", (90, 131)), ("letterbox", (50, 131)), ("letterbox", (90, 20))]
 )
+@pytest.mark.parametrize("spec", [PostprocessSpec(), BOX], ids=["gaussian", "box"])
 def test_the_map_in_frame_pixels_is_that_of_the_frame_operator(
-    program: Any, cuda_on_cpu: ModuleType, smoothing: Smoothing, mode: ResizeMode, frame_hw: tuple[int, int]
+    program: Any,
+    cuda_on_cpu: ModuleType,
+    smoothing: Smoothing,
+    mode: ResizeMode,
+    frame_hw: tuple[int, int],
+    spec: PostprocessSpec,
 ) -> None:
     geometry = place(PreprocessSpec(64, 64, resize_mode=mode), frame_hw)
-    spec = PostprocessSpec()
     patch_map = np.random.default_rng(8).random((8, 8), np.float32)
     continued, _ = without_padding(patch_map, np.zeros((64, 64), np.float32), geometry, spec)
-    expected = FrameMap(geometry, (8, 8)).inside(continued)
+    expected = FrameMap(geometry, (8, 8), spec).inside(continued)
     plan = ResizeSmoothPlan.on_frame(geometry, (8, 8), spec)
     case = cuda_on_cpu.Case(seed=2)
     buffers = smoothing(case, plan, patch_map[None])

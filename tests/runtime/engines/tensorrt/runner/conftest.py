@@ -153,10 +153,17 @@ def engines(built_engines: Path, tmp_path: Path) -> Path:
 def scenario(emulated: Callable[..., Done], tiny_bundle: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Run a scenario; it has to end well, say nothing but `says` at most, and leave nothing behind but `retains`."""
 
-    def run(name: str, *, says: str | tuple[str, ...] = (), retains: int = 0, **settings: str) -> dict[str, Any]:
+    def run(
+        name: str,
+        *,
+        says: str | tuple[str, ...] = (),
+        retains: int = 0,
+        bundle: Path = tiny_bundle,
+        **settings: str,
+    ) -> dict[str, Any]:
         folder = tmp_path / "engines"
         folder.mkdir(exist_ok=True)
-        done = emulated("-W", "error", str(SCENARIOS), name, str(tiny_bundle), str(folder), **settings)
+        done = emulated("-W", "error", str(SCENARIOS), name, str(bundle), str(folder), **settings)
         assert done.code == 0, done.err
         assert [line for line in done.err.splitlines() if not line.startswith(says)] == []
         assert done.report["primary_retains"] == retains

@@ -116,6 +116,19 @@ def test_the_kernel_does_what_the_tail_of_the_graph_does(
     assert result["held"] == {}
 
 
+def test_the_kernel_does_what_the_tail_of_draem_does(
+    scenario: Scenario, kernel_tail: dict[str, str], tiny_draem: Path
+) -> None:
+    """Its patch map has the size of the picture, and it is smoothed by the mean of a square, less at the border."""
+    result = scenario("batches", bundle=tiny_draem, **kernel_tail)
+    assert 0 < max(result["differences"]) <= KERNEL_ATOL
+    assert result["contrast"] > 1e4 * KERNEL_ATOL
+    assert result["shapes"] == [[[count, 64, 64], [count, 64, 64], [count]] for count in BATCHES]
+    assert result["launches"] == PIECES
+    assert result["faults"] == []
+    assert result["held"] == {}
+
+
 def test_two_hundred_frames_with_the_kernel(scenario: Scenario, kernel_tail: dict[str, str]) -> None:
     result = scenario("frames", **kernel_tail)
     after_five, after_all = result["counts"]
