@@ -77,7 +77,7 @@ class DraemTrainOptions(TrainOptions):
             "filter": "pillow_bilinear",
             "learning_rate": 1e-3,
             "schedule": "cosine",
-            "epochs": 90,
+            "epochs": 160,
             "epoch_images": 64,
         },
     }
