@@ -92,8 +92,12 @@ class ExportOptions:
 
 NOT_GIVEN = frozenset({"network", "assumed"})  # what is found out
 OWN = frozenset(entry.name for entry in fields(ExportOptions)) - NOT_GIVEN
-NAMES = OWN | {name for family in FAMILIES for name in option_names(model_family(family).network_options)}
-"""Every option of the command, whatever the family."""
+
+
+def of_families() -> frozenset[str]:
+    """Options of trained networks, of whatever family, beside those that all have."""
+    found = (option_names(model_family(family).network_options) for family in FAMILIES)
+    return frozenset(name for names in found for name in names) - OWN
 
 
 def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> ExportOptions:
@@ -108,8 +112,9 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     Raises: ConfigError with every fault; CheckpointError for the folder of a run without a checkpoint.
     """
     named, faults = by_name(values)
+    of_some = of_families()
     named |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    given = {key: value for key, value in named.items() if value is not None or key not in NAMES}
+    given = {key: value for key, value in named.items() if value is not None or key not in OWN | of_some}
     if isinstance(given.get("checkpoint"), (str, Path)) and is_run(Path(given["checkpoint"])):
         given = export_values(Path(given["checkpoint"])) | {k: v for k, v in given.items() if k != "checkpoint"}
     assumed: tuple[str, ...] = ()
@@ -118,14 +123,14 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     known = given["family"] in tuple(FAMILIES)
     if not known:
         faults.append(f"family: {given['family']!r} is unknown, wanted one of {', '.join(FAMILIES)}")
-        given = {key: value for key, value in given.items() if key not in NAMES - OWN} | {"family": DEFAULT_FAMILY}
+        given = {key: value for key, value in given.items() if key not in of_some} | {"family": DEFAULT_FAMILY}
     family = model_family(given["family"])
     of_network = set(option_names(family.network_options))
     told = {key: value for key, value in given.items() if key in of_network}
     rest = {key: value for key, value in given.items() if key not in of_network}
-    faults += [_foreign(key, family) for key in rest if key in NAMES - OWN]
+    faults += [_foreign(key, family) for key in rest if key in of_some]
     faults += [f"{key}: unknown key" for key in rest if key in NOT_GIVEN]
-    rest = {key: value for key, value in rest.items() if key not in (NAMES - OWN) | NOT_GIVEN}
+    rest = {key: value for key, value in rest.items() if key not in of_some | NOT_GIVEN}
     options, wrong = build_rest(ExportOptions, rest, {"checkpoint": Path(), "output": Path()})
     network, wrong_network = build_rest(family.network_options, told, {})
     faulty = {fault.key for fault in (*wrong, *wrong_network)}

@@ -10,8 +10,7 @@ import pytest
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
-from edge_ad.export.options import NAMES as OPTIONS
-from edge_ad.export.options import ExportOptions, export_options
+from edge_ad.export.options import OWN, ExportOptions, export_options, of_families
 
 NEEDED = {"checkpoint": __file__, "output": "b.edgead"}  # a file that is there; nothing here reads it
 
@@ -213,7 +212,7 @@ def test_a_bool_stays_one_where_it_belongs() -> None:
 
 
 def test_null_means_not_given() -> None:
-    optional = {name: None for name in OPTIONS if name not in NEEDED}
+    optional = {name: None for name in (OWN | of_families()) if name not in NEEDED}
     assert options(**optional) == options()
     assert export_options(NEEDED | {"imgsz": 64}, "x", {"imgsz": None}).imgsz == (64, 64)
     assert faults(checkpoint=None) == ("checkpoint: missing",)

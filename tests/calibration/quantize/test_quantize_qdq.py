@@ -174,7 +174,8 @@ def quantized_values(value: np.ndarray, reach: float) -> np.ndarray:
 
 def test_the_graph_computes_fake_quantization(small_net: Any, run: Any, pictures: Any, convolve: Any) -> None:
     """Two layers, a sum with a skip, and a float tail in float64. A value on the edge between two levels may fall to
-    either side in float32: at most one in a thousand is off by a step, the others by 1e-5 of the largest.
+    either side in float32, and is read by 54 of the 3600 of the next layer: at most two do, all others are off by
+    1e-5 of the largest.
     """
     net = small_net((10, 10), seed=11)
     first = net.op("Relu", net.conv(net.pixels, 6, 3, pads=1, out="first"), out="active")
@@ -209,7 +210,7 @@ def test_the_graph_computes_fake_quantization(small_net: Any, run: Any, pictures
     for found, want in zip(got, wanted, strict=True):
         scale = np.abs(want).max()
         off = np.abs(found - want) > 1e-5 * scale
-        assert off.mean() < 1e-3
+        assert off.sum() <= 2 * 54
         assert np.abs(found - want).max() < 0.02 * scale
     # Without rounding it is something else: the tolerance tells them apart.
     plain = run(data, images, ["end"])[0]

@@ -279,6 +279,7 @@ def test_the_size_of_the_caches_changes_nothing(
 ) -> None:
     """Pictures and features that do not fit into memory are computed again; the rest of rounding is a batch's."""
     from edge_ad.models.patch_head import frozen
+    from edge_ad.models.patch_head.training import trainer as head_trainer
     from edge_ad.models.training import session
 
     class SmallCache(frozen.TapCache):
@@ -290,7 +291,7 @@ def test_the_size_of_the_caches_changes_nothing(
             super().__init__(samples, spec, foreground, 0, progress)
 
     monkeypatch.setattr(frozen, "TapCache", SmallCache)
-    monkeypatch.setattr(trainer_module, "TapCache", SmallCache)
+    monkeypatch.setattr(head_trainer, "TapCache", SmallCache)
     monkeypatch.setattr(session, "GoodPictures", FewPictures)
     train(tmp_path / "small")
     for small, large in zip(rows(tmp_path / "small"), rows(run), strict=True):
