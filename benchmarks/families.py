@@ -66,7 +66,7 @@ def main(rounds: int, published: bool, networks: tuple[str, ...], cores: int, js
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in rows:
         sizes = f"{row.gmac:.1f} | {row.fp32_mb:.1f} | {row.int8_mb:.1f}"
-        print(f"| {row.network} | {sizes} | {row.fp32_ms:.3g} | {row.int8_ms:.3g} | {row.int8_times_faster:.2f}× |")
+        print(f"| {row.network} | {sizes} | {row.fp32_ms:.4g} | {row.int8_ms:.4g} | {row.int8_times_faster:.2f}× |")
     computed = {(row.fp32_computes_in, row.int8_computes_in) for row in rows}
     print(f"{rounds} rounds; OpenVINO computes in {', '.join(' and '.join(each) for each in sorted(computed))}")
     if json_file is not None:
