@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class EmbeddingSizes(Protocol):
+    """Sizes of a patch embedding, see `HeadConfig`."""
+
+    @property
+    def pretrain_embed_dim(self) -> int: ...
+    @property
+    def embed_dim(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.config import EmbeddingSizes
 from edge_ad.models.patch_head.fold import pooling_convolution, tap_pools
 
 
 class PooledEmbedding(nn.Module):
-    """Taps, one (N, C_i, h_i, w_i) each → patch embeddings (N·h·w, embed_dim) of `PatchHead.embed`, row-major."""
+    """Taps, one (N, C_i, h_i, w_i) each → patch embeddings (N·h·w, embed_dim) of `patch_embedding`, row-major."""
 
-    def __init__(self, config: HeadConfig, channels: Sequence[int]) -> None:
+    def __init__(self, config: EmbeddingSizes, channels: Sequence[int]) -> None:
         super().__init__()
         self.embed_dim = config.embed_dim
         self.pools = nn.ModuleList()

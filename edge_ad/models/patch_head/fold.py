@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.config import EmbeddingSizes
 from edge_ad.models.patch_head.network import LEAKY_SLOPE, PATCH_SIZE, PatchHead
 
 KERNEL_AREA = PATCH_SIZE * PATCH_SIZE
@@ -71,7 +71,7 @@ def fold_head(model: PatchHead, channels: list[int]) -> tuple[list[TapHead], Ten
     return heads, bias
 
 
-def tap_pools(config: HeadConfig, channels: list[int]) -> list[Tensor]:
+def tap_pools(config: EmbeddingSizes, channels: list[int]) -> list[Tensor]:
     """What the two poolings make of each tap: (embed_dim, channels · 9) float64, summed over taps the embedding."""
     aggregate = adaptive_pool_matrix(len(channels) * config.pretrain_embed_dim, config.embed_dim)
     shares = torch.split(aggregate, config.pretrain_embed_dim, dim=1)

@@ -6,6 +6,7 @@ the network that training works on and that the folded form is compared with. No
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -13,10 +14,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patch_head.config import EmbeddingSizes, HeadConfig
 
 LEAKY_SLOPE = 0.2  # slope of the discriminator's LeakyReLU in the authors' implementation
 PATCH_SIZE = 3  # neighbourhood of a patch (stride 1, zero padding), the authors' default
+
+
+def patch_embedding(features: Sequence[Tensor], sizes: EmbeddingSizes) -> Tensor:
+    """Taps, one (N, C_i, h_i, w_i) each → patch embeddings (N·h·w, embed_dim), row-major; h and w of the first."""
+    patch_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
+    stacked = torch.stack([_pooled(feature, patch_hw, sizes.pretrain_embed_dim) for feature in features], dim=1)
+    return F.adaptive_avg_pool1d(stacked.flatten(1).unsqueeze(1), sizes.embed_dim).squeeze(1)
+
+
+def _pooled(feature: Tensor, patch_hw: tuple[int, int], length: int) -> Tensor:
+    patches = F.unfold(feature, PATCH_SIZE, padding=PATCH_SIZE // 2)
+    patches = patches.view(*patches.shape[:2], *feature.shape[2:])
+    if feature.shape[2:] != patch_hw:
+        patches = F.interpolate(patches, size=patch_hw, mode="bilinear", align_corners=False)
+    vectors = patches.permute(0, 2, 3, 1).flatten(0, 2)
+    return F.adaptive_avg_pool1d(vectors.unsqueeze(1), length).squeeze(1)
 
 
 class Adaptor(nn.Module):
@@ -95,19 +112,7 @@ class PatchHead(nn.Module):
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(N, 3, H, W) → patch embeddings (N·h·w, embed_dim) in row-major patch order, and (h, w)."""
         features = self.backbone(image)
-        patch_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
-        per_tap = [self._pool_tap(feature, patch_hw) for feature in features]
-        stacked = torch.stack(per_tap, dim=1)
-        embedding = F.adaptive_avg_pool1d(stacked.flatten(1).unsqueeze(1), self.config.embed_dim).squeeze(1)
-        return embedding, patch_hw
-
-    def _pool_tap(self, feature: Tensor, patch_hw: tuple[int, int]) -> Tensor:
-        patches = F.unfold(feature, PATCH_SIZE, padding=PATCH_SIZE // 2)
-        patches = patches.view(*patches.shape[:2], *feature.shape[2:])
-        if feature.shape[2:] != patch_hw:
-            patches = F.interpolate(patches, size=patch_hw, mode="bilinear", align_corners=False)
-        vectors = patches.permute(0, 2, 3, 1).flatten(0, 2)
-        return F.adaptive_avg_pool1d(vectors.unsqueeze(1), self.config.pretrain_embed_dim).squeeze(1)
+        return patch_embedding(features, self.config), (int(features[0].shape[2]), int(features[0].shape[3]))
 
     def forward(self, image: Tensor) -> Tensor:
         embedding, (rows, columns) = self.embed(image)

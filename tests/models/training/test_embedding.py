@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -16,12 +15,11 @@ from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.whitening import whiten
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.embedding import PooledEmbedding
 from edge_ad.models.patch_head.features import FrozenTaps, TapCache, chunks
-from edge_ad.models.patch_head.network import Adaptor
+from edge_ad.models.patch_head.network import Adaptor, patch_embedding
 
 RTOL = 2e-6  # float32 sums of some hundred terms
 
@@ -33,9 +31,7 @@ def taps_of(channels: list[int], sizes: list[tuple[int, int]], n: int = 2) -> li
 
 def published(config: HeadConfig, taps: list[Tensor]) -> Tensor:
     """Unfold, upsample, pool each tap, pool all: what the network itself does with these taps, in float64."""
-    network = SimpleNamespace(config=config, backbone=lambda _: [tap.double() for tap in taps])
-    network._pool_tap = lambda feature, hw: Glass._pool_tap(cast(Glass, network), feature, hw)
-    return Glass.embed(cast(Glass, network), taps[0])[0]
+    return patch_embedding([tap.double() for tap in taps], config)
 
 
 def assert_same(config: HeadConfig, taps: list[Tensor]) -> None:
