@@ -40,12 +40,12 @@ class BestEpoch:
         epoch: counted from 0.
         rule: how it was chosen.
         image_auroc, pixel_auroc: on the labelled pictures that chose it; None where there were none.
-        loss: mean training loss of the epoch.
+        loss: mean training loss of the epoch; None where a family fits in one pass.
     """
 
     epoch: int
     rule: str
-    loss: float
+    loss: float | None
     image_auroc: float | None = None
     pixel_auroc: float | None = None
 

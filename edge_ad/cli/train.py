@@ -95,7 +95,8 @@ def summary(best: BestEpoch) -> str:
     """Which epoch was kept, why, and its figures, on one line."""
     found = {"loss": best.loss, "image AUROC": best.image_auroc, "pixel AUROC": best.pixel_auroc}
     figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
-    return f"kept epoch {best.epoch} ({best.rule}): {figures}"
+    kept = f"kept epoch {best.epoch} ({best.rule})"
+    return f"{kept}: {figures}" if figures else kept
 
 
 @contextmanager

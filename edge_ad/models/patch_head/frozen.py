@@ -11,7 +11,7 @@ import torch
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import ImageArray
-from edge_ad.models.backbone import backbone_faults
+from edge_ad.models.backbone import Backbone, backbone_faults
 from edge_ad.models.family import Progress
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.embedding import PooledEmbedding
@@ -24,19 +24,24 @@ from edge_ad.training_run import BACKBONE_FILE, STATE_FILE
 HeadT = TypeVar("HeadT", bound=PatchHead)
 
 
-class HeadTraining(Protocol):
-    """Options that the training of every head has."""
+class BackboneTraining(Protocol):
+    """Options of everything that is trained on a frozen backbone."""
 
     @property
     def output(self) -> Path: ...
-    @property
-    def seed(self) -> int: ...
     @property
     def backbone(self) -> str: ...
     @property
     def backbone_weights(self) -> Path | None: ...
     @property
     def layers(self) -> tuple[str, ...]: ...
+
+
+class HeadTraining(BackboneTraining, Protocol):
+    """Options that the training of every head has."""
+
+    @property
+    def seed(self) -> int: ...
     @property
     def network(self) -> HeadConfig: ...
     @property
@@ -76,7 +81,7 @@ class FrozenFeatures:
     patch_hw: tuple[int, int]
 
 
-def network_faults(options: HeadTraining, faulty: set[str]) -> list[str]:
+def network_faults(options: BackboneTraining, faulty: set[str]) -> list[str]:
     """What is wrong with backbone and taps. Args: faulty: keys that have been complained of."""
     return [] if faulty & {"backbone", "layers"} else backbone_faults(options.backbone, options.layers)
 
@@ -89,13 +94,19 @@ def begin(kind: type[HeadT], options: HeadTraining, progress: Progress, begun: P
     """
     torch.manual_seed(options.seed)
     network = kind(options.network)
+    origin = load_backbone(network.backbone, options, progress, begun)
+    return Begun(network.eval(), origin)
+
+
+def load_backbone(backbone: Backbone, options: BackboneTraining, progress: Progress, begun: Path | None) -> str:
+    """Give a backbone its weights. Args: begun: see `begin`. Returns: where they came from."""
     of_run = begun is not None and (begun / STATE_FILE).exists()
     file = options.output / BACKBONE_FILE if of_run else options.backbone_weights
     weights = backbone_state(options.backbone, file)
-    network.backbone.load_weights(weights.tensors, weights.origin)
+    backbone.load_weights(weights.tensors, weights.origin)
     for note in weights.notes:
         progress.say(f"note: {note}")
-    return Begun(network.eval(), weights.origin)
+    return weights.origin
 
 
 def frozen_features(

@@ -11,6 +11,7 @@ from edge_ad.training_run import BY_LABELS, BestEpoch
 
 BY_LOSS = "smallest mean training loss (nobody looked at labels)"
 BY_TIME = "the last epoch"
+ONE_PASS = "fitted in one pass, without losses"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class EpochFigures:
 
     Attributes:
         epoch: counted from 0.
-        losses: by name; their sum is what was minimised.
+        losses: by name; their sum is what was minimised. None are there where a family fits in one pass.
         shares: other figures by name, such as the share of patches that were told apart.
         standing: None where nobody looked.
     """
@@ -30,8 +31,8 @@ class EpochFigures:
     standing: Standing | None = None
 
     @property
-    def loss(self) -> float:
-        return sum(self.losses.values())
+    def loss(self) -> float | None:
+        return sum(self.losses.values()) if self.losses else None
 
     @property
     def row(self) -> dict[str, float | None]:
@@ -39,7 +40,7 @@ class EpochFigures:
         standing = self.standing
         return {
             "epoch": self.epoch,
-            "loss": self.loss,
+            **({"loss": self.loss} if self.losses else {}),
             **{f"loss_{name}": value for name, value in self.losses.items()},
             **self.shares,
             "image_auroc": None if standing is None else standing.image_auroc,
@@ -55,6 +56,8 @@ def is_better(options: TrainOptions, figures: EpochFigures, best: BestEpoch | No
         return figures.standing.sum > best.image_auroc + (best.pixel_auroc or 0.0)
     if figures.standing is not None:
         return True  # labels tell more than losses
+    if figures.loss is None or best.loss is None:
+        return True
     return best.image_auroc is None and figures.loss < best.loss
 
 
@@ -62,6 +65,8 @@ def best_epoch(options: TrainOptions, figures: EpochFigures) -> BestEpoch:
     """The record of an epoch that is kept, with the rule by which it is."""
     standing = figures.standing
     rule = BY_TIME if options.select == "last" else BY_LOSS if standing is None else BY_LABELS
+    if figures.loss is None:
+        rule = ONE_PASS
     if standing is None:
         return BestEpoch(figures.epoch, rule, figures.loss)
     return BestEpoch(figures.epoch, rule, figures.loss, standing.image_auroc, standing.pixel_auroc)
