@@ -64,19 +64,25 @@ class ExportOptions:
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        of_family = model_family(self.family).preprocess
-        height, width = self.imgsz or of_family.size_hw
-        mode = self.resize_mode or of_family.resize_mode
-        same = (height, width, mode) == (*of_family.size_hw, of_family.resize_mode)
-        usual = of_family.resize if same else min(height, width)
-        resize = (self.resize or usual) if mode == "shorter_side_crop" else None
-        chosen = self.filter or of_family.filter
-        return replace(of_family, height=height, width=width, resize_mode=mode, resize=resize, filter=chosen)
+        return self.preprocess_from(model_family(self.family).preprocess)
 
     @property
     def postprocess(self) -> PostprocessSpec:
-        family = model_family(self.family)
-        return family.postprocess.with_score(self.score, family.score_ranges)
+        return self.postprocess_from(model_family(self.family).postprocess)
+
+    def preprocess_from(self, default: PreprocessSpec) -> PreprocessSpec:
+        """How pictures become the model's input, where nothing being said means `default`."""
+        height, width = self.imgsz or default.size_hw
+        mode = self.resize_mode or default.resize_mode
+        same = (height, width, mode) == (*default.size_hw, default.resize_mode)
+        usual = default.resize if same else min(height, width)
+        resize = (self.resize or usual) if mode == "shorter_side_crop" else None
+        chosen = self.filter or default.filter
+        return replace(default, height=height, width=width, resize_mode=mode, resize=resize, filter=chosen)
+
+    def postprocess_from(self, default: PostprocessSpec) -> PostprocessSpec:
+        """What is made of the network's answers, where nothing being said means `default`."""
+        return default.with_score(self.score, model_family(self.family).score_ranges)
 
     @property
     def notes(self) -> tuple[str, ...]:

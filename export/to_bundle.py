@@ -12,7 +12,7 @@ from edge_ad.bundle.graph.check import checked_graph
 from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.manifest import ModelInfo, Parity
 from edge_ad.bundle.specs import Thresholds
-from edge_ad.errors import BundleError, ExportError
+from edge_ad.errors import BundleError, ConfigError, ExportError
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.options import ExportOptions
 from edge_ad.export.parity import check_parity, describe
@@ -40,7 +40,13 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     for note in (*options.notes, *loaded.notes, *references.notes):
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
-    preprocess, postprocess = options.preprocess, options.postprocess
+    preprocess = options.preprocess_from(loaded.preprocess or family.preprocess)
+    postprocess = options.postprocess_from(loaded.postprocess or family.postprocess)
+    if options.resize is not None and preprocess.resize is None:
+        mode = preprocess.resize_mode
+        raise ConfigError(
+            "resize", [f"the checkpoint's default is {mode}; give --resize-mode shorter_side_crop with it"]
+        )
     if loaded.channel_order is not None:
         preprocess = replace(preprocess, channel_order=loaded.channel_order)
     module = fast_module(family, loaded, preprocess, postprocess)

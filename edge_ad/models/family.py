@@ -63,6 +63,8 @@ class LoadedNetwork(Generic[NetworkT]):
         checkpoint_sha256: hash of the checkpoint file.
         notes: what had to be assumed, one line each, for the user to confirm.
         channel_order: that it was trained with; None where it is that of the family.
+        preprocess, postprocess: defaults of an export where those of the file's source are others than the family's;
+            what the user says comes before them.
     """
 
     network: NetworkT
@@ -70,6 +72,8 @@ class LoadedNetwork(Generic[NetworkT]):
     checkpoint_sha256: str
     notes: tuple[str, ...] = ()
     channel_order: ChannelOrder | None = None
+    preprocess: PreprocessSpec | None = None
+    postprocess: PostprocessSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class ModelFamily(ABC):
         preprocess, postprocess: defaults of an export; the size, the resize and the score may be told otherwise.
         score_ranges: scores that only its graph knows and that a user may ask for, with their bounds.
         known_by: ends of names of tensors that only its checkpoints hold.
+        known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
         operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
             every graph to it.
@@ -111,6 +116,7 @@ class ModelFamily(ABC):
     postprocess: ClassVar[PostprocessSpec] = PostprocessSpec()
     score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
     known_by: ClassVar[tuple[str, ...]] = ()
+    known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
     operators: ClassVar[frozenset[str]] = COMMON
 

@@ -1,4 +1,4 @@
-"""Which family a checkpoint is of, by the names of its tensors."""
+"""Which family a checkpoint is of, by the names of its tensors, or by how it begins."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from edge_ad.models.references import References
 from edge_ad.models.weights import read_tensors
 
 PREFIXES = ("module", "_orig_mod")  # parts of names that DataParallel and torch.compile put in
+MOST_FIRST_BYTES = 16
 DEEPEST = 4  # mappings in mappings that are looked into
 
 
 def families_of(checkpoint: Path) -> dict[str, str]:
-    """Families whose checkpoints hold a tensor of this file, and that tensor; empty where the file cannot be read."""
+    """Families whose checkpoints hold a tensor of this file, and that tensor; empty where the file cannot be read.
+
+    In place of a tensor, what a file of another kind begins with.
+    """
+    begun = _first_bytes(checkpoint)
+    for family in map(model_family, FAMILIES):
+        for first in family.known_by_bytes:
+            if begun.startswith(first):
+                return {family.name: first.decode("ascii")}
     try:
         names = list(_names(read_tensors(checkpoint, "checkpoint")))
     except CheckpointError:
@@ -43,6 +52,14 @@ def loaded_as(family: ModelFamily, checkpoint: Path, options: Any, references: R
             raise
         name, tensor = next(iter(others.items()))
         raise CheckpointError(f"{exc}; with {tensor!r} it seems to be one of --family {name}") from exc
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_FIRST_BYTES)
+    except OSError:
+        return b""
 
 
 def _names(value: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:

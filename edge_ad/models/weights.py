@@ -22,11 +22,12 @@ from edge_ad.models.packaged import PACKAGED, PACKAGES
 from edge_ad.models.state import State, check_shapes, state_of
 
 
-def read_tensors(path: Path, what: str) -> dict[str, Any]:
+def read_tensors(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """Read a dictionary of tensors (or of such dictionaries) saved by torch, on the CPU, `weights_only`.
 
     Args:
         what: how messages call the file, such as `checkpoint`.
+        remedy: what to do with a file that holds more than tensors.
 
     Raises: CheckpointError when the file is missing, truncated or holds anything but plain tensors.
     """
@@ -36,7 +37,9 @@ def read_tensors(path: Path, what: str) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
             data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
-        reason = "holds more than plain tensors and is not opened" if "weights_only" in str(exc) else one_line(exc)
+        reason = one_line(exc)
+        if "weights_only" in str(exc):
+            reason = "; ".join(["holds more than plain tensors and is not opened", *([remedy] if remedy else [])])
         raise CheckpointError(
             f"{what} {path}: truncated, or no file saved by torch ({reason or type(exc).__name__})"
         ) from exc
