@@ -68,9 +68,16 @@ def _binary(function: Callable[[Any, Any], Any], types: tuple[int, ...]) -> Rule
         few = volume(shape)[0] <= MOST_FOLLOWED
         if whole and few and first.elements is not None and second.elements is not None:
             return [followed(first.dtype, each(function, first.elements, second.elements), constant=constant)]
-        return [Known(first.dtype, shape, constant=constant)]
+        return [Known(first.dtype, shape, span=_sum_span(node, first, second), constant=constant)]
 
     return rule
+
+
+def _sum_span(node: Node, first: Known, second: Known) -> tuple[int, int] | None:
+    """Least and greatest sum of whole numbers, where those of both are known."""
+    if node.operator != "Add" or first.span is None or second.span is None:
+        return None
+    return within(first.dtype, (first.span[0] + second.span[0], first.span[1] + second.span[1]))
 
 
 def _mod(node: Node, inputs: Inputs) -> list[Known]:

@@ -220,6 +220,22 @@ def _gather(node: Node, inputs: Inputs) -> list[Known]:
     return [Known(source.dtype, shape, span=source.span, constant=constant)]
 
 
+def _gather_elements(node: Node, inputs: Inputs) -> list[Known]:
+    source, indices = _source(node, inputs), inputs[1]
+    assert indices is not None
+    axis = axis_of(node, node.attributes.get("axis", 0), source.rank)
+    size = not_batch(node, source, axis, "gathers along")
+    if indices.dtype not in INTEGERS or indices.rank != source.rank:
+        raise RuleError(node, f"indices {indices}, wanted whole numbers in {source.rank} directions")
+    if indices.span is None or not 0 <= indices.span[0] <= indices.span[1] < size:
+        found = "are not known beforehand" if indices.span is None else f"{indices.span[0]} to {indices.span[1]}"
+        raise RuleError(node, f"indices {found}, wanted some of an axis of {size}")
+    others = [other for other in range(source.rank) if other != axis]
+    if any(indices.shape[other] != source.shape[other] for other in others):
+        raise RuleError(node, f"indices {indices} do not lie over {source}")
+    return [Known(source.dtype, indices.shape, span=source.span, constant=is_constant(inputs))]
+
+
 def _expand(node: Node, inputs: Inputs) -> list[Known]:
     source = _source(node, inputs)
     shape = broadcast(node, [source.shape, checked(node, whole_numbers(node, inputs[1], "shape"))])
@@ -277,6 +293,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Split": Operator(_split, (1, 2), {"axis": INT}, outputs=256),
     "Slice": Operator(_slice, (3, 5)),
     "Gather": Operator(_gather, (2, 2), {"axis": INT}),
+    "GatherElements": Operator(_gather_elements, (2, 2), {"axis": INT}),
     "Expand": Operator(_expand, (2, 2)),
     "ConstantOfShape": Operator(_constant_of_shape, (1, 1), {"value": TENSOR}),
     "Pad": Operator(_pad, (2, 3), {"mode": TEXT}),

@@ -177,6 +177,39 @@ def test_gathering(axis: int, indices: list[int]) -> None:
     compare(gather, {"i": np.int64(indices[0])}, np.arange(24).reshape(2, 3, 4))
 
 
+@given(st.integers(-3, 3), st.integers(-1, 5), st.booleans())
+@FIXED
+def test_gathering_element_by_element(axis: int, most: int, aligned: bool) -> None:
+    shape = [2, 3, 4]
+    shape[axis % 3] = 2
+    indices = np.random.default_rng(0).integers(0, max(most, 0) + 1, shape if aligned else [2, 2, 2])
+    indices.flat[0] = most
+    elements = node("GatherElements", ("x", "i"), axis=axis)
+    assert compare(elements, {"i": indices}, pictures(2, 3, 4)) == (
+        -3 <= axis < 3 and 0 <= most < (2, 3, 4)[axis] and list(indices.shape) == shape
+    )
+
+
+def test_a_place_that_was_chosen_may_be_spread_and_gathered() -> None:
+    """From ArgMax through a sum with zeros, as the export of PatchCore writes it; another sum leaves the axis."""
+    x = pictures(2, 3, 8, 8).reshape(2, 3, 64)
+    for added, allowed in ((0, True), (1, False)):
+        known = worked_out(node("ArgMax", axis=2), {}, x)[0]
+        every = followed(INT64, np.full((1, 3, 1), added, object))
+        spread = RULES["Add"].apply(Node("n", "Add", ("a", "b"), ("y",), {}), [known, every])[0]
+        assert spread.span == (added, 63 + added)
+        gather = Node("n", "GatherElements", ("x", "y"), ("z",), {"axis": 2})
+        source = Known(FLOAT, (2, 3, 64))
+        if allowed:
+            assert RULES["GatherElements"].apply(gather, [source, spread])[0].shape == (2, 3, 1)
+        else:
+            with pytest.raises(RuleError, match="1 to 64, wanted some of an axis of 64"):
+                RULES["GatherElements"].apply(gather, [source, spread])
+    largest = Known(INT64, (1,), span=(2**62, 2**62), constant=True)
+    huge = RULES["Add"].apply(Node("n", "Add", ("a", "b"), ("y",), {}), [largest, largest])[0]
+    assert huge.span is None, "a sum that does not fit its type is not known"
+
+
 two_scales = st.lists(st.floats(0.125, 4, width=32), min_size=2, max_size=2)
 
 
