@@ -22,6 +22,8 @@ CHANGED = frozenset({"Conv", "Add"})
 CHANNEL_AXES = (1, -3)  # of a concatenation of images
 BARRIERS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "MatMul"})
 """Operators that OpenVINO does not take a pair through; through any other it may get to a concatenation."""
+SEARCHES = frozenset({"ReduceMin", "TopK"})
+"""Operators that take the nearest of the distances that a convolution gives."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,12 @@ class Graph:
         """Convolutions that may be quantized: all but those whose result reaches an output without a further one.
 
         What follows the last convolution is a logit, its sigmoid and the smoothing: one channel, hardly any work, and
-        every rounding in it would show in the score. What reads a concatenation of channels stays float too, see
+        every rounding in it would show in the score. A search is not meant by that: the products with a whole bank, of
+        which the smallest counts. What reads a concatenation of channels stays float too, see
         `edge_ad.calibration.quantize.parts`.
         """
         tail = self._reached_backwards(self.outputs, frozenset({"Conv"}))
-        candidates = [layer for layer in self.convolutions if layer.output not in tail]
+        candidates = [layer for layer in self.convolutions if layer.output not in tail or self._is_search(layer)]
         return [layer for layer in candidates if not self._reads_concatenation(layer)]
 
     def add_to_bias(self, layer: Convolution, difference: Floats) -> None:
@@ -156,6 +159,21 @@ class Graph:
         for tensor in [tensor for tensor in self.model.graph.initializer if tensor.name not in used]:
             self.model.graph.initializer.remove(tensor)
             del self._tensors[tensor.name]
+
+    def _is_search(self, layer: Convolution) -> bool:
+        """Whether its result, with those of other parts of it, is looked through for the smallest alone."""
+        waiting, found = [layer.output], False
+        while waiting:
+            name = waiting.pop()
+            for reader in self.consumers[name]:
+                if reader.op_type == "Add":
+                    waiting += reader.output
+                elif reader.op_type not in SEARCHES:
+                    return False
+                found = True
+            if name in self.outputs:
+                return False
+        return found
 
     def _reads_concatenation(self, layer: Convolution) -> bool:
         makers = [self.producers.get(name) for name in self._reached_backwards([layer.source], BARRIERS)]

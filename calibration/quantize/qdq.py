@@ -27,6 +27,12 @@ OPTIONS = {
 }
 
 
+FLOAT_READERS = frozenset({"Conv", "AveragePool", "Pow"})
+"""What reads its input as it is, but for layers that are quantized. OpenVINO 2026.4 moves a pair behind an average with
+padding and computes something else; and a square is part of a distance, which must not end where the good pictures that
+gave the range do."""
+
+
 def with_qdq(graph: Graph, ranges: Mapping[str, float], weights: Mapping[str, RoundedWeight]) -> bytes:
     """The graph with Q/DQ around some of its layers.
 
@@ -92,11 +98,11 @@ def _placed(
 
 
 def _unquantize_others(graph: Graph, layers: Collection[str]) -> None:
-    """Let convolutions that stay float read their inputs as they are, and drop pairs that nobody reads then."""
+    """Let FLOAT_READERS that are no layers read their inputs as they are, and drop pairs that nobody reads then."""
     nodes = graph.model.graph.node
     produced = {out: node for node in nodes for out in node.output}
     for node in nodes:
-        if node.op_type == "Conv" and node.name not in layers and node.input[0] in produced:
+        if node.op_type in FLOAT_READERS and node.name not in layers and node.input[0] in produced:
             pair_end = produced[node.input[0]]
             if pair_end.op_type == "DequantizeLinear":
                 node.input[0] = produced[pair_end.input[0]].input[0]
