@@ -165,7 +165,7 @@ def _recognised(checkpoint: object) -> tuple[str, tuple[str, ...]]:
 
 def _foreign(key: str, family: ModelFamily) -> str:
     owners = [name for name in FAMILIES if key in option_names(model_family(name).network_options)]
-    return f"{key}: family {family.name!r} has no such option, but {' and '.join(owners)}"
+    return f"{key}: family {family.name!r} has no such option; it is one of {', '.join(owners)}"
 
 
 def _contradictions(options: ExportOptions) -> list[str]:

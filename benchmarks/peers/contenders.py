@@ -79,7 +79,7 @@ def _add_authors(peers: Peers, speed: Weights, cookies: Weights | None, folder: 
     given = _authors_graph(speed, folder / "published.onnx")
     for_pictures = _authors_graph(cookies, folder / "published-cookies.onnx") if cookies else None
     command = [THIS_PYTHON, str(HERE / "authors.py")]
-    peers.contenders[AUTHORS] = Contender(command, _own(folder, AUTHORS), given, for_pictures)
+    peers.contenders[AUTHORS] = Contender(command, own_folder(folder, AUTHORS), given, for_pictures)
     roots = ("onnxruntime", "numpy", "opencv-python", "pillow", "scipy")
     peers.installed_mib[AUTHORS] = installed_mib(THIS_PYTHON, *roots)
 
@@ -98,7 +98,7 @@ def _add_ours(peers: Peers, speed: Weights, cookies: Weights | None, shared: Pat
         given = {"bundle": str(bundle), **cache}
         pictures = {"bundle": str(for_pictures), **cache} if for_pictures else None
         command = [THIS_PYTHON, str(HERE / "ours.py")]
-        peers.contenders[name] = Contender(command, _own(folder, name), given, pictures)
+        peers.contenders[name] = Contender(command, own_folder(folder, name), given, pictures)
         peers.installed_mib[name] = installed
 
 
@@ -132,11 +132,11 @@ def _add_anomalib(
         given = {"graph": paths[form], "config": config}
         pictures = {"graph": for_pictures[form], "config": config} if for_pictures else None
         command = [str(python), str(HERE / "anomalib_peer.py")]
-        peers.contenders[name] = Contender(command, _own(folder, name), given, pictures)
+        peers.contenders[name] = Contender(command, own_folder(folder, name), given, pictures)
         peers.installed_mib[name] = installed
 
 
-def _own(folder: Path, name: str) -> Path:
+def own_folder(folder: Path, name: str) -> Path:
     """A folder of its own for a peer's caches."""
     made = folder / "".join(letter if letter.isalnum() else "-" for letter in name)
     shutil.rmtree(made, ignore_errors=True)

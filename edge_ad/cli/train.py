@@ -75,7 +75,7 @@ def _refuse_foreign(values: Mapping[str, Any], family: ModelFamily, where: str) 
     for key in values:
         owners = [name for name in FAMILIES if key in option_names(model_family(name).train_options)]
         if key not in own and owners:
-            faults.append(f"{key}: family {family.name!r} has no such option, but {' and '.join(owners)}")
+            faults.append(f"{key}: family {family.name!r} has no such option; it is one of {', '.join(owners)}")
     if faults:
         raise ConfigError(where, faults)
 

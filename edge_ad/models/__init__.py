@@ -14,6 +14,7 @@ FAMILIES = {
     "glass": "edge_ad.models.glass.family",
     "simplenet": "edge_ad.models.simplenet.family",
     "draem": "edge_ad.models.draem.family",
+    "patchcore": "edge_ad.models.patchcore.family",
 }
 """Module of each family; it holds the object FAMILY, and imports no PyTorch."""
 

@@ -106,7 +106,7 @@ def test_a_size_that_a_family_does_not_take_is_refused_before_a_picture_is_looke
 def test_an_option_of_another_family_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(["train", str(tmp_path), "--family", "draem", "--layers", "a,b", "-o", str(tmp_path / "run")])
     assert code == 3
-    assert "layers: family 'draem' has no such option, but glass and simplenet" in capsys.readouterr().err
+    assert "layers: family 'draem' has no such option; it is one of glass, simplenet" in capsys.readouterr().err
 
 
 def test_help_shows_the_options_of_the_family_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Fitting a bank: features of all good pictures, and those of them that stay."""

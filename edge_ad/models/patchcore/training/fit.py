@@ -1,0 +1,176 @@
+"""From good pictures to a bank: one pass of the backbone, and the greedy choice of the patches that stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_ad.errors import ConfigError
+from edge_ad.image.frame import ImageArray
+from edge_ad.models.patch_head.features import FrozenTaps
+from edge_ad.models.patchcore.bank import check_fits
+from edge_ad.models.patchcore.checkpoint import checkpoint_parts
+from edge_ad.models.patchcore.coreset import entries_of, k_centre, random_projection, random_start
+from edge_ad.models.patchcore.embedding import check_single_patch, fast_embedding
+from edge_ad.models.patchcore.network import PatchCore, as_rows, reweighted_score
+from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
+from edge_ad.models.training.drawing import chunks
+from edge_ad.models.training.epochs import EpochFigures
+from edge_ad.models.training.labelled import LabelledPictures, Standing
+from edge_ad.models.training.session import Material, SamplePair
+
+PARTS = 20  # steps of the progress bar in which the entries are chosen
+FLOAT_BYTES = 4
+
+
+class BankFit:
+    """A network and the pictures that its bank is made of; see `edge_ad.models.training.session.Trainer`.
+
+    Attributes:
+        patches: of all pictures.
+        entries: how many of them stay.
+
+    Raises: ConfigError for more entries than patches or than a file holds, and patches that memory does not hold.
+    """
+
+    state_keys = ()
+
+    def __init__(self, network: PatchCore, material: Material[PatchCoreTrainOptions]) -> None:
+        self.network, self._pictures, self._labelled = network, material.pictures, material.labelled
+        self._options = options = material.options
+        self._taps = FrozenTaps(network.backbone, options.preprocess, amp=options.amp)
+        shapes = network.backbone.shapes(*options.imgsz)
+        check_single_patch(shapes[0][1:], options.layers[0])
+        self._embedding = fast_embedding(network.config, [width for width, _, _ in shapes]).to(self._taps.device)
+        self._per_picture = shapes[0][1] * shapes[0][2]
+        self.patches = len(material.pictures) * self._per_picture
+        self.entries = entries_of(options.coreset, self.patches)
+        self._dim = network.config.embed_dim
+        reweighted = options.postprocess.score == "reweighted"
+        check_fits(self.entries, self._dim, options.neighbours if reweighted else 0)
+        self._projection = random_projection(self._dim, options.seed)
+        held = self.patches * self._projected * FLOAT_BYTES
+        if held > options.cache_mb * 1_000_000:
+            raise ConfigError(
+                "cache_mb",
+                [
+                    f"the patches of {len(self._pictures)} pictures take {held // 1_000_000 + 1} MB while entries are"
+                    f" chosen, {options.cache_mb} are allowed; raise it, or give fewer pictures"
+                ],
+            )
+
+    @property
+    def _projected(self) -> int:
+        return self._dim if self._projection is None else int(self._projection.shape[1])
+
+    def steps(self) -> int:
+        """Batches of pictures, and parts of the choice."""
+        return len(self._batches()) + PARTS
+
+    def epochs(self, first: int, after_step: Callable[[str], None]) -> Iterator[EpochFigures]:
+        """The one pass, unless it is done."""
+        if first:
+            return
+        began = time.perf_counter()
+        projected, kept = self._features(lambda: after_step("features"))
+        seen = time.perf_counter()
+        picks, radius = self._choose(projected, after_step)
+        self.network.bank = self._entries(picks, kept)
+        figures = {
+            "entries": float(self.entries),
+            "radius": radius,
+            "features_s": seen - began,
+            "coreset_s": time.perf_counter() - seen,
+        }
+        standing = None if self._labelled is None else self._standing(self._labelled)
+        yield EpochFigures(0, {}, figures, standing)
+
+    def checkpoint(self) -> dict[str, Any]:
+        return checkpoint_parts(self.network)
+
+    def state(self) -> dict[str, Any]:
+        """None beside the checkpoint: what is interrupted begins anew."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def samples(self) -> Iterator[SamplePair]:
+        """None: nothing is synthesised."""
+        return iter(())
+
+    def _batches(self) -> list[Sequence[int]]:
+        return chunks(range(len(self._pictures)), self._options.batch)
+
+    def _embedded(self, images: Sequence[ImageArray]) -> Tensor:
+        """(N, D, h, w) on the device."""
+        with torch.no_grad():
+            embedding: Tensor = self._embedding(self._taps(images))
+        return embedding
+
+    def _features(self, after_batch: Callable[[], None]) -> tuple[Tensor, list[Tensor]]:
+        """Projected patches (P, d) in the order of the pictures, and the unprojected ones as far as memory goes.
+
+        The latter are parts (·, D) of the first batches, on the CPU.
+        """
+        projected = torch.empty(self.patches, self._projected, device=self._taps.device)
+        projection = None if self._projection is None else self._projection.to(projected.device)
+        kept: list[Tensor] = []
+        room = self._options.cache_mb * 1_000_000 - projected.nbytes
+        done = 0
+        for indices in self._batches():
+            rows = as_rows(self._embedded([self._pictures[index].image_hwc for index in indices]))
+            projected[done : done + len(rows)] = rows if projection is None else rows @ projection
+            done += len(rows)
+            room -= rows.nbytes if projection is not None else 0
+            if projection is not None and room >= 0:
+                kept.append(rows.cpu())
+            after_batch()
+        return projected, [projected.cpu()] if projection is None else kept
+
+    def _choose(self, projected: Tensor, after_step: Callable[[str], None]) -> tuple[Tensor, float]:
+        told = 0
+        chosen = 0
+
+        def more(count: int) -> None:
+            nonlocal told, chosen
+            chosen += count
+            while told < PARTS * chosen // self.entries:
+                told += 1
+                after_step(f"{chosen} of {self.entries} entries")
+
+        return k_centre(projected, self.entries, random_start(projected, self._options.seed), more)
+
+    def _entries(self, picks: Tensor, kept: list[Tensor]) -> Tensor:
+        """The picked patches (M, D); those of pictures that memory did not hold are computed once more."""
+        bank = torch.empty(len(picks), self._dim)
+        done, held = 0, iter(kept)
+        for indices in self._batches() if self._projection is not None else [range(len(self._pictures))]:
+            count = len(indices) * self._per_picture
+            mine = torch.nonzero((picks >= done) & (picks < done + count))[:, 0]
+            rows = next(held, None)
+            if rows is None and len(mine):
+                rows = as_rows(self._embedded([self._pictures[index].image_hwc for index in indices])).cpu()
+            if rows is not None:
+                bank[mine] = rows[picks[mine] - done]
+            done += count
+        return bank
+
+    def _standing(self, labelled: LabelledPictures) -> Standing:
+        maps, scores = [], []
+        reweighted = self._options.postprocess.score == "reweighted"
+        self.network.bank = self.network.bank.to(self._taps.device)
+        for images in chunks(labelled.images, self._options.batch):
+            embedding = self._embedded(images)
+            patches = self.network.patch_map(embedding)
+            maps += list(patches.cpu().numpy())
+            if reweighted:
+                config = self.network.config
+                found = reweighted_score(patches, embedding, self.network.bank, config.neighbours)
+                scores += [float(score) for score in found]
+        return labelled.ranked(list(map(np.asarray, maps)), scores=scores or None)
