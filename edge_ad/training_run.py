@@ -6,6 +6,7 @@
         run.yaml                 what `RunRecord` describes
         ckpt_best_<epoch>.pth    the chosen weights, in the official format of the family
         backbone.pth             weights of the frozen backbone that they belong to, where there is one
+        teacher.pth              weights of the teacher that they were learned from, where there is one
         state.pt                 everything needed to go on after an interruption
         metrics.csv              one line for each epoch
         tensorboard/             the same for TensorBoard
@@ -24,6 +25,7 @@ from edge_ad.validation import build, dump_yaml, plain, read_yaml, strict
 
 RUN_FILE = "run.yaml"
 BACKBONE_FILE = "backbone.pth"
+TEACHER_FILE = "teacher.pth"
 STATE_FILE = "state.pt"
 SCHEMA_VERSION = 1
 

@@ -184,6 +184,8 @@ def _missing(options: ExportOptions, faulty: set[str], *, folders: bool) -> list
     kinds = {entry.name: entry.metadata.get("metavar") for entry in fields(options.network)}
     named: dict[str, Any] = {"checkpoint": options.checkpoint}
     named |= {name: getattr(options.network, name) for name in option_names(type(options.network))}
+    if options.checkpoint.is_dir():
+        del named["checkpoint"]  # some families read folders; loading says what is wrong with another one
     paths = {key: path for key, path in named.items() if key not in faulty and isinstance(path, Path)}
     wanted = {key: path for key, path in paths.items() if (kinds.get(key) == "DIR") == folders}
     found = {key: (path, folder_fault(path) if folders else file_fault(path)) for key, path in wanted.items()}

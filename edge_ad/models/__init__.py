@@ -15,6 +15,7 @@ FAMILIES = {
     "simplenet": "edge_ad.models.simplenet.family",
     "draem": "edge_ad.models.draem.family",
     "patchcore": "edge_ad.models.patchcore.family",
+    "efficientad": "edge_ad.models.efficientad.family",
 }
 """Module of each family; it holds the object FAMILY, and imports no PyTorch."""
 

@@ -155,9 +155,13 @@ def _packaged_state(name: str) -> BackboneState:
     return BackboneState(mapped, state.notes, origin)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal. Raises: CheckpointError when it cannot be read."""
+def sha256_of(*files: Path) -> str:
+    """SHA-256 of a file, hexadecimal; of several that of their hashes, one written after the other.
+
+    Raises: CheckpointError when one cannot be read.
+    """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     except OSError as exc:
-        raise CheckpointError(f"{path}: cannot be read: {os_reason(exc)}") from exc
+        raise CheckpointError(f"{exc.filename}: cannot be read: {os_reason(exc)}") from exc
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -44,7 +44,8 @@ def test_tensors_and_sizes(name: str) -> None:
 
 
 def test_every_difference_has_an_option_of_its_family_that_takes_the_value(tmp_path: Path) -> None:
-    titles = {"GLASS": "glass", "SimpleNet": "simplenet", "DRAEM": "draem", "PatchCore": "patchcore"}
+    titles = {"GLASS": "glass", "SimpleNet": "simplenet", "DRAEM": "draem"}
+    titles |= {"PatchCore": "patchcore", "EfficientAD": "efficientad"}
     assert set(titles.values()) == set(FAMILIES)
     head, *found = rows("Where paper and code differ")
     assert head[0] == "family" and {titles[row[0]] for row in found} == set(FAMILIES)

@@ -73,7 +73,7 @@ def load_draem(checkpoint: Path, options: DraemOptions) -> LoadedNetwork[Draem]:
     load_tensors(network.segmentation, parts.segmentation)
     network.eval().requires_grad_(False)
     plain = {**asdict(config), "color_order": order}
-    return LoadedNetwork(network, plain, _hash(parts.files), tuple(notes), order)
+    return LoadedNetwork(network, plain, sha256_of(*parts.files), tuple(notes), order)
 
 
 def read_parts(checkpoint: Path, segmentation_checkpoint: Path | None = None) -> Parts:
@@ -174,11 +174,3 @@ def _check_parts(parts: Parts, wanted: Draem) -> None:
 
 def _of_part(part: str, key: str) -> str:
     return f"{key!r} of the {part}"
-
-
-def _hash(files: tuple[Path, ...]) -> str:
-    """Of the file; of a pair that of both hashes, as `sha256sum` would hash them written one after the other."""
-    import hashlib
-
-    hashes = [sha256_of(path) for path in files]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

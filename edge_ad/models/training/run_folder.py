@@ -19,7 +19,7 @@ from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_r
 from edge_ad.image.frame import ImageArray
 from edge_ad.models.training.epochs import EpochFigures
 from edge_ad.models.weights import read_tensors
-from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, BestEpoch, RunRecord, write_run
+from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, TEACHER_FILE, BestEpoch, RunRecord, write_run
 
 METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -172,7 +172,8 @@ def _remove_results(path: Path) -> None:
 
     for folder in (TENSORBOARD_FOLDER, SAMPLES_FOLDER):
         shutil.rmtree(path / folder, ignore_errors=True)
-    for file in [*path.glob(CHECKPOINTS), path / BACKBONE_FILE, path / STATE_FILE, path / METRICS_FILE]:
+    others = (path / name for name in (BACKBONE_FILE, TEACHER_FILE, STATE_FILE, METRICS_FILE))
+    for file in [*path.glob(CHECKPOINTS), *others]:
         file.unlink(missing_ok=True)
 
 
