@@ -19,6 +19,8 @@ HEADINGS = {
     "licence": "licence of the original",
 }
 """Columns, by what `About` calls them."""
+NARROW = ("good_at", "cost", "training", "checkpoints")
+"""Columns of a terminal; paper and licence share one, and no word is broken."""
 
 
 def families_json() -> str:
@@ -38,12 +40,15 @@ def print_families() -> None:
         console.width = PIPE_COLUMNS
     table = Table(title="model families", title_justify="left", show_lines=True)
     table.add_column("family", no_wrap=True)
-    for heading in HEADINGS.values():
-        table.add_column(heading, overflow="fold")
-    for name in _names():
-        about = model_family(name).about
+    every = {name: model_family(name).about for name in _names()}
+    for key in NARROW:
+        longest = max(len(word) for about in every.values() for word in getattr(about, key).split())
+        table.add_column(HEADINGS[key], overflow="fold", min_width=longest)
+    table.add_column(f"{HEADINGS['paper']}; {HEADINGS['licence']}", overflow="fold")
+    for name, about in every.items():
         shown = f"{name}\n(default)" if name == DEFAULT_FAMILY else name
-        table.add_row(Text(shown), *(Text(getattr(about, key)) for key in HEADINGS))
+        told = (*(getattr(about, key) for key in NARROW), f"{about.paper}; {about.licence}")
+        table.add_row(Text(shown), *map(Text, told))
     console.print(table)
     console.print(Text("edge-ad train --family NAME --help lists the options of one; docs/families.md says more."))
 

@@ -31,7 +31,7 @@ class EfficientAdFamily(ModelFamily):
         cost="38 GMAC (S, 256²), 117 (M, 256²)",
         training="needs a teacher file; fast: minutes on two cores; paper: 70,000 steps on a GPU",
         checkpoints="state dicts of nelson1425's three networks (with --references), our own file, anomalib's",
-        licence="none published; nelson1425's and anomalib's: Apache-2.0",
+        licence="Apache-2.0 (code of others)",
     )
     network_options = EfficientAdOptions
     train_options = EfficientAdTrainOptions
