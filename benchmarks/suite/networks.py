@@ -17,6 +17,9 @@ from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
+from edge_ad.models.efficientad.config import WIDTHS, EfficientAdConfig, PdnSize
+from edge_ad.models.efficientad.network import EfficientAd
+from edge_ad.models.efficientad.statistics import measure_quantiles, measure_teacher
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.simplenet.network import SimpleNet
@@ -54,18 +57,27 @@ class Reconstructing:
     side: int
 
 
+@dataclass(frozen=True)
+class StudentTeacher:
+    """EfficientAD of the suite, at 256². Attributes: size: of its teacher and student, as published."""
+
+    size: PdnSize
+
+
 NETWORKS = {
     "mobilenet_v2-256": Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256),
     "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
     "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
 }
-OTHER_FAMILIES: dict[str, Network | Reconstructing] = {
+OTHER_FAMILIES: dict[str, Network | Reconstructing | StudentTeacher] = {
     "simplenet-wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024, "simplenet"),
     "draem-16-128": Reconstructing(DraemConfig(16, 16), 128),
     "draem-32-256": Reconstructing(DraemConfig(32, 16), 256),
     "draem-128-256": Reconstructing(DraemConfig(), 256),
+    "efficientad-small-256": StudentTeacher("small"),
+    "efficientad-medium-256": StudentTeacher("medium"),
 }
-"""Named after the family, and DRAEM's after the width of its reconstruction; the last one is the published one."""
+"""Named after the family, and DRAEM's after the width of its reconstruction, of which 128 is the published one."""
 
 
 def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
@@ -80,11 +92,13 @@ def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
     return checkpoint, weights
 
 
-def export_network(network: Network | Reconstructing, folder: Path) -> Bundle:
+def export_network(network: Network | Reconstructing | StudentTeacher, folder: Path) -> Bundle:
     """A bundle with the float model, and the weights that it came from, in `folder`."""
     folder.mkdir(parents=True)
     if isinstance(network, Reconstructing):
         return _export_reconstructing(network, folder)
+    if isinstance(network, StudentTeacher):
+        return _export_student_teacher(network, folder)
     checkpoint, weights = write_weights(network, folder)
     return export_weights(network, checkpoint, weights, folder / "network.edgead")
 
@@ -97,6 +111,18 @@ def _export_reconstructing(network: Reconstructing, folder: Path) -> Bundle:
     return _exported(
         {"checkpoint": folder / "drawn.pckl", "imgsz": network.side, "output": folder / "network.edgead"}, "draem"
     )
+
+
+def _export_student_teacher(network: StudentTeacher, folder: Path) -> Bundle:
+    torch.manual_seed(0)
+    made = EfficientAd(EfficientAdConfig(network.size, WIDTHS[network.size])).eval()
+    images = list(probe_images((256, 256), count=2))
+    measure_teacher(made, images)
+    measure_quantiles(made, images)
+    parts = {part: made.get_submodule(part).state_dict() for part in ("teacher", "student", "autoencoder")}
+    measured = {name: getattr(made, name) for name in ("mean", "std", "quantiles")}
+    torch.save({**parts, **measured}, folder / "drawn.pth")
+    return _exported({"checkpoint": folder / "drawn.pth", "output": folder / "network.edgead"}, "efficientad")
 
 
 def export_weights(

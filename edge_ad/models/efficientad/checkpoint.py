@@ -16,10 +16,8 @@ from edge_ad.models.efficientad.sources import PARTS, Found, Part, Weights, pdn_
 from edge_ad.models.efficientad.statistics import check_quantiles, measure_quantiles, measure_teacher
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.references import References
-from edge_ad.models.state import load_tensors, missing_tensors
+from edge_ad.models.state import check_architecture, load_tensors, without_memory
 from edge_ad.models.weights import sha256_of
-
-MOST_CHANNELS = 2048  # beyond them a file is none of this family, and its networks would fill the memory
 
 
 def load_efficientad(
@@ -32,9 +30,12 @@ def load_efficientad(
     """
     found = read_found(checkpoint, options)
     config = _config(found)
+    wanted = without_memory(lambda: EfficientAd(config))
+    for part in PARTS:
+        _check(found.parts[part], wanted.get_submodule(part), part, config)
     network = EfficientAd(config, options.map_padding or found.map_padding)
     for part in PARTS:
-        _load(network.get_submodule(part), found.parts[part], part, config)
+        load_tensors(network.get_submodule(part), found.parts[part].tensors)
     network.eval().requires_grad_(False)
     notes = [*found.notes, *_measure(network, found, references)]
     size_hw = references.preprocess.size_hw
@@ -82,9 +83,8 @@ def load_teacher(path: Path) -> Teacher:
         weights = pdn_tensors({str(k)[len(start) :]: v for k, v in state.items() if str(k).startswith(start)}, where)
     size, width, channels = _pdn_sizes(weights, "teacher")
     config = EfficientAdConfig(size, width, channels)
-    network = pdn(config, channels)
-    _load(network, weights, "teacher", config)
-    return Teacher(dict(network.state_dict()), size, width, channels)
+    _check(weights, without_memory(lambda: pdn(config, channels)), "teacher", config)
+    return Teacher(dict(weights.tensors), size, width, channels)
 
 
 def _config(found: Found) -> EfficientAdConfig:
@@ -108,32 +108,31 @@ def _size(weights: Weights) -> PdnSize:
 def _shape(weights: Weights, name: str, part: Part, wanted: tuple[int | None, ...]) -> tuple[int, ...]:
     tensor = weights.tensors.get(name)
     shape = None if tensor is None else tuple(tensor.shape)
-    fits = shape is not None and len(shape) == len(wanted) and all(0 < side <= MOST_CHANNELS for side in shape)
+    fits = shape is not None and len(shape) == len(wanted) and 0 not in shape
     if shape is None or not fits or any(w not in (None, got) for w, got in zip(wanted, shape, strict=True)):
         what = "is missing" if shape is None else f"has shape {shape}, wanted {str(wanted).replace('None', 'N')}"
         raise CheckpointError(f"{weights.where}: no EfficientAD {part}, tensor {weights.told(name)!r} {what}")
     return shape
 
 
-def _load(module: nn.Module, weights: Weights, part: Part, config: EfficientAdConfig) -> None:
-    wanted, found = module.state_dict(), weights.tensors
-    missing = missing_tensors(wanted, found)
-    surplus = [key for key in found if key not in wanted]
-    expected = f"a {config.size} {part} of width {config.width}"
-    if part == "autoencoder":
-        expected = f"an autoencoder for {config.channels} channels"
-    elif (missing or surplus) and _size(weights) != config.size:
-        expected = f"this {part} is {_size(weights)} and the teacher {config.size}; wanted both of one size"
-    if missing or surplus:
-        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
-        raise CheckpointError(f"{weights.where}: tensor {weights.told(key)!r} of the {part} {what}; {expected}")
-    for key, value in found.items():
-        if value.shape != wanted[key].shape:
-            raise CheckpointError(
-                f"{weights.where}: tensor {weights.told(key)!r} of the {part} has shape {tuple(value.shape)},"
-                f" {expected} has {tuple(wanted[key].shape)}"
-            )
-    load_tensors(module, found)
+def _check(weights: Weights, wanted: nn.Module, part: Part, config: EfficientAdConfig) -> None:
+    """Raise CheckpointError unless the tensors are those of a network of these sizes."""
+    size = None if part == "autoencoder" else _size(weights)
+    if size not in (None, config.size):
+        names = wanted.state_dict()
+        key = next((name for name in names if name not in weights.tensors), None)
+        what = "is missing" if key is not None else "is not known"
+        key = key or next(name for name in weights.tensors if name not in names)
+        raise CheckpointError(
+            f"{weights.where}: tensor {weights.told(key)!r} of the {part} {what}; this {part} is {size} and the teacher"
+            f" {config.size}, wanted both of one size"
+        )
+    owner = f"a {config.size} {part} of width {config.width}"
+    if size is None:
+        owner = f"an autoencoder for {config.channels} channels"
+    check_architecture(
+        weights.tensors, wanted, weights.where, owner, lambda key: f"{weights.told(key)!r} of the {part}"
+    )
 
 
 def _measure(network: EfficientAd, found: Found, references: References) -> list[str]:

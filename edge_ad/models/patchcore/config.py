@@ -9,7 +9,7 @@ from edge_ad.models.option_types import Name, Names, Positive
 from edge_ad.validation import strict
 
 Embedding = Literal["pooled", "averaged"]
-"""`pooled` is the authors' patch embedding, which SimpleNet has too; `averaged` that of anomalib."""
+"""`pooled` is the authors' patch embedding, see `edge_ad.models.patch_head`; `averaged` that of anomalib."""
 Distance = Literal["squared", "root"]
 """Of the squares that distances are made of, or their root: the authors' scores are squared, anomalib's are not."""
 

@@ -263,13 +263,18 @@ def test_networks_of_different_sizes(make: Any, folder: Folder, save: Any, refer
 @pytest.mark.parametrize(
     ("part", "tensor", "shape", "words"),
     [
-        ("student", "6.weight", (8, 8, 2, 2), "has shape (8, 8, 2, 2), a small student of width 4 has (8, 8, 3, 3)"),
-        ("student", "8.weight", (6, 8, 4, 4), "a small student of width 4 has (12, 8, 4, 4)"),
+        (
+            "student",
+            "6.weight",
+            (8, 8, 2, 2),
+            "has shape (8, 8, 2, 2), a small student of width 4 expects (8, 8, 3, 3)",
+        ),
+        ("student", "8.weight", (6, 8, 4, 4), "a small student of width 4 expects (12, 8, 4, 4)"),
         ("teacher", "0.weight", (4, 1, 4, 4), "has shape (4, 1, 4, 4), wanted (N, 3, 4, 4)"),
         ("teacher", "8.weight", (6, 8), "has shape (6, 8), wanted (N, N, N, N)"),
-        ("autoencoder", "38.weight", (7, 6, 3, 3), "an autoencoder for 6 channels has (6, 6, 3, 3)"),
+        ("autoencoder", "38.weight", (7, 6, 3, 3), "an autoencoder for 6 channels expects (6, 6, 3, 3)"),
         ("autoencoder", "0.weight", (0, 3, 4, 4), "has shape (0, 3, 4, 4)"),
-        ("autoencoder", "0.weight", (9999, 3, 4, 4), "has shape (9999, 3, 4, 4), wanted (N, 3, 4, 4)"),
+        ("autoencoder", "0.weight", (9999, 3, 4, 4), "'0.bias' of the autoencoder has shape (3,)"),
     ],
 )
 def test_a_tensor_of_another_shape(
@@ -277,7 +282,7 @@ def test_a_tensor_of_another_shape(
 ) -> None:
     state = {**small.get_submodule(part).state_dict(), tensor: torch.zeros(shape)}
     text = refused(save(own(small, **{part: state})))
-    assert f"'{tensor}'" in text and words in text
+    assert words in text and (f"'{tensor}'" in text or "'0.bias'" in words)
 
 
 @pytest.mark.parametrize(("value", "what"), [(None, "is missing"), (torch.zeros(3), "is not known")])
