@@ -43,9 +43,13 @@ def in_order(target: dict[str, Any], source: dict[str, Any], last_layer: str) ->
     return {**target, **dict(zip(names, values, strict=False))}
 
 
-def unscaled(post_processor: Any) -> None:
-    """Let scores through as they are: anomalib has no statistics of a validation set here, and scales by NaN."""
-    for name, value in (("min", 0.0), ("max", 1.0), ("threshold", 0.5)):
+def unscaled(post_processor: Any, most: float = 1.0) -> None:
+    """Let scores through as they are: anomalib has no statistics of a validation set here, and scales by NaN.
+
+    Args:
+        most: that a score can be; scores are divided by it.
+    """
+    for name, value in (("min", 0.0), ("max", most), ("threshold", most / 2)):
         getattr(post_processor, f"_image_{name}" if name == "threshold" else f"image_{name}").fill_(value)
         getattr(post_processor, f"_pixel_{name}" if name == "threshold" else f"pixel_{name}").fill_(value)
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from anomalib_export import ONE_IMAGE, TIMM_NAMES, in_order, unscaled
 
+MOST = 1000.0
+"""Above every distance: anomalib clips what it has scaled to 0 to 1, and a score that is clipped ranks nothing."""
+
 
 def main() -> None:
     warnings.simplefilter("ignore")
@@ -38,7 +41,7 @@ def main() -> None:
     features = model.model.feature_extractor.feature_extractor
     features.load_state_dict(in_order(features.state_dict(), weights, layers[-1]))
     model.model.memory_bank = data["memory_bank"]
-    unscaled(model.post_processor)
+    unscaled(model.post_processor, MOST)
     model.eval()
     size, output = tuple(told["frame_hw"]), Path(told["output"])
     paths = {

@@ -22,6 +22,9 @@ from edge_ad.models.efficientad.network import EfficientAd
 from edge_ad.models.efficientad.statistics import measure_quantiles, measure_teacher
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.patch_head.config import HeadConfig
+from edge_ad.models.patchcore.checkpoint import checkpoint_parts
+from edge_ad.models.patchcore.config import PatchCoreConfig
+from edge_ad.models.patchcore.network import PatchCore
 from edge_ad.models.simplenet.network import SimpleNet
 
 
@@ -64,20 +67,40 @@ class StudentTeacher:
     size: PdnSize
 
 
+@dataclass(frozen=True)
+class Searching:
+    """PatchCore of the suite.
+
+    Attributes:
+        config: its features.
+        entries: of its bank.
+        side: rows and columns of the model input.
+    """
+
+    config: PatchCoreConfig
+    entries: int
+    side: int
+
+
+FAST_FEATURES = PatchCoreConfig("mobilenet_v2", ("features.6", "features.13"), "averaged", embed_dim=128)
 NETWORKS = {
     "mobilenet_v2-256": Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256),
     "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
     "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
 }
-OTHER_FAMILIES: dict[str, Network | Reconstructing | StudentTeacher] = {
+OTHER_FAMILIES: dict[str, Network | Reconstructing | StudentTeacher | Searching] = {
     "simplenet-wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024, "simplenet"),
     "draem-16-128": Reconstructing(DraemConfig(16, 16), 128),
     "draem-32-256": Reconstructing(DraemConfig(32, 16), 256),
     "draem-128-256": Reconstructing(DraemConfig(), 256),
     "efficientad-small-256": StudentTeacher("small"),
     "efficientad-medium-256": StudentTeacher("medium"),
+    "patchcore-mobilenet_v2-256-2048": Searching(FAST_FEATURES, 2048, 256),
+    "patchcore-wide_resnet50_2-224-1639": Searching(PatchCoreConfig(), 1639, 224),
+    "patchcore-wide_resnet50_2-224-16386": Searching(PatchCoreConfig(), 16386, 224),
 }
-"""Named after the family, and DRAEM's after the width of its reconstruction, of which 128 is the published one."""
+"""Named after the family; DRAEM's after the width of its reconstruction (the last one is the published one);
+PatchCore's after the entries of its bank: 1 % of 200 pictures at 256², and 1 % and 10 % of 209 at 224²."""
 
 
 def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
@@ -92,13 +115,15 @@ def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
     return checkpoint, weights
 
 
-def export_network(network: Network | Reconstructing | StudentTeacher, folder: Path) -> Bundle:
+def export_network(network: Network | Reconstructing | StudentTeacher | Searching, folder: Path) -> Bundle:
     """A bundle with the float model, and the weights that it came from, in `folder`."""
     folder.mkdir(parents=True)
     if isinstance(network, Reconstructing):
         return _export_reconstructing(network, folder)
     if isinstance(network, StudentTeacher):
         return _export_student_teacher(network, folder)
+    if isinstance(network, Searching):
+        return _export_searching(network, folder)
     checkpoint, weights = write_weights(network, folder)
     return export_weights(network, checkpoint, weights, folder / "network.edgead")
 
@@ -123,6 +148,16 @@ def _export_student_teacher(network: StudentTeacher, folder: Path) -> Bundle:
     measured = {name: getattr(made, name) for name in ("mean", "std", "quantiles")}
     torch.save({**parts, **measured}, folder / "drawn.pth")
     return _exported({"checkpoint": folder / "drawn.pth", "output": folder / "network.edgead"}, "efficientad")
+
+
+def _export_searching(network: Searching, folder: Path) -> Bundle:
+    torch.manual_seed(0)
+    made = PatchCore(network.config, torch.randn(network.entries, network.config.embed_dim))
+    torch.save(checkpoint_parts(made), folder / "bank.pth")
+    torch.save(made.backbone.trunk.state_dict(), folder / "backbone.pth")
+    values = {"checkpoint": folder / "bank.pth", "backbone_weights": folder / "backbone.pth"}
+    placed = {"imgsz": network.side, "resize_mode": "stretch", "output": folder / "network.edgead"}
+    return _exported({**values, **placed}, "patchcore")
 
 
 def export_weights(

@@ -15,7 +15,6 @@ from torch.nn.functional import interpolate, pad
 from edge_ad.bundle.graph.check import checked_graph
 from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.calibration.quantize.graph import Graph
-from edge_ad.calibration.quantize.parts import in_parts
 from edge_ad.export.onnx_graph import graph_from_module
 from edge_ad.export.parity import check_parity
 from edge_ad.models import model_family
@@ -125,7 +124,6 @@ def test_the_exported_graph(make: Any, size: str) -> None:
     plain = {"Conv", "Relu", "AveragePool", "Resize", "Concat", "Sub", "Mul", "Add", "MatMul", "ReduceMax", "Cast"}
     of_sizes = {"Shape", "Slice", "Gather", "Squeeze", "Transpose"}
     assert set(operators) <= plain | of_sizes
-    parsed = in_parts(parsed)  # as a calibration does, for one layer reads teacher and student
     left_float = {layer.name for layer in parsed.convolutions} - {layer.name for layer in parsed.layers}
     assert len(left_float) == 2, "the means over the channels"
     squares = [node for node in parsed.model.graph.node if node.op_type == "Mul" and node.input[0] == node.input[1]]
