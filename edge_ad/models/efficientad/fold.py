@@ -18,10 +18,13 @@ from edge_ad.models.efficientad.network import SCALED, EfficientAd
 class FoldedEfficientAd(nn.Module):
     """Export form of a network in eval mode; equal to it up to float rounding.
 
-    The last layers of teacher and student are one convolution on the features of both, with the teacher's mean and
-    deviation in it: it gives the local difference itself. Mean over the channels, quantiles and the sum of both maps
+    The teacher's mean and deviation are in its last layer. Mean over the channels, quantiles and the sum of both maps
     are a 1×1 convolution of each square, with one output. So every layer with work in it is followed by another, and
-    int8 reaches all of them; the squares and what follows stay float. Padding and resize are one product for each axis.
+    int8 reaches all of them; differences, squares and what follows stay float. Padding and resize are one product for
+    each axis.
+
+    One convolution on the features of teacher and student together could give the local difference itself, at the same
+    cost: a large product either way. It is not done, for int8 would round it behind a concatenation.
 
     `forward`: (N, 3, H, W) float32 normalised RGB → `Answer`: maps (N, h, w) and (N, H, W), no score.
 
@@ -40,7 +43,8 @@ class FoldedEfficientAd(nn.Module):
         weight, bias = _double(taught)
         (local_weight, whole_weight), (local_bias, whole_bias) = (part.chunk(2) for part in _double(learned))
         weight, bias = weight / std[:, None, None, None], (bias - mean) / std
-        self.local = _convolution(torch.cat([weight, -local_weight], dim=1), bias - local_bias)
+        self.taught = _convolution(weight, bias)
+        self.local = _convolution(local_weight, local_bias)
         self.whole = _convolution(whole_weight, whole_bias)
         self.autoencoder = network.autoencoder
         st_low, st_high, ae_low, ae_high = (float(value) for value in network.quantiles)
@@ -56,7 +60,7 @@ class FoldedEfficientAd(nn.Module):
 
     def forward(self, image: Tensor) -> Answer:
         learned = self.student(image)
-        local = self.local(torch.cat([self.teacher(image), learned], dim=1))
+        local = self.taught(self.teacher(image)) - self.local(learned)
         whole = self.autoencoder(image) - self.whole(learned)
         patches = (self.map_st(local * local) + self.map_ae(whole * whole))[:, 0]
         if not self.surround:
