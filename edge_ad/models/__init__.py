@@ -16,6 +16,7 @@ FAMILIES = {
     "draem": "edge_ad.models.draem.family",
     "patchcore": "edge_ad.models.patchcore.family",
     "efficientad": "edge_ad.models.efficientad.family",
+    "cpr": "edge_ad.models.cpr.family",
 }
 """Module of each family; it holds the object FAMILY, and imports no PyTorch."""
 

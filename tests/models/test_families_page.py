@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -45,7 +46,7 @@ def test_tensors_and_sizes(name: str) -> None:
 
 def test_every_difference_has_an_option_of_its_family_that_takes_the_value(tmp_path: Path) -> None:
     titles = {"GLASS": "glass", "SimpleNet": "simplenet", "DRAEM": "draem"}
-    titles |= {"PatchCore": "patchcore", "EfficientAD": "efficientad"}
+    titles |= {"PatchCore": "patchcore", "EfficientAD": "efficientad", "CPR": "cpr"}
     assert set(titles.values()) == set(FAMILIES)
     head, *found = rows("Where paper and code differ")
     assert head[0] == "family" and {titles[row[0]] for row in found} == set(FAMILIES)
@@ -67,6 +68,7 @@ def test_every_option_that_is_named_exists() -> None:
         *(kind for family in families for kind in (family.network_options, family.train_options)),
     ]
     known = {option.replace("_", "-") for kind in kinds for option in option_names(kind)} | COMMANDS | {"help"}
+    known |= {str(field.metadata.get("off")) for kind in kinds for field in fields(kind)}
     named = set(re.findall(r"--([a-z][a-z-]*[a-z])", PAGE))
     assert named - known == set()
 

@@ -167,7 +167,7 @@ _numbers = (*FLOATS, *INTEGERS)
 OPERATORS: Mapping[str, Operator] = {
     **{
         name: Operator(_same(FLOATS), (1, 1))
-        for name in ("Relu", "Sigmoid", "Erf", "Exp", "Sqrt", "HardSwish", "Sin", "Cos")
+        for name in ("Relu", "Sigmoid", "Erf", "Exp", "Log", "Sqrt", "HardSwish", "Sin", "Cos")
     },
     "LeakyRelu": Operator(_same(FLOATS), (1, 1), {"alpha": FLOAT}),
     "HardSigmoid": Operator(_same(FLOATS), (1, 1), {"alpha": FLOAT, "beta": FLOAT}),
