@@ -20,7 +20,7 @@ import torch
 
 from edge_ad.models import model_family
 from edge_ad.models.backbone import network_state
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 
 RANDOM = "random backbone (control)"
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -54,6 +54,17 @@ def unscaled(post_processor: Any, most: float = 1.0) -> None:
         getattr(post_processor, f"_pixel_{name}" if name == "threshold" else f"pixel_{name}").fill_(value)
 
 
+def write_exports(model: Any, told: dict[str, Any]) -> None:
+    """anomalib's own exports of a model; where they lie is the last line of standard output."""
+    model.eval()
+    size, output = tuple(told["frame_hw"]), Path(told["output"])
+    paths = {
+        "openvino": model.to_openvino(output, input_size=size, onnx_kwargs=dict(ONE_IMAGE)),
+        "onnx": model.to_onnx(output, input_size=size, **ONE_IMAGE),
+    }
+    print(json.dumps({name: str(path) for name, path in paths.items()}))
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     told = json.loads(sys.argv[1])
@@ -81,14 +92,7 @@ def main() -> None:
     features = network.forward_modules["feature_aggregator"].feature_extractor
     features.load_state_dict(in_order(features.state_dict(), weights, layers[-1]))
     unscaled(model.post_processor)
-    model.eval()
-    size = tuple(told["frame_hw"])
-    output = Path(told["output"])
-    paths = {
-        "openvino": model.to_openvino(output, input_size=size, onnx_kwargs=dict(ONE_IMAGE)),
-        "onnx": model.to_onnx(output, input_size=size, **ONE_IMAGE),
-    }
-    print(json.dumps({name: str(path) for name, path in paths.items()}))
+    write_exports(model, told)
 
 
 if __name__ == "__main__":

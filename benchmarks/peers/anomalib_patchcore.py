@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from pathlib import Path
 
-from anomalib_export import ONE_IMAGE, TIMM_NAMES, in_order, unscaled
+from anomalib_export import TIMM_NAMES, in_order, unscaled, write_exports
 
 MOST = 1000.0
 """Above every distance: anomalib clips what it has scaled to 0 to 1, and a score that is clipped ranks nothing."""
@@ -42,13 +41,7 @@ def main() -> None:
     features.load_state_dict(in_order(features.state_dict(), weights, layers[-1]))
     model.model.memory_bank = data["memory_bank"]
     unscaled(model.post_processor, MOST)
-    model.eval()
-    size, output = tuple(told["frame_hw"]), Path(told["output"])
-    paths = {
-        "openvino": model.to_openvino(output, input_size=size, onnx_kwargs=dict(ONE_IMAGE)),
-        "onnx": model.to_onnx(output, input_size=size, **ONE_IMAGE),
-    }
-    print(json.dumps({name: str(path) for name, path in paths.items()}))
+    write_exports(model, told)
 
 
 if __name__ == "__main__":

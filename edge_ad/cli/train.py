@@ -20,7 +20,8 @@ from edge_ad.validation import read_yaml
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge_ad.models.family import ModelFamily, Progress
+    from edge_ad.models.family import ModelFamily
+    from edge_ad.models.progress import Progress
     from edge_ad.training_run import BestEpoch
 
 
@@ -105,7 +106,7 @@ def terminal_progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from edge_ad.models.family import Progress
+    from edge_ad.models.progress import Progress
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     tasks: list[TaskID] = []

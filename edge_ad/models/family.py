@@ -7,7 +7,7 @@ imported when they are needed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -20,8 +20,10 @@ from edge_ad.validation import strict
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.progress import Progress
     from edge_ad.models.references import References
     from edge_ad.models.training.options import TrainOptions
+    from edge_ad.models.training.session import Recipe
 
 NetworkT = TypeVar("NetworkT")
 
@@ -74,21 +76,6 @@ class LoadedNetwork(Generic[NetworkT]):
     channel_order: ChannelOrder | None = None
     preprocess: PreprocessSpec | None = None
     postprocess: PostprocessSpec | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the caller of a long job wants to hear; the defaults hear nothing.
-
-    Attributes:
-        say: receives a line for each step and each assumption.
-        begin: receives the title of a part and how much there is to do.
-        step: one more is done; receives what to show beside the bar.
-    """
-
-    say: Callable[[str], None] = lambda _: None
-    begin: Callable[[str, int], None] = lambda _, __: None
-    step: Callable[[str], None] = lambda _: None
 
 
 class ModelFamily(ABC):
@@ -151,6 +138,9 @@ class ModelFamily(ABC):
         """
 
     @abstractmethod
+    def recipe(self) -> Recipe[Any, Any]:
+        """What it brings to a training with `train_options`."""
+
     def train(
         self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
     ) -> RunRecord:
@@ -164,6 +154,10 @@ class ModelFamily(ABC):
 
         Raises: EdgeAdError; what was written before is still there.
         """
+        from edge_ad.models.training.session import train
+
+        options = self.train_options.checked(values, where, self.size_faults)
+        return train(self.recipe(), options, progress, resume=resume, force=force)
 
     @abstractmethod
     def published(

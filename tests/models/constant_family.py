@@ -12,7 +12,6 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 from edge_ad.models.training.epochs import EpochFigures
 from edge_ad.models.training.options import TrainOptions
-from edge_ad.models.training.session import train
 from edge_ad.models.weights import read_tensors, sha256_of
 
 PATCH = 8
@@ -82,8 +81,8 @@ class BrightnessFamily(ModelFamily):
         network.load_state_dict(read_tensors(checkpoint, "checkpoint")["brightness"])
         return LoadedNetwork(network.eval(), {}, sha256_of(checkpoint))
 
-    def train(self, values: Any, where: str, progress: Any, **more: Any) -> Any:
-        return train(Trainer(), TrainOptions.checked(values, where), progress, **more)
+    def recipe(self) -> Trainer:
+        return Trainer()
 
     def published(
         self, loaded: LoadedNetwork[Brightness], preprocess: PreprocessSpec, postprocess: PostprocessSpec

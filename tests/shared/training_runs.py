@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.training_run import RunRecord
 
 Drawing = tuple[Any, Any]

@@ -28,7 +28,7 @@ from edge_ad.models.cpr.options import KNOWN_LAYERS, REFERENCE_COUNT, CprOptions
 from edge_ad.models.cpr.search import bank_bytes
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.references import References
-from edge_ad.models.state import check_shapes, first_names, load_tensors, missing_tensors, state_of
+from edge_ad.models.state import check_architecture, first_names, load_tensors, state_of
 from edge_ad.models.weights import backbone_state, read_tensors, require_files, sha256_of
 from edge_ad.validation import build
 
@@ -193,18 +193,7 @@ def _backbone(config: CprConfig, parts: Parts, options: CprOptions, where: str) 
 
 def _metric(state: Mapping[str, Tensor], channels: list[int], where: str) -> LocalBranch:
     lrb = LocalBranch(channels)
-    wanted = lrb.state_dict()
-    missing = missing_tensors(wanted, state)
-    surplus = [key for key in state if key not in wanted]
-    if missing or surplus:
-        what, key = ("is missing", missing[0]) if missing else ("is not known", surplus[0])
-        raise CheckpointError(f"{where}: tensor '{METRIC_PREFIX}{key}' {what}; this is another architecture")
-    check_shapes(
-        {METRIC_PREFIX + key: value for key, value in state.items()},
-        {METRIC_PREFIX + key: value for key, value in wanted.items()},
-        where,
-        "a metric network on these taps",
-    )
+    check_architecture(state, lrb, where, "a metric network on these taps", lambda key: repr(METRIC_PREFIX + key))
     load_tensors(lrb, state)
     return lrb.eval()
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.draem.config import MULTIPLE
 from edge_ad.models.draem.options import DraemOptions
 from edge_ad.models.draem.specs import INPUT, OUTPUT
 from edge_ad.models.draem.training.options import DraemTrainOptions
-from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
-from edge_ad.training_run import RunRecord
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.draem.network import Draem
+    from edge_ad.models.draem.training.train import DraemRecipe
     from edge_ad.models.references import References
 
 
@@ -45,14 +44,10 @@ class DraemFamily(ModelFamily):
 
         return load_draem(checkpoint, options)
 
-    def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
-    ) -> RunRecord:
+    def recipe(self) -> DraemRecipe:
         from edge_ad.models.draem.training.train import DraemRecipe
-        from edge_ad.models.training.session import train
 
-        options: DraemTrainOptions = DraemTrainOptions.checked(values, where)
-        return train(DraemRecipe(), options, progress, resume=resume, force=force)
+        return DraemRecipe()
 
     def published(
         self, loaded: LoadedNetwork[Draem], preprocess: PreprocessSpec, postprocess: PostprocessSpec

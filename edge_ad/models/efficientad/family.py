@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.models.efficientad.config import MULTIPLE, side_faults
 from edge_ad.models.efficientad.options import EfficientAdOptions
 from edge_ad.models.efficientad.specs import INPUT, OUTPUT
-from edge_ad.models.efficientad.training.options import EfficientAdTrainOptions, teacher_faults
-from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
-from edge_ad.training_run import RunRecord
+from edge_ad.models.efficientad.training.options import EfficientAdTrainOptions
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.efficientad.network import EfficientAd
+    from edge_ad.models.efficientad.training.train import EfficientAdRecipe
     from edge_ad.models.references import References
 
 
@@ -48,14 +47,10 @@ class EfficientAdFamily(ModelFamily):
 
         return load_efficientad(checkpoint, options, references)
 
-    def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
-    ) -> RunRecord:
+    def recipe(self) -> EfficientAdRecipe:
         from edge_ad.models.efficientad.training.train import EfficientAdRecipe
-        from edge_ad.models.training.session import train
 
-        options: EfficientAdTrainOptions = EfficientAdTrainOptions.checked(values, where, faults_of=teacher_faults)
-        return train(EfficientAdRecipe(), options, progress, resume=resume, force=force)
+        return EfficientAdRecipe()
 
     def published(
         self, loaded: LoadedNetwork[EfficientAd], preprocess: PreprocessSpec, postprocess: PostprocessSpec

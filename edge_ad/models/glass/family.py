@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.patch_head.options import HeadOptions
-from edge_ad.training_run import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.glass.network import Glass
+    from edge_ad.models.glass.training.train import GlassRecipe
     from edge_ad.models.references import References
 
 
@@ -48,13 +47,10 @@ class GlassFamily(ModelFamily):
 
         return load_glass(checkpoint, options)
 
-    def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
-    ) -> RunRecord:
-        from edge_ad.models.glass.training.train import GlassRecipe, train_options
-        from edge_ad.models.training.session import train
+    def recipe(self) -> GlassRecipe:
+        from edge_ad.models.glass.training.train import GlassRecipe
 
-        return train(GlassRecipe(), train_options(values, where), progress, resume=resume, force=force)
+        return GlassRecipe()
 
     def published(
         self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec

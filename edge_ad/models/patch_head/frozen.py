@@ -11,12 +11,12 @@ import torch
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import ImageArray
-from edge_ad.models.backbone import Backbone, backbone_faults
-from edge_ad.models.family import Progress
+from edge_ad.models.backbone import Backbone
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.embedding import PooledEmbedding
 from edge_ad.models.patch_head.features import FrozenTaps, TapCache
 from edge_ad.models.patch_head.network import PatchHead
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.pictures import GoodPictures
 from edge_ad.models.weights import backbone_state
 from edge_ad.training_run import BACKBONE_FILE, STATE_FILE
@@ -79,11 +79,6 @@ class FrozenFeatures:
     taps: FrozenTaps
     cache: TapCache
     patch_hw: tuple[int, int]
-
-
-def network_faults(options: BackboneTraining, faulty: set[str]) -> list[str]:
-    """What is wrong with backbone and taps. Args: faulty: keys that have been complained of."""
-    return [] if faulty & {"backbone", "layers"} else backbone_faults(options.backbone, options.layers)
 
 
 def begin(kind: type[HeadT], options: HeadTraining, progress: Progress, begun: Path | None) -> Begun[HeadT]:

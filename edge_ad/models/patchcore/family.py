@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 from edge_ad.models.patchcore.options import PatchCoreOptions
 from edge_ad.models.patchcore.specs import INPUT, OUTPUT, SCORES
 from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
-from edge_ad.training_run import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.patchcore.network import PatchCore
+    from edge_ad.models.patchcore.training.train import PatchCoreRecipe
     from edge_ad.models.references import References
 
 
@@ -52,13 +51,10 @@ class PatchCoreFamily(ModelFamily):
 
         return load_patchcore(checkpoint, options, references.preprocess)
 
-    def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
-    ) -> RunRecord:
-        from edge_ad.models.patchcore.training.train import PatchCoreRecipe, train_options
-        from edge_ad.models.training.session import train
+    def recipe(self) -> PatchCoreRecipe:
+        from edge_ad.models.patchcore.training.train import PatchCoreRecipe
 
-        return train(PatchCoreRecipe(), train_options(values, where), progress, resume=resume, force=force)
+        return PatchCoreRecipe()
 
     def published(
         self, loaded: LoadedNetwork[PatchCore], preprocess: PreprocessSpec, postprocess: PostprocessSpec

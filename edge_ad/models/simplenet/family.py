@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.models.family import About, LoadedNetwork, ModelFamily, Progress
+from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 from edge_ad.models.patch_head.options import HeadOptions
 from edge_ad.models.simplenet.specs import INPUT, OUTPUT
 from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
-from edge_ad.training_run import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edge_ad.models.references import References
     from edge_ad.models.simplenet.network import SimpleNet
+    from edge_ad.models.simplenet.training.train import SimpleNetRecipe
 
 
 class SimpleNetFamily(ModelFamily):
@@ -51,13 +50,10 @@ class SimpleNetFamily(ModelFamily):
 
         return load_head(checkpoint, options, SimpleNet)
 
-    def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
-    ) -> RunRecord:
-        from edge_ad.models.simplenet.training.train import SimpleNetRecipe, train_options
-        from edge_ad.models.training.session import train
+    def recipe(self) -> SimpleNetRecipe:
+        from edge_ad.models.simplenet.training.train import SimpleNetRecipe
 
-        return train(SimpleNetRecipe(), train_options(values, where), progress, resume=resume, force=force)
+        return SimpleNetRecipe()
 
     def published(
         self, loaded: LoadedNetwork[SimpleNet], preprocess: PreprocessSpec, postprocess: PostprocessSpec

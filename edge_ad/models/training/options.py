@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.models.option_types import Positive, Size, option
 from edge_ad.validation import build_rest, strict
+
+OptionsT = TypeVar("OptionsT", bound="TrainOptions")
 
 
 def score_faults(spec: PostprocessSpec, score: ScoreKind | None, ranges: Mapping[ScoreKind, ScoreRange]) -> list[str]:
@@ -135,17 +137,33 @@ class TrainOptions:
         if self.select == "last" and self.patience:
             yield "patience: with select last nothing is better or worse; give --select best, or leave it out"
 
+    def network_faults(self, faulty: set[str]) -> list[str]:
+        """What is wrong with the network that the options name, before any file is read.
+
+        Args:
+            faulty: keys that have been complained of; what depends on them is not looked at.
+        """
+        return []
+
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Values of the preset that `given` asks for, as far as they hold beside what else is given."""
-        return dict(cls.presets.get(str(given.get("preset", "paper")), {}))
+        values = dict(cls.presets.get(str(given.get("preset", "paper")), {}))
+        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
+            values.pop("backbone_weights", None)  # those of another network
+        return values
 
     @classmethod
-    def checked(cls, values: Mapping[str, Any], where: str, *, faults_of: Any = None) -> Any:
+    def checked(
+        cls: type[OptionsT],
+        values: Mapping[str, Any],
+        where: str,
+        size_faults: Callable[[tuple[int, int]], list[str]] | None = None,
+    ) -> OptionsT:
         """Options by name; None is the same as not given.
 
         Args:
-            faults_of: options, names of faulty ones → further faults, as the family has them.
+            size_faults: (height, width) → what the family has against that input, see `ModelFamily.size_faults`.
 
         Raises: ConfigError with every fault.
         """
@@ -153,8 +171,10 @@ class TrainOptions:
         options, wrong = build_rest(cls, {**cls.preset_values(given), **given}, {"output": Path()})
         faults = [fault.line for fault in wrong]
         faults += options.contradictions()
-        if faults_of is not None:
-            faults += faults_of(options, {fault.key for fault in wrong})
+        faulty = {fault.key for fault in wrong}
+        faults += options.network_faults(faulty)
+        if size_faults is not None and "imgsz" not in faulty:
+            faults += size_faults(options.imgsz)
         if faults:
             raise ConfigError(where, faults)
         return options

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from edge_ad.datasets import Dataset
 from edge_ad.errors import CheckpointError, ConfigError, SourceError, one_line
 from edge_ad.image.frame import ImageArray
-from edge_ad.models import model_family
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import TexturePool, open_textures
 from edge_ad.models.training.epochs import EpochFigures, best_epoch, is_better, patience_is_over
 from edge_ad.models.training.labelled import LabelledPictures
@@ -137,8 +136,6 @@ def train(
 
     Raises: EdgeAdError; what was written before is still there.
     """
-    if faults := model_family(recipe.family).size_faults(options.preprocess.size_hw):
-        raise ConfigError("train options", faults)
     check_tensorboard()
     if resume and force:
         raise ConfigError("train options", ["resume, force: go on with the run or replace it, not both"])

@@ -72,7 +72,7 @@ def train(parts: Path, backbone_weights: Path) -> Callable[..., Any]:
 
     def run(output: Path, *, resume: bool = False, force: bool = False, progress: Any = None, **changes: Any) -> Any:
         from edge_ad.models import model_family
-        from edge_ad.models.family import Progress
+        from edge_ad.models.progress import Progress
 
         told = {**TINY, "backbone_weights": backbone_weights, "data": parts, "output": output, **changes}
         return model_family("cpr").train(told, "test", progress or Progress(), resume=resume, force=force)

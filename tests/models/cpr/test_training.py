@@ -23,7 +23,7 @@ from edge_ad.models.cpr.training.options import CprTrainOptions
 from edge_ad.models.cpr.training.points import batched, draw_points, least_distance, likelihood
 from edge_ad.models.cpr.training.samples import nearest_others
 from edge_ad.models.cpr.training.synthesis import defect_mask, defective, noisy, other_lightness, salt_and_pepper
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.references import References
 from edge_ad.models.synthesis.textures import ProceduralTextures
 from edge_ad.training_run import RunRecord, read_run

@@ -28,7 +28,7 @@ from edge_ad.models.draem.training import trainer as trainer_module
 from edge_ad.models.draem.training.options import DraemTrainOptions
 from edge_ad.models.draem.training.samples import Sample, Samples, turned
 from edge_ad.models.draem.training.trainer import DraemTrainer
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import ProceduralTextures
 from edge_ad.training_run import RunRecord, read_run
 

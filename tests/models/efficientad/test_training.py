@@ -13,13 +13,12 @@ import torch
 from golden_files import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from training_runs import Drawing, assert_same_run, trained, write_data_set
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.errors import CheckpointError, ConfigError, SourceError, TrainingError
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models import model_family
 from edge_ad.models.efficientad.config import EfficientAdConfig
 from edge_ad.models.efficientad.network import EfficientAd
 from edge_ad.models.efficientad.training import trainer as trainer_module
@@ -27,7 +26,7 @@ from edge_ad.models.efficientad.training.objective import greatest, objective
 from edge_ad.models.efficientad.training.options import EfficientAdTrainOptions
 from edge_ad.models.efficientad.training.samples import jittered, split
 from edge_ad.models.efficientad.training.trainer import EfficientAdTrainer
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]
@@ -47,19 +46,16 @@ TINY = {
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MVTec layout: waves, on the defective ones a bright blot with its mask. Do not change it."""
     rng, x = np.random.default_rng(8), np.arange(64)
-    root = tmp_path_factory.mktemp("parts") / "disc"
-    for folder, count in (("ground_truth/blot", 0), ("train/good", 5), ("test/good", 2), ("test/blot", 2)):
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            wave = 120 + 90 * np.sin(x / 6 + rng.uniform(0, 6)) + rng.normal(0, 1, (64, 64))
-            picture = np.repeat(wave.astype(np.uint8)[:, :, None], 3, axis=2)
-            if folder == "test/blot":
-                picture[20:44, 20:44] = (250, 40, 10)
-                mask = np.zeros((64, 64), np.uint8)
-                mask[20:44, 20:44] = 255
-                Image.fromarray(mask).save(root / "ground_truth" / "blot" / f"{index}_mask.png")
-            Image.fromarray(picture).save(root / folder / f"{index}.png")
-    return root
+
+    def draw(defective: bool) -> Drawing:
+        wave = 120 + 90 * np.sin(x / 6 + rng.uniform(0, 6)) + rng.normal(0, 1, (64, 64))
+        picture, mask = np.repeat(wave[:, :, None], 3, axis=2), np.zeros((64, 64), np.bool_)
+        mask[20:44, 20:44] = True
+        picture[mask & defective] = (250, 40, 10)
+        return picture, mask if defective else None
+
+    counts = {"train/good": 5, "test/good": 2, "test/blot": 2}
+    return write_data_set(tmp_path_factory.mktemp("parts") / "disc", "blot", counts, draw)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +71,7 @@ def train(parts: Path, teacher: Path) -> Train:
 
     def run(output: Path, *, resume: bool = False, progress: Progress | None = None, **changes: Any) -> RunRecord:
         told = {**TINY, "data": parts, "teacher": teacher, "output": output, **changes}
-        return model_family("efficientad").train(told, "test", progress or Progress(), resume=resume)
+        return trained("efficientad", told, progress=progress, resume=resume)
 
     return run
 
@@ -96,21 +92,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def checkpoint(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(folder / str(read_run(folder).checkpoint), weights_only=True)
     return content
-
-
-def tensors(content: Any, where: str = "") -> dict[str, torch.Tensor]:
-    if isinstance(content, torch.Tensor):
-        return {where: content}
-    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    return {name: found for key, part in entries for name, found in tensors(part, f"{where}/{key}").items()}
-
-
-def assert_same(first: Path, second: Path) -> None:
-    for read in (checkpoint, lambda folder: torch.load(folder / "state.pt", weights_only=True)):
-        one, other = tensors(read(first)), tensors(read(second))
-        assert one.keys() == other.keys() and len(one) > 40
-        assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
 
 
 # A run
@@ -172,7 +153,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         train(tmp_path / "run", progress=Progress(step=interrupt))
     assert read_run(tmp_path / "run").status == "running"
     train(tmp_path / "run", resume=True)
-    assert_same(run, tmp_path / "run")
+    assert_same_run(run, tmp_path / "run", tensors=80)
 
 
 def test_pictures_of_anything(train: Train, pictures: Path, tmp_path: Path) -> None:
@@ -187,7 +168,7 @@ def test_pictures_of_anything(train: Train, pictures: Path, tmp_path: Path) -> N
 
 def test_one_good_picture(train: Train, parts: Path, tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "0.png").write_bytes((parts / "train" / "good" / "0.png").read_bytes())
+    (tmp_path / "good" / "0.png").write_bytes((parts / "train" / "good" / "00.png").read_bytes())
     said: list[str] = []
     train(tmp_path / "run", data=tmp_path / "good", epochs=1, epoch_steps=1, progress=Progress(say=said.append))
     assert any("one good picture is learned from and gives the quantiles" in line for line in said)

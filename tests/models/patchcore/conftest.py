@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from training_runs import Drawing, trained, write_data_set
 
 from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.network import PatchCore
@@ -32,24 +32,21 @@ TINY = {
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MVTec layout, 64×64: waves, on the defective ones a checked blot with its mask. Do not change it."""
-    rng = np.random.default_rng(5)
-    root = tmp_path_factory.mktemp("parts") / "waves"
-    x = np.arange(SIDE)
+    rng, x = np.random.default_rng(5), np.arange(SIDE)
     checks = np.where(np.add.outer(x // 2, x // 2) % 2, 20, 235)
-    for folder, count in (("ground_truth/checks", 0), ("train/good", 8), ("test/good", 6), ("test/checks", 6)):
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            grey = 110 + 40 * np.sin(x / 7 + rng.uniform(0, 6)) + rng.normal(0, 3, (SIDE, SIDE))
-            grey[:2, :4], grey[:2, 4:8] = 0, 255  # as dark and as bright as any defect, so that int8 has the range
-            if folder == "test/checks":
-                top, left = (int(edge) for edge in rng.integers(4, 30, 2))
-                grey[top : top + 26, left : left + 26] = checks[top : top + 26, left : left + 26]
-                mask = np.zeros((SIDE, SIDE), np.uint8)
-                mask[top : top + 26, left : left + 26] = 255
-                Image.fromarray(mask).save(root / "ground_truth" / "checks" / f"{index:02}_mask.png")
-            picture = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-            Image.fromarray(picture).save(root / folder / f"{index:02}.png")
-    return root
+
+    def draw(defective: bool) -> Drawing:
+        grey = 110 + 40 * np.sin(x / 7 + rng.uniform(0, 6)) + rng.normal(0, 3, (SIDE, SIDE))
+        grey[:2, :4], grey[:2, 4:8] = 0, 255  # as dark and as bright as any defect, so that int8 has the range
+        if not defective:
+            return grey, None
+        top, left = (int(edge) for edge in rng.integers(4, 30, 2))
+        mask = np.zeros((SIDE, SIDE), np.bool_)
+        mask[top : top + 26, left : left + 26] = True
+        return np.where(mask, checks, grey), mask
+
+    counts = {"train/good": 8, "test/good": 6, "test/checks": 6}
+    return write_data_set(tmp_path_factory.mktemp("parts") / "waves", "checks", counts, draw)
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +59,8 @@ def train(parts: Path, backbone: Path) -> Callable[..., Any]:
     """Fit into a folder with `TINY`, changed as told."""
 
     def run(output: Path, *, resume: bool = False, progress: Any = None, **changes: Any) -> Any:
-        from edge_ad.models import model_family
-        from edge_ad.models.family import Progress
-
         told = {**TINY, "data": parts, "backbone_weights": backbone, "output": output, **changes}
-        return model_family("patchcore").train(told, "test", progress or Progress(), resume=resume)
+        return trained("patchcore", told, progress=progress, resume=resume)
 
     return run
 

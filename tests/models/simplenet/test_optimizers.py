@@ -11,9 +11,8 @@ import torch
 from edge_ad.errors import ConfigError
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.simplenet.network import SimpleNet
-from edge_ad.models.simplenet.training.options import AdaptorOptimizer
+from edge_ad.models.simplenet.training.options import AdaptorOptimizer, SimpleNetTrainOptions
 from edge_ad.models.simplenet.training.step import optimizers_of
-from edge_ad.models.simplenet.training.train import train_options
 
 RATE = 1e-2  # large, so that decays are not lost in rounding
 EPSILON = 1e-8  # Adam's
@@ -72,7 +71,7 @@ def test_without_an_adaptor_there_is_one_optimizer() -> None:
 
 def test_the_option() -> None:
     told = {"data": "x", "output": "y"}
-    assert train_options(told, "test").adaptor_optimizer == "adamw"
-    assert train_options({**told, "adaptor-optimizer": "adam"}, "test").adaptor_optimizer == "adam"
+    assert SimpleNetTrainOptions.checked(told, "test").adaptor_optimizer == "adamw"
+    assert SimpleNetTrainOptions.checked({**told, "adaptor-optimizer": "adam"}, "test").adaptor_optimizer == "adam"
     with pytest.raises(ConfigError, match="adaptor_optimizer: wanted 'adamw' or 'adam'"):
-        train_options({**told, "adaptor_optimizer": "sgd"}, "test")
+        SimpleNetTrainOptions.checked({**told, "adaptor_optimizer": "sgd"}, "test")

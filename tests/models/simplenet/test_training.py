@@ -22,10 +22,9 @@ from edge_ad.errors import ConfigError, TrainingError
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.metrics.ranking import auroc
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.simplenet.training import trainer as trainer_module
 from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
-from edge_ad.models.simplenet.training.train import train_options
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]
@@ -114,9 +113,11 @@ def test_nothing_is_said_of_textures_as_of_an_option_that_it_lacks(train: Train,
 
 
 def test_presets() -> None:
-    paper: SimpleNetTrainOptions = train_options({"data": "x", "output": "y"}, "test")
+    paper: SimpleNetTrainOptions = SimpleNetTrainOptions.checked({"data": "x", "output": "y"}, "test")
     assert (paper.imgsz, paper.resize, paper.epochs, paper.rounds, paper.noise_std) == ((288, 288), 329, 40, 4, 0.015)
-    other = train_options({"data": "x", "output": "y", "imgsz": 64}, "test")
+    other = SimpleNetTrainOptions.checked({"data": "x", "output": "y", "imgsz": 64}, "test")
     assert other.preprocess.resize == 64
     with pytest.raises(ConfigError, match="layers: layer1, layer1 names a layer twice"):
-        train_options({"data": "x", "output": "y", "backbone": "resnet18", "layers": "layer1,layer1"}, "test")
+        SimpleNetTrainOptions.checked(
+            {"data": "x", "output": "y", "backbone": "resnet18", "layers": "layer1,layer1"}, "test"
+        )

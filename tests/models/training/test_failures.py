@@ -24,10 +24,10 @@ from edge_ad.errors import (
 )
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models.family import Progress
 from edge_ad.models.glass.training import trainer as trainer_module
 from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.step import fast_step
+from edge_ad.models.progress import Progress
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]

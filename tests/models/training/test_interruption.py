@@ -19,9 +19,9 @@ import torch
 from edge_ad import training_run
 from edge_ad.errors import CheckpointError, ConfigError, OutputError
 from edge_ad.export.options import export_options
-from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.progress import Progress
 from edge_ad.models.training import run_folder
 from edge_ad.training_run import RunRecord, is_run, read_run
 
@@ -117,7 +117,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from edge_ad.models import model_family
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 values, step = json.loads(sys.argv[1]), int(sys.argv[2])
 seen = []
 def one(text):

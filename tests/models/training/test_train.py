@@ -17,7 +17,6 @@ import edge_ad
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
-from edge_ad.models.family import Progress
 from edge_ad.models.glass.checkpoint import load_glass
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training import trainer as trainer_module
@@ -25,6 +24,7 @@ from edge_ad.models.glass.training.objective import StepLosses
 from edge_ad.models.glass.training.step import fast_step
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.options import HeadOptions
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.training_run import RunRecord, read_run
 

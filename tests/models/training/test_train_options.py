@@ -12,10 +12,10 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
 from edge_ad.models.glass.config import Objective
 from edge_ad.models.glass.training.options import GlassTrainOptions as TrainOptions
-from edge_ad.models.glass.training.train import train_options
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.validation import build, plain
 
+train_options = TrainOptions.checked
 GIVEN = {"output": "run", "data": "parts"}
 
 

@@ -105,11 +105,16 @@ class CprTrainOptions(TrainOptions):
         yield from super().contradictions()
         yield from layer_faults(self.layers, self.backbone)
 
+    def network_faults(self, faulty: set[str]) -> list[str]:
+        from edge_ad.models.backbone import backbone_faults
+
+        if faulty & {"backbone", "layers"} or layer_faults(self.layers, self.backbone):
+            return []
+        return backbone_faults(self.backbone, self.network.layers)
+
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         values = super().preset_values(given)
-        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
-            values.pop("backbone_weights", None)  # those of another network
         if given.get("metric") is False:
             values |= {"epochs": 1, "epoch_steps": 1}  # there is nothing to train
         return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,17 @@ import numpy as np
 import torch
 
 from edge_ad.errors import ConfigError
-from edge_ad.models.backbone import Backbone, backbone_faults
+from edge_ad.models.backbone import Backbone
 from edge_ad.models.cpr.learned import chosen, learned
 from edge_ad.models.cpr.network import Cpr, LocalBranch
 from edge_ad.models.cpr.training.options import CprTrainOptions
 from edge_ad.models.cpr.training.samples import Samples, nearest_others
 from edge_ad.models.cpr.training.trainer import CprTrainer
-from edge_ad.models.family import Progress
 from edge_ad.models.patch_head.features import FrozenTaps
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material
 from edge_ad.models.weights import backbone_state
-
-
-def train_options(values: Mapping[str, Any], where: str) -> CprTrainOptions:
-    """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
-    options: CprTrainOptions = CprTrainOptions.checked(values, where, faults_of=_network_faults)
-    return options
-
-
-def _network_faults(options: CprTrainOptions, faulty: set[str]) -> list[str]:
-    if faulty & {"backbone", "layers"} or list(options.contradictions()):
-        return []
-    return backbone_faults(options.backbone, options.network.layers)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edge_ad.models.draem.network import Draem, initialise
 from edge_ad.models.draem.training.options import DraemTrainOptions
 from edge_ad.models.draem.training.samples import Samples
 from edge_ad.models.draem.training.trainer import DraemTrainer
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.models.efficientad.config import EfficientAdConfig, side_faults
+from edge_ad.models.efficientad.config import EfficientAdConfig
 from edge_ad.models.efficientad.specs import INPUT, OUTPUT
 from edge_ad.models.option_types import NotNegative, Positive, PositiveFloat, option
 from edge_ad.models.training.options import TrainOptions
@@ -69,11 +69,5 @@ class EfficientAdTrainOptions(TrainOptions):
         "fast": {"learning_rate": 1e-3, "schedule": "cosine", "epochs": 5, "epoch_steps": 60},
     }
 
-    def contradictions(self) -> Iterator[str]:
-        yield from super().contradictions()
-        yield from side_faults(self.imgsz)
-
-
-def teacher_faults(options: EfficientAdTrainOptions, faulty: set[str]) -> list[str]:
-    """What is wrong with the teacher, before any file is read. Args: faulty: keys that have been complained of."""
-    return [WHERE_TEACHERS_COME_FROM] if options.teacher is None and "teacher" not in faulty else []
+    def network_faults(self, faulty: set[str]) -> list[str]:
+        return [WHERE_TEACHERS_COME_FROM] if self.teacher is None and "teacher" not in faulty else []

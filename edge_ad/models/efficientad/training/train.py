@@ -14,7 +14,7 @@ from edge_ad.models.efficientad.statistics import measure_teacher
 from edge_ad.models.efficientad.training.options import EfficientAdTrainOptions
 from edge_ad.models.efficientad.training.samples import Samples, split
 from edge_ad.models.efficientad.training.trainer import EfficientAdTrainer
-from edge_ad.models.family import Progress
+from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import FolderTextures
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material

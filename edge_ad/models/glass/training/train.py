@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_ad.models.family import Progress
 from edge_ad.models.glass.config import Hypothesis
 from edge_ad.models.glass.network import Glass
 from edge_ad.models.glass.training.batches import Batches
@@ -14,15 +12,10 @@ from edge_ad.models.glass.training.hypothesis import choose_hypothesis
 from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.glass.training.trainer import GlassTrainer
 from edge_ad.models.glass.training.whitening import whiten
-from edge_ad.models.patch_head.frozen import Begun, begin, frozen_features, network_faults
+from edge_ad.models.patch_head.frozen import Begun, begin, frozen_features
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.pictures import Foreground, GoodPictures
 from edge_ad.models.training.session import Material
-
-
-def train_options(values: Mapping[str, Any], where: str) -> GlassTrainOptions:
-    """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
-    options: GlassTrainOptions = GlassTrainOptions.checked(values, where, faults_of=network_faults)
-    return options
 
 
 class GlassRecipe:

@@ -76,9 +76,7 @@ class HeadTrainOptions(TrainOptions, HeadOptions):
         if len(set(self.layers)) != len(self.layers):
             yield f"layers: {', '.join(self.layers)} names a layer twice"
 
-    @classmethod
-    def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = super().preset_values(given)
-        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
-            values.pop("backbone_weights", None)  # those of another network
-        return values
+    def network_faults(self, faulty: set[str]) -> list[str]:
+        from edge_ad.models.backbone import backbone_faults
+
+        return [] if faulty & {"backbone", "layers"} else backbone_faults(self.backbone, self.layers)

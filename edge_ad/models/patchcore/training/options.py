@@ -106,11 +106,14 @@ class PatchCoreTrainOptions(TrainOptions):
             if self.embedding == "averaged" and getattr(self, name) is not None:
                 yield f"{name}: belongs to --embedding pooled; leave it out"
 
+    def network_faults(self, faulty: set[str]) -> list[str]:
+        from edge_ad.models.backbone import backbone_faults
+
+        return [] if faulty & {"backbone", "layers"} else backbone_faults(self.backbone, self.layers)
+
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         values = super().preset_values(given)
-        if given.get("backbone", values.get("backbone")) != values.get("backbone"):
-            values.pop("backbone_weights", None)  # those of another network
         if "imgsz" in given or given.get("resize_mode", "shorter_side_crop") != "shorter_side_crop":
             values["resize"] = None  # that of another size
         return values

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_ad.models.family import Progress
-from edge_ad.models.patch_head.frozen import load_backbone, network_faults
+from edge_ad.models.patch_head.frozen import load_backbone
 from edge_ad.models.patchcore.embedding import embedding_dim
 from edge_ad.models.patchcore.network import PatchCore
 from edge_ad.models.patchcore.training.fit import BankFit
 from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
+from edge_ad.models.progress import Progress
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material
 from edge_ad.training_run import BACKBONE_FILE
-
-
-def train_options(values: Mapping[str, Any], where: str) -> PatchCoreTrainOptions:
-    """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
-    options: PatchCoreTrainOptions = PatchCoreTrainOptions.checked(values, where, faults_of=network_faults)
-    return options
 
 
 @dataclass(frozen=True)

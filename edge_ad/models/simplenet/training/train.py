@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_ad.models.family import Progress
-from edge_ad.models.patch_head.frozen import Begun, begin, frozen_features, network_faults
+from edge_ad.models.patch_head.frozen import Begun, begin, frozen_features
+from edge_ad.models.progress import Progress
 from edge_ad.models.simplenet.network import SimpleNet
 from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
 from edge_ad.models.simplenet.training.trainer import SimpleNetTrainer
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material
-
-
-def train_options(values: Mapping[str, Any], where: str) -> SimpleNetTrainOptions:
-    """Check options by name; None is the same as not given. Raises: ConfigError with every fault."""
-    options: SimpleNetTrainOptions = SimpleNetTrainOptions.checked(values, where, faults_of=network_faults)
-    return options
 
 
 class SimpleNetRecipe:
