@@ -15,6 +15,12 @@ from edge_ad.calibration.quantize.calibrate import calibrate
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
+from edge_ad.models.backbone import Backbone
+from edge_ad.models.cpr.checkpoint import checkpoint_of
+from edge_ad.models.cpr.config import CprConfig
+from edge_ad.models.cpr.network import Cpr, Foreground, LocalBranch
+from edge_ad.models.cpr.options import KNOWN_LAYERS
+from edge_ad.models.cpr.specs import SIDE as CPR_SIDE
 from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
 from edge_ad.models.efficientad.config import WIDTHS, EfficientAdConfig, PdnSize
@@ -82,13 +88,27 @@ class Searching:
     side: int
 
 
+@dataclass(frozen=True)
+class Retrieving:
+    """CPR of the suite, of an object.
+
+    Attributes:
+        backbone: its frozen network.
+        references: how many pictures it keeps.
+    """
+
+    backbone: str
+    references: int
+
+
 FAST_FEATURES = PatchCoreConfig("mobilenet_v2", ("features.6", "features.13"), "averaged", embed_dim=128)
 NETWORKS = {
     "mobilenet_v2-256": Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256),
     "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
     "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
 }
-OTHER_FAMILIES: dict[str, Network | Reconstructing | StudentTeacher | Searching] = {
+Detector = Network | Reconstructing | StudentTeacher | Searching | Retrieving
+OTHER_FAMILIES: dict[str, Detector] = {
     "simplenet-wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024, "simplenet"),
     "draem-16-128": Reconstructing(DraemConfig(16, 16), 128),
     "draem-32-256": Reconstructing(DraemConfig(32, 16), 256),
@@ -98,9 +118,12 @@ OTHER_FAMILIES: dict[str, Network | Reconstructing | StudentTeacher | Searching]
     "patchcore-mobilenet_v2-256-2048": Searching(FAST_FEATURES, 2048, 256),
     "patchcore-wide_resnet50_2-224-1639": Searching(PatchCoreConfig(), 1639, 224),
     "patchcore-wide_resnet50_2-224-16386": Searching(PatchCoreConfig(), 16386, 224),
+    "cpr-mobilenet_v2-320": Retrieving("mobilenet_v2", 31),
+    "cpr-densenet201-320": Retrieving("densenet201", 31),
 }
 """Named after the family; DRAEM's after the width of its reconstruction (the last one is the published one);
-PatchCore's after the entries of its bank: 1 % of 200 pictures at 256², and 1 % and 10 % of 209 at 224²."""
+PatchCore's after the entries of its bank: 1 % of 200 pictures at 256², and 1 % and 10 % of 209 at 224². CPR's compare a
+picture with 10 of 31."""
 
 
 def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
@@ -115,7 +138,7 @@ def write_weights(network: Network, folder: Path) -> tuple[Path, Path]:
     return checkpoint, weights
 
 
-def export_network(network: Network | Reconstructing | StudentTeacher | Searching, folder: Path) -> Bundle:
+def export_network(network: Detector, folder: Path) -> Bundle:
     """A bundle with the float model, and the weights that it came from, in `folder`."""
     folder.mkdir(parents=True)
     if isinstance(network, Reconstructing):
@@ -124,6 +147,8 @@ def export_network(network: Network | Reconstructing | StudentTeacher | Searchin
         return _export_student_teacher(network, folder)
     if isinstance(network, Searching):
         return _export_searching(network, folder)
+    if isinstance(network, Retrieving):
+        return _export_retrieving(network, folder)
     checkpoint, weights = write_weights(network, folder)
     return export_weights(network, checkpoint, weights, folder / "network.edgead")
 
@@ -158,6 +183,26 @@ def _export_searching(network: Searching, folder: Path) -> Bundle:
     values = {"checkpoint": folder / "bank.pth", "backbone_weights": folder / "backbone.pth"}
     placed = {"imgsz": network.side, "resize_mode": "stretch", "output": folder / "network.edgead"}
     return _exported({**values, **placed}, "patchcore")
+
+
+def _export_retrieving(network: Retrieving, folder: Path) -> Bundle:
+    torch.manual_seed(0)
+    backbone = Backbone(network.backbone, KNOWN_LAYERS[network.backbone]).eval()
+    channels = [shape[0] for shape in backbone.shapes(CPR_SIDE, CPR_SIDE)]
+    pictures = torch.from_numpy(probe_images((CPR_SIDE, CPR_SIDE), network.references, seed=1))
+    config, foreground = (
+        CprConfig(network.backbone, backbone.taps),
+        Foreground(torch.randn(channels[0]), torch.tensor(0.5)),
+    )
+    centres, lrb = torch.randn(12, channels[0]), LocalBranch(channels)
+    for layer in lrb.modules():
+        if isinstance(layer, torch.nn.Conv2d):  # torch's default lets biases alone speak, and all patches look alike
+            torch.nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+    made = Cpr(config, backbone, lrb, centres, foreground, pictures, ()).eval()
+    torch.save(checkpoint_of(made), folder / "drawn.pth")
+    return _exported({"checkpoint": folder / "drawn.pth", "output": folder / "network.edgead"}, "cpr")
 
 
 def export_weights(
