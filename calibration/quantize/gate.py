@@ -10,7 +10,6 @@ well, and the layer that makes it so is the worst of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from edge_ad.calibration.agreement.figures import Agreement, ScoreNoise, Thresho
 from edge_ad.calibration.agreement.tolerances import Breach, Tolerances, breaches
 from edge_ad.calibration.agreement.truths import Truths
 from edge_ad.calibration.evaluation.evaluate import Judge, Watch, names_of
+from edge_ad.calibration.tools import OpenGraph, Say
 from edge_ad.datasets import Sample
 from edge_ad.errors import EngineError, ExportError, GateError
 from edge_ad.image.frame import ImageArray
@@ -33,10 +33,7 @@ PROBES = 8  # held-out images that the layers are tried on, those whose maps are
 
 Build = Callable[[frozenset[str]], bytes]
 """Makes the graph in which the named layers stay float."""
-OpenGraph = Callable[[bytes], AbstractContextManager[Judge]]
-"""Opens a judge that computes a graph."""
 Item = TypeVar("Item")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -27,11 +26,11 @@ from edge_ad.calibration.agreement.pictures import draw_pairs, worst_frames
 from edge_ad.calibration.agreement.report import agreement_html
 from edge_ad.calibration.agreement.transfer import Transfer, rederive
 from edge_ad.calibration.agreement.truths import read_truths
-from edge_ad.calibration.evaluation.evaluate import Judge, Watch
+from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.calibration.evaluation.results import json_bytes
 from edge_ad.calibration.quantize.cache import CalibrationCache, cache_key
 from edge_ad.calibration.quantize.calibrate import REVISION, calibrate, restored
-from edge_ad.calibration.quantize.gate import HeldOut, OpenGraph, Outcome, Say, Subject, hold, try_once
+from edge_ad.calibration.quantize.gate import HeldOut, Outcome, Subject, hold, try_once
 from edge_ad.calibration.quantize.graph import Graph
 from edge_ad.calibration.quantize.half import with_half
 from edge_ad.calibration.quantize.half_arithmetic import rounded_to_half
@@ -39,29 +38,13 @@ from edge_ad.calibration.quantize.images import CalibrationImages, Chosen, chose
 from edge_ad.calibration.quantize.lint import check_qdq
 from edge_ad.calibration.quantize.options import QuantizeOptions
 from edge_ad.calibration.quantize.report import rejection, report_content
+from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import read_image
 from edge_ad.disk.blob_cache import default_cache_dir
 from edge_ad.errors import BundleError, GateError
 
 REPORT, REPORT_JSON = "report.html", "report.json"
 TIMED_ROUNDS = 21  # of float and quantized in turns
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What computes graphs, and talks to the user.
-
-    Attributes:
-        open_float: opens a judge of the bundle's float model.
-        open_graph: opens a judge of a graph of the wanted precision.
-        watch: makes something that shows how far a pass over images is, from what the pass is for.
-        say: receives a line for each step and each warning.
-    """
-
-    open_float: Callable[[], AbstractContextManager[Judge]]
-    open_graph: OpenGraph
-    watch: Callable[[str], Watch]
-    say: Say
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,57 @@ class Quantization:
 
 @strict
 @dataclass(frozen=True)
+class LearnedPicture:
+    """A good picture that was falsely rejected, and what was learned of it.
+
+    Attributes:
+        name: of its file, below the folder that all pictures of the lesson have in common.
+        sha256: of the file.
+        patches: how many of its patches were learned; 0 where those of others were enough.
+        score_before, score_after: by the float model before and after the lesson.
+    """
+
+    name: str
+    sha256: str
+    patches: int
+    score_before: float
+    score_after: float
+
+
+@strict
+@dataclass(frozen=True)
+class Lesson:
+    """What `edge-ad learn` added to the float model at one time.
+
+    Attributes:
+        id: what `--undo` calls it.
+        time: UTC, ISO 8601.
+        pictures: what was learned from.
+        patches: of all of them.
+        threshold: that they were above.
+        radius: of a learned patch, beyond which nothing changes; None for entries of a bank.
+        defective: labelled defects that were judged before and after; 0 where none were shown.
+        recall_before, recall_after: share of them at or above the threshold; None without any.
+    """
+
+    id: str
+    time: str
+    pictures: tuple[LearnedPicture, ...]
+    patches: int
+    threshold: float
+    radius: float | None = None
+    defective: int = 0
+    recall_before: float | None = None
+    recall_after: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for counts below what a lesson has."""
+        if self.patches < 1 or self.defective < 0 or any(picture.patches < 0 for picture in self.pictures):
+            raise ValueError("patches: wanted at least 1 in a lesson, and no count below 0")
+
+
+@strict
+@dataclass(frozen=True)
 class Manifest:
     """Content of manifest.yaml.
 
@@ -114,6 +165,7 @@ class Manifest:
         thresholds: of fp32, and of each precision that has none of its own.
         precision_thresholds: of the precisions that have their own.
         usability: which frames show too little to be judged, learned from good ones; None where nobody has shown any.
+        learned: lessons of `edge-ad learn`, in their order; what they added stands in the float model in that order.
         openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
         parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
         files: SHA-256 of every file but the manifest and its checksum.
@@ -133,6 +185,7 @@ class Manifest:
     precision_thresholds: dict[Precision, Thresholds] = field(default_factory=dict)
     quantization: dict[Precision, Quantization] = field(default_factory=dict)
     usability: UsabilityLimits | None = None
+    learned: tuple[Lesson, ...] = ()
     openvino_ir: dict[Precision, str] = field(default_factory=dict)
     parity: Parity | None = None
     openvino_ir_parity: Parity | None = None

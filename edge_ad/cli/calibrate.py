@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_ad.cli.extras import require_extra
+from edge_ad.cli.judging import judging_tools
 from edge_ad.cli.option import text_option
-from edge_ad.cli.printable import say
 from edge_ad.cli.progress import watching
 from edge_ad.errors import ConfigError, os_reason
 from edge_ad.validation import read_yaml
@@ -19,10 +17,8 @@ from edge_ad.validation import read_yaml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_ad.bundle.bundle import Bundle
-    from edge_ad.calibration.evaluation.evaluate import Judge
     from edge_ad.calibration.quantize.options import QuantizeOptions
-    from edge_ad.calibration.quantize.quantized import Quantized, Tools
+    from edge_ad.calibration.quantize.quantized import Quantized
 
 MODULES = ("onnx", "onnxruntime")
 REPORT_MODULES = ("scipy", "matplotlib", "jinja2")
@@ -112,7 +108,8 @@ def quantize(options: QuantizeOptions) -> None:
         if learned.limits.images and learned.limits == ordinary:
             bundle, notes = bundle.with_usability(learned.limits), learned.notes
     try:
-        made = quantize_bundle(bundle, options, _tools(bundle, options))
+        judging = judging_tools(bundle, options.gate_engine, options.engine_cache, options.quantize)
+        made = quantize_bundle(bundle, options, judging)
     except RejectedError as exc:
         exc.args = (f"{exc}; {_write_rejection(options.destination, exc.report)}",)
         raise
@@ -163,25 +160,6 @@ def _summarise(made: Quantized, options: QuantizeOptions) -> None:
     click.echo(f"gate {made.content.verdict}: {made.content.why}", err=True)
     if made.content.verdict == "failed":
         click.echo(f"warning: written all the same; ask for it with 'run --precision {options.quantize}'", err=True)
-
-
-def _tools(bundle: Bundle, options: QuantizeOptions) -> Tools:
-    from edge_ad.calibration.quantize.quantized import Tools
-    from edge_ad.runtime.judge.loader import open_detector, open_graph
-
-    @contextmanager
-    def open_float() -> Iterator[Judge]:
-        with open_detector(
-            bundle, engine=options.gate_engine, precision="fp32", engine_cache=options.engine_cache
-        ) as detector:
-            yield detector.judge
-
-    @contextmanager
-    def open_lower(graph: bytes) -> Iterator[Judge]:
-        with open_graph(bundle, graph, options.quantize, engine=options.gate_engine) as detector:
-            yield detector.judge
-
-    return Tools(open_float, open_lower, watching, say)
 
 
 def _write_rejection(destination: Path, page: bytes) -> str:

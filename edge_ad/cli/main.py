@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "Say what is wrong with a line's file, without opening a camera.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
+    "learn": "Teach a bundle good pictures that it rejects, or take that back.",
     "bench": "Measure how fast a bundle is here, and whether it became slower.",
     "compare": "Say how far two models agree.",
     "info": "Say what is in a bundle, or which model families there are.",

@@ -30,7 +30,7 @@ def plain_dataset(good: Path, bad: Path | None = None, masks: Path | None = None
     """
     if masks is not None and bad is None:
         raise SourceError(f"masks {masks} need the defective images that they belong to; name their folder too")
-    _refuse_overlap({"good": good, "bad": bad, "masks": masks})
+    refuse_overlap({"good": good, "bad": bad, "masks": masks})
     pictures = good_pictures_in(good)
     name = good.resolve().name
     if bad is None:
@@ -39,11 +39,15 @@ def plain_dataset(good: Path, bad: Path | None = None, masks: Path | None = None
     notes = [f"{len(held_out)} of {len(pictures)} good images are held out for the test, chosen by their names"]
     if not held_out:
         notes = ["the only good image is for training: the test has no good one"]
-    test = [Sample(picture, GOOD) for picture in held_out] + _defective(bad, masks, notes)
+    test = [Sample(picture, GOOD) for picture in held_out] + defective_samples(bad, masks, notes)
     return noted(Dataset(name, "plain", tuple(Sample(picture, GOOD) for picture in kept), tuple(test), tuple(notes)))
 
 
-def _defective(bad: Path, masks: Path | None, notes: list[str]) -> list[Sample]:
+def defective_samples(bad: Path, masks: Path | None = None, notes: list[str] | None = None) -> list[Sample]:
+    """Defective images below a folder. Args: notes: receives what the user should know of their masks.
+
+    Raises: SourceError for an empty or unreadable folder, one that holds good ones too, and ambiguous masks.
+    """
     pictures = pictures_in(bad)
     if not pictures:
         raise SourceError(f"folder {bad} holds no defective image; put some there, or leave the folder out")
@@ -54,7 +58,8 @@ def _defective(bad: Path, masks: Path | None, notes: list[str]) -> list[Sample]:
     if masks is None:
         return [Sample(picture, defect) for picture, defect in zip(pictures, defects, strict=True)]
     matched = match_masks(pictures, bad, pictures_in(masks), masks)
-    notes += mask_notes("defective images", pictures, matched)
+    if notes is not None:
+        notes += mask_notes("defective images", pictures, matched)
     return [Sample(*parts) for parts in zip(pictures, defects, matched.masks, strict=True)]
 
 
@@ -67,8 +72,8 @@ def _defect(picture: Path, bad: Path) -> str:
     return name if name.casefold() not in ("", GOOD) else "bad"
 
 
-def _refuse_overlap(folders: dict[str, Path | None]) -> None:
-    """A folder inside of another would be read twice: defective images as good ones, or masks as images."""
+def refuse_overlap(folders: dict[str, Path | None]) -> None:
+    """Raise SourceError for a folder inside of another: it would be read twice, defective images as good ones."""
     given = [(kind, path, path.resolve()) for kind, path in folders.items() if path is not None]
     for (kind, path, real), (other_kind, other, other_real) in combinations(given, 2):
         if real == other_real or real in other_real.parents or other_real in real.parents:

@@ -91,6 +91,10 @@ class ModelFamily(ABC):
         known_by: ends of names of tensors that only its checkpoints hold.
         known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
+        bank: module of its exported network that searches a bank of good patches, see `edge_ad.models.patchcore.bank`;
+            `edge-ad learn` adds to it. None where it has none.
+        appearance: modules of its exported network whose outputs tell what a patch looks like; beside a network without
+            a bank, `edge-ad learn` keeps good patches in these terms.
         operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
             every graph to it.
     """
@@ -105,6 +109,8 @@ class ModelFamily(ABC):
     known_by: ClassVar[tuple[str, ...]] = ()
     known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
+    bank: ClassVar[str | None] = None
+    appearance: ClassVar[tuple[str, ...]] = ()
     operators: ClassVar[frozenset[str]] = COMMON
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:

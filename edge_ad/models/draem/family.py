@@ -38,6 +38,7 @@ class DraemFamily(ModelFamily):
     postprocess = OUTPUT
     known_by = ("encoder.block1.0.weight", "encoder_segment.block1.0.weight")
     multiple = MULTIPLE
+    appearance = ("segmentation.encoder_segment.block3",)
 
     def load(self, checkpoint: Path, options: DraemOptions, references: References) -> LoadedNetwork[Draem]:
         from edge_ad.models.draem.checkpoint import load_draem

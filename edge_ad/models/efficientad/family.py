@@ -38,6 +38,7 @@ class EfficientAdFamily(ModelFamily):
     postprocess = OUTPUT
     known_by = ("autoencoder.38.weight", "quantiles.qa_st")
     multiple = MULTIPLE
+    appearance = ("teacher",)
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:
         return side_faults(size_hw)

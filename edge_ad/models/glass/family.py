@@ -35,6 +35,7 @@ class GlassFamily(ModelFamily):
     train_options = GlassTrainOptions
     preprocess = PreprocessSpec(288, 288, resize=288)
     known_by = ("discriminator.tail.0.weight",)
+    appearance = ("backbone",)
     operators = ANY_BACKBONE
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:

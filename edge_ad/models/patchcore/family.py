@@ -39,6 +39,7 @@ class PatchCoreFamily(ModelFamily):
     score_ranges = SCORES
     known_by = ("memory_bank",)
     known_by_bytes = (b"IxF",)
+    bank = "search"
     operators = ANY_BACKBONE | {"GatherElements"}
 
     def faults(self, options: PatchCoreOptions, faulty: set[str]) -> list[str]:

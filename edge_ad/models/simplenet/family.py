@@ -37,6 +37,7 @@ class SimpleNetFamily(ModelFamily):
     preprocess = INPUT
     postprocess = OUTPUT
     known_by = ("discriminator.tail.weight",)
+    appearance = ("backbone",)
     operators = ANY_BACKBONE
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:

@@ -21,7 +21,8 @@ from edge_ad.calibration.evaluation.evaluate import Judge
 from edge_ad.calibration.quantize.images import content_sha256
 from edge_ad.calibration.quantize.lint import check_qdq, qdq_faults
 from edge_ad.calibration.quantize.options import QuantizeOptions
-from edge_ad.calibration.quantize.quantized import Quantized, RejectedError, Tools, quantize_bundle
+from edge_ad.calibration.quantize.quantized import Quantized, RejectedError, quantize_bundle
+from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import open_dataset, read_image
 from edge_ad.errors import BundleError, GateError, SourceError
 from edge_ad.image.frame import ImageArray

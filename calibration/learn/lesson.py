@@ -1,0 +1,114 @@
+"""Which patches of a falsely rejected picture have to be known so that it passes: few, and those that it fails by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_ad.bundle.specs import PostprocessSpec
+from edge_ad.calibration.learn.graph import Floats
+from edge_ad.calibration.learn.rehearsal import Rehearsal, Said, Scene
+
+MARGIN = 0.2
+"""Of the way from the threshold down to what is usual on the picture: how far below the threshold its score is taken,
+so that the next photograph of the same part passes too."""
+FAR_ABOVE = 1.5
+"""Of the way from what is usual on a picture up to the threshold. Good cookies that were just rejected had 1.0 to 1.2,
+cracked ones 1.6 to 2.5; other good pictures had 1.7 and more, so it is a warning."""
+MOST_ANOMALOUS = 0.5
+"""Share of the patch map at or above the threshold: up to 0.3 on defective parts, all of it on another line's."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What one picture taught.
+
+    Attributes:
+        rows: (K, D) float32, its patches that are learned, minus the centre; the one that it failed by most first.
+        patches: how many the picture has.
+        usual: median of its patch map.
+        anomalous_share: of its patch map, at or above the threshold.
+        before, after: its score, as computed here.
+        below: whether it is below the threshold now.
+    """
+
+    rows: Floats
+    patches: int
+    usual: float
+    anomalous_share: float
+    before: float
+    after: float
+    below: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether this is to be learned."""
+        return self.below and self.anomalous_share <= MOST_ANOMALOUS
+
+    def doubt(self, threshold: float) -> str | None:
+        """What is odd about a picture that is said to be good, or why it is not learned; None for nothing."""
+        if self.anomalous_share > MOST_ANOMALOUS:
+            return (
+                f"not learned, for {self.anomalous_share:.0%} of it is anomalous to this bundle; is it of another"
+                " line, or was the camera moved? Then train anew"
+            )
+        if not self.below:
+            return f"not learned, for its score stays at {self.after:.6g} whatever is learned of it"
+        ratio = (self.before - self.usual) / (threshold - self.usual)
+        if ratio > FAR_ABOVE:
+            return (
+                f"its score lies {ratio:.1f} times as far above what is usual on it as the threshold does; look once"
+                " more whether the part is good"
+            )
+        return None
+
+
+def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, threshold: float, spec: PostprocessSpec) -> Taught:
+    """Learn patches one after another, each the one that adds most to the score, until the score is below.
+
+    Args:
+        known: (K, D), learned before.
+        threshold: from which on a picture is anomalous.
+        spec: how maps and score are made.
+    """
+    said = rehearsal.say(scene, known)
+    before, usual = said.score, float(np.median(said.patch_map))
+    anomalous = float(np.mean(said.patch_map >= threshold))
+    goal = threshold - MARGIN * max(0.0, threshold - usual)
+    depth, rows, columns = scene.patches.shape
+    open_cells = np.ones((rows, columns), np.bool_)
+    learned: list[Floats] = []
+    while said.score >= goal and (cell := _worst(said, usual, open_cells, spec)) is not None:
+        open_cells[cell] = False
+        learned.append(scene.patches[:, cell[0], cell[1]])
+        said = rehearsal.say(scene, np.concatenate([known, np.stack(learned)]))
+    new = np.stack(learned) if learned else np.zeros((0, depth), np.float32)
+    return Taught(new, rows * columns, usual, anomalous, before, said.score, said.score < threshold)
+
+
+def _worst(said: Said, usual: float, open_cells: np.ndarray, spec: PostprocessSpec) -> tuple[int, int] | None:
+    """The patch that is not learned yet and that the score owes most to; None where nothing is above the usual."""
+    patch_map = said.patch_map
+    excess = np.maximum(patch_map - usual, 0)
+    if spec.scored_map == "anomaly_map":
+        excess = excess * _reach(said, spec)
+    row_of, column_of = (np.arange(n) * cells // n for n, cells in zip(patch_map.shape, open_cells.shape, strict=True))
+    excess = np.where(open_cells[row_of[:, None], column_of[None, :]], excess, 0)
+    row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+    if excess[row, column] <= 0:
+        return None
+    return int(row_of[row]), int(column_of[column])
+
+
+def _reach(said: Said, spec: PostprocessSpec) -> Floats:
+    """(h, w) weight of each patch at the place of the highest pixel: that of the smoothing, or of a patch's width."""
+    size = said.anomaly_map.shape
+    peak = np.unravel_index(int(said.anomaly_map.argmax()), size)
+    weights = []
+    for place, pixels, patches in zip(peak, size, said.patch_map.shape, strict=True):
+        width = pixels / patches
+        sigma = max(spec.sigma if spec.smoothing == "gaussian" else (spec.size or 0) / 2, width)
+        centres = (np.arange(patches) + 0.5) * width - 0.5
+        weights.append(np.exp(-0.5 * ((centres - float(place)) / sigma) ** 2))
+    return np.asarray(np.outer(*weights), np.float32)
