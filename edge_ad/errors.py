@@ -13,7 +13,7 @@
     ├── MissingExtraError       10   an optional dependency is not installed
     ├── OutputError             11   a result cannot be written
     ├── TrainingError           12   training cannot go on
-    ├── GateError               13   a quantized, compared or self-tested model is outside of its tolerances
+    ├── GateError               13   a quantized, compared, taught or self-tested model is outside of its tolerances
     ├── DeadlineError           14   a run missed more deadlines than it may, or a self-test its budget
     ├── InvariantError          15   a soak found the line to lose, double or mix up what it should not
     ├── RegressionError         16   a bundle or benchmark became slower than it may
@@ -112,7 +112,7 @@ class TrainingError(EdgeAdError):
 
 
 class GateError(EdgeAdError):
-    """A quantized or compared model is outside of its tolerances; nothing takes the place of the float one."""
+    """A quantized, compared or taught model is outside of its tolerances; nothing takes the place of the one before."""
 
     exit_code = 13
 
