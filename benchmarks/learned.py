@@ -9,9 +9,7 @@ levels.
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -25,7 +23,7 @@ from edge_ad.calibration.learn.options import LearnOptions
 from edge_ad.calibration.learn.pictures import Judged, scores_of
 from edge_ad.calibration.tools import Tools
 from edge_ad.cli.judging import judging_tools
-from edge_ad.datasets import Sample, open_dataset, read_image
+from edge_ad.datasets import open_dataset, read_image
 from edge_ad.image.frame import ImageArray
 from edge_ad.runtime.judge.loader import open_detector
 
@@ -70,9 +68,7 @@ def main(bundle: Path, data: Path, rejected: int, rounds: int) -> None:
     bad = [sample for sample in dataset.test if sample.anomalous]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        quiet: Callable[[str], None] = lambda line: print(f"  {line}", file=sys.stderr)
         tools = judging_tools(opened, "openvino", None, "fp32")
-        tools = Tools(tools.open_float, tools.open_graph, lambda _: lambda samples: samples, quiet)
         with tools.open_float() as judge:
             before = scores_of(good, judge, tools, "good")
             defects = scores_of(bad, judge, tools, "bad")

@@ -16,6 +16,7 @@ from edge_ad.calibration.evaluation.protocol import Half, halves
 from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
 from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import place
 from edge_ad.metrics.localization import PixelGroup
 from edge_ad.record.verdict import Verdict
 
@@ -53,12 +54,15 @@ class Judged:
 
     Attributes:
         pixels: by kind of defect and half; good images count as a kind.
-        empty_masks: names of the defective images whose mask is empty on the model's grid.
+        outside_masks: names of the defective images that show nothing of their defect: it lies outside of what the
+            model sees.
+        empty_masks: names of those whose defect is too small for the model's grid.
         full_masks: names of those whose mask covers nearly all of them.
     """
 
     results: tuple[ImageResult, ...]
     pixels: Mapping[tuple[str, Half | None], PixelGroup]
+    outside_masks: tuple[str, ...] = ()
     empty_masks: tuple[str, ...] = ()
     full_masks: tuple[str, ...] = ()
 
@@ -98,6 +102,7 @@ def judge_images(
     half_of = halves(defect_of, seed) if protocol == "study" else {}
     results: list[ImageResult] = []
     pixels: dict[tuple[str, Half | None], PixelGroup] = {}
+    outside: list[str] = []
     empty: list[str] = []
     full: list[str] = []
     for name, sample in zip(names, watch(samples), strict=True):
@@ -114,8 +119,9 @@ def judge_images(
         shown = slice(y_min, y_max), slice(x_min, x_max)
         group = pixels.setdefault((sample.defect, result.half), PixelGroup())
         if not group.add(verdict.maps.anomaly_map[shown], mask[shown]) and sample.anomalous:
-            empty.append(name)
-    return Judged(tuple(results), pixels, tuple(empty), tuple(full))
+            left, top, right, bottom = place(spec, (image.shape[0], image.shape[1])).inspected_box
+            (empty if truth[top:bottom, left:right].any() else outside).append(name)
+    return Judged(tuple(results), pixels, tuple(outside), tuple(empty), tuple(full))
 
 
 def judge_one(name: str, sample: Sample, judge: Judge) -> tuple[ImageResult, ImageArray | None, Verdict | None]:

@@ -16,7 +16,7 @@ from edge_ad.metrics.ranking import Operation, auroc, average_precision, best_f1
 ThresholdSource = Literal["given", "study", "bundle", "best_f1"]
 SOURCES: tuple[ThresholdSource, ...] = ("given", "study", "bundle", "best_f1")
 """Where a threshold can come from, the one to use first."""
-SHOWN_UNUSABLE = 3
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Figures:
         pixels: of the images with a truth for their pixels.
         unmasked: how many scored defective images have none.
         types: each kind of defect.
+        outside: names of the defective images that show nothing of their defect to the model.
         validation: what the study's threshold does on the half that it was chosen on.
         notes: what a reader should know, one line each.
     """
@@ -63,8 +64,20 @@ class Figures:
     pixels: PixelMetrics
     unmasked: int
     types: tuple[TypeFigures, ...]
+    outside: tuple[str, ...] = ()
     validation: Operation | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """What comes before all figures: defects that no figure can be good at; None for none."""
+        if not self.outside:
+            return None
+        masked = sum(result.sample.anomalous and result.sample.mask is not None for result in self.results)
+        return (
+            f"{len(self.outside)} of {masked} defective images with a mask show nothing of their defect, which lies"
+            " outside of the crop: train with --resize-mode auto, which sees it all"
+        )
 
     @property
     def threshold(self) -> float | None:
@@ -113,6 +126,7 @@ def measure(judged: Judged, thresholds: Mapping[ThresholdSource, float]) -> Figu
         pixels=_pixels(list(groups.values()), [group for defect, group in groups.items() if defect != GOOD]),
         unmasked=len(bare),
         types=_types(results, groups, threshold),
+        outside=judged.outside_masks,
         validation=validation,
     )
     return replace(figures, notes=tuple(_notes(figures, judged)))
@@ -178,15 +192,20 @@ def _notes(figures: Figures, judged: Judged) -> list[str]:
         )
         unusable = [result for result in lost if result.status == "unusable"]
         if unusable:
-            named = "; ".join(f"{result.name}: {result.reason}" for result in unusable[:SHOWN_UNUSABLE])
-            more = ", and more" if len(unusable) > SHOWN_UNUSABLE else ""
+            named = "; ".join(f"{result.name}: {result.reason}" for result in unusable[:SHOWN])
+            more = ", and more" if len(unusable) > SHOWN else ""
             notes.append(f"{len(unusable)} of them would be unusable on the line: {named}{more}")
     if figures.unmasked:
         notes.append(f"{figures.unmasked} defective images have no mask and are left out of the pixel figures")
     if judged.empty_masks:
         notes.append(
             f"{len(judged.empty_masks)} defective images show no defective pixel on the model's grid, the defect being"
-            f" outside of what the model sees, or too small: {', '.join(judged.empty_masks[:3])}"
+            f" too small: {', '.join(judged.empty_masks[:SHOWN])}"
+        )
+    if judged.outside_masks:
+        notes.append(
+            f"{len(judged.outside_masks)} defective images show nothing of their defect:"
+            f" {', '.join(judged.outside_masks[:SHOWN])}"
         )
     notes += swapped_notes(judged.full_masks)
     if figures.pixels.undefined:

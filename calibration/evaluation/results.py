@@ -77,6 +77,7 @@ def results_json(about: About, judged: Sequence[ImageResult], figures: Figures, 
             "reported": len(figures.results),
             "good": sum(not result.sample.anomalous for result in scored),
             "defective": sum(result.sample.anomalous for result in scored),
+            "outside_of_view": [shown(name) for name in figures.outside],
             "not_judged": [
                 {
                     "path": shown(r.name),

@@ -173,6 +173,8 @@ def print_figures(figures: Figures, notes: Iterable[str]) -> None:
     console = console_on(sys.stdout)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
+    if figures.warning is not None:
+        console.print(Text(f"warning: {figures.warning}"))
     overall = Table(title=f"{len(figures.results)} images", title_justify="left")
     for heading in ("", "AUROC", "AP", "PRO"):
         overall.add_column(heading, justify="right" if heading else "left")

@@ -32,6 +32,11 @@ def exif_orientation(exif: bytes) -> int:
     return UPRIGHT
 
 
+def upright_size(size_hw: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Height and width as viewers show a picture that is stored with `size_hw`."""
+    return (size_hw[1], size_hw[0]) if orientation >= 5 else size_hw
+
+
 def upright(image_hwc: ImageArray, orientation: int) -> ImageArray:
     """The picture as viewers show it.
 

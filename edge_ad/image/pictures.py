@@ -25,6 +25,7 @@ from edge_ad.image.jpeg import checked_head, decode_jpeg
 from edge_ad.image.jpeg_marks import START as JPEG_START
 from edge_ad.image.limits import LARGEST_FILE
 from edge_ad.image.notices import notice, pass_over
+from edge_ad.image.orientation import TAG, UPRIGHT, upright_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -146,6 +147,18 @@ def read_nonzero(path: str) -> NDArray[np.bool_]:
         return np.asarray(_jpeg_pixels(path, data).max(axis=2) > 127)
     with _opened(path) as picture:
         return raster.nonzero(picture, path)
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Height and width of the picture at `path` in pixels, upright, by its head alone. Raises: ImageError."""
+    data = _jpeg_bytes(path, HEAD_BYTES)
+    if data is not None:
+        with _named(path):
+            head = checked_head(data)
+        return upright_size((head.height, head.width), head.orientation)
+    with _opened(path) as picture:
+        turned = picture.getexif().get(TAG, UPRIGHT)
+        return upright_size((picture.height, picture.width), turned if turned in range(1, 9) else UPRIGHT)
 
 
 def picture_fault(path: str) -> str | None:

@@ -15,6 +15,9 @@ from edge_ad.errors import ConfigError
 from edge_ad.models.option_types import Positive, Size, option
 from edge_ad.validation import build_rest, strict
 
+View = Literal["auto", "shorter_side_crop", "stretch", "letterbox"]
+"""How pictures are brought to the model's size: a `ResizeMode`, or `auto`, which sees all of them."""
+CROP = "shorter_side_crop"
 OptionsT = TypeVar("OptionsT", bound="TrainOptions")
 
 
@@ -39,7 +42,7 @@ class TrainOptions:
         good, bad, masks: folders of good pictures, defective ones and their ground truth, in place of `data`.
         textures: folder of pictures that anomalies are made of; drawn patterns when None.
         preset: where the defaults come from.
-        imgsz, resize, resize_mode, filter: as for export.
+        imgsz, resize, resize_mode, filter: as for export; `auto` is chosen by the pictures, see `view`.
         batch: pictures in a step.
         epochs: how often the pictures are gone through, or as the family counts.
         select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
@@ -71,7 +74,7 @@ class TrainOptions:
     )
     imgsz: Size = option((256, 256), "Model input in pixels (paper: 256).", "N|HxW")
     resize: Positive | None = option(None, "Shorter side before the centre crop (default: imgsz).")
-    resize_mode: ResizeMode = option("stretch", "stretch (default), shorter_side_crop or letterbox.", "MODE")
+    resize_mode: View = option("stretch", "stretch (paper), shorter_side_crop, letterbox or auto (fast).", "MODE")
     filter: Filter = option(
         "pillow_bilinear", "Of the resize: pillow_bilinear, pillow_bicubic, opencv_bilinear or opencv_area.", "NAME"
     )
@@ -91,14 +94,19 @@ class TrainOptions:
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How pictures become the model's input."""
+        """How pictures become the model's input, once that is chosen (`seeing`)."""
+        assert self.resize_mode != "auto"
         height, width = self.imgsz
-        crop = self.resize_mode == "shorter_side_crop"
+        crop = self.resize_mode == CROP
         resize = (self.resize or min(self.imgsz)) if crop else None
         of_family = self.input_spec
         return replace(
             of_family, height=height, width=width, resize_mode=self.resize_mode, resize=resize, filter=self.filter
         )
+
+    def seeing(self: OptionsT, mode: ResizeMode) -> OptionsT:
+        """The same, and where the view is to be chosen, this one."""
+        return replace(self, resize_mode=mode) if self.resize_mode == "auto" else self
 
     @property
     def postprocess(self) -> PostprocessSpec:
@@ -127,7 +135,7 @@ class TrainOptions:
                 yield f"{name}: belongs to --good DIR; a data set has its own"
         if self.masks is not None and self.bad is None:
             yield "masks: are those of --bad DIR, which is not given"
-        if self.resize is not None and self.resize_mode != "shorter_side_crop":
+        if self.resize is not None and self.resize_mode != CROP:
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
         yield from score_faults(self.output_spec, self.score, self.score_ranges)
         if self.select == "best" and 0 < self.patience < self.eval_every:
@@ -148,7 +156,12 @@ class TrainOptions:
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Values of the preset that `given` asks for, as far as they hold beside what else is given."""
-        values = dict(cls.presets.get(str(given.get("preset", "paper")), {}))
+        preset = str(given.get("preset", "paper"))
+        values = dict(cls.presets.get(preset, {}))
+        if preset != "paper" and "resize" not in given:
+            values["resize_mode"] = "auto"
+        if given.get("resize_mode", values.get("resize_mode", CROP)) != CROP:
+            values["resize"] = None
         if given.get("backbone", values.get("backbone")) != values.get("backbone"):
             values.pop("backbone_weights", None)  # those of another network
         return values

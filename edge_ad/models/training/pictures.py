@@ -137,7 +137,7 @@ class GoodPictures:
         return (
             f"{self._least_seen.share_outside:.0%} of {which} lies outside of the crop and is NOT learned from, nor"
             f" inspected later (seen of {columns}x{rows}: x {x_min}..{x_max}, y {y_min}..{y_max});"
-            " --resize-mode stretch or letterbox sees it all"
+            " --resize-mode auto sees it all"
         )
 
     def _note_crop(self, geometry: FrameGeometry) -> None:

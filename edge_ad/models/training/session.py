@@ -22,6 +22,7 @@ from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
 from edge_ad.models.training.run_folder import RunFolder, check_folder, check_tensorboard
+from edge_ad.models.training.view import sizes_of, view_line, whole_view
 from edge_ad.training_run import SCHEMA_VERSION, STATE_FILE, RunRecord, is_run, read_run
 from edge_ad.validation import plain
 
@@ -137,6 +138,7 @@ def train(
     Raises: EdgeAdError; what was written before is still there.
     """
     check_tensorboard()
+    told = options
     if resume and force:
         raise ConfigError("train options", ["resume, force: go on with the run or replace it, not both"])
     dataset = options.dataset()
@@ -150,6 +152,7 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
+    options = _with_view(options, dataset, progress)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -165,7 +168,7 @@ def train(
         **found,
         "device": str(device),
     }
-    folder = _folder(recipe.family, options, facts, resume)
+    folder = _folder(recipe.family, told, options.export, facts, resume)
     try:
         state = folder.load_state(trainer.state_keys) if resume else {}
         if state:
@@ -240,6 +243,15 @@ def _device(options: TrainOptions) -> torch.device:
     return torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _with_view(options: OptionsT, dataset: Dataset, progress: Progress) -> OptionsT:
+    """The options with the part of the pictures that the model sees, which is said."""
+    sizes = sizes_of(dataset.train)
+    options = options.seeing(whole_view(sizes))
+    if (line := view_line(options.preprocess, sizes)) is not None:
+        progress.say(line)
+    return options
+
+
 def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, progress: Progress) -> GoodPictures:
     progress.begin("good pictures", len(dataset.train))
     pictures = GoodPictures(
@@ -268,7 +280,9 @@ def _labelled(options: TrainOptions, dataset: Dataset, progress: Progress) -> La
     return labelled
 
 
-def _folder(family: str, options: TrainOptions, facts: Mapping[str, Any], resume: bool) -> RunFolder:
+def _folder(
+    family: str, options: TrainOptions, export: Mapping[str, Any], facts: Mapping[str, Any], resume: bool
+) -> RunFolder:
     if resume:
         record = read_run(options.output)
         found, told = facts["dataset"], record.facts.get("dataset")
@@ -276,7 +290,7 @@ def _folder(family: str, options: TrainOptions, facts: Mapping[str, Any], resume
             raise ConfigError(f"--resume {options.output}", [f"data: begun on {told}, there is now {found}"])
         return RunFolder(options.output, record)
     tools = {"python": python_version()} | {name: version(name) for name in ("edge-ad", "torch", "torchvision")}
-    record = RunRecord(SCHEMA_VERSION, "running", family, plain(options), options.export, dict(facts), tools=tools)
+    record = RunRecord(SCHEMA_VERSION, "running", family, plain(options), dict(export), dict(facts), tools=tools)
     return RunFolder(options.output, record)
 
 

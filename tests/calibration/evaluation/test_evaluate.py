@@ -204,12 +204,26 @@ def test_a_mask_of_another_size(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_defect_outside_of_what_the_model_sees(data: Dataset, tmp_path: Path) -> None:
-    outside = np.zeros((24, 32), np.uint8)
-    outside[0, 0] = 255
-    Image.fromarray(outside).save(tmp_path / "ground_truth" / "dent" / "1_mask.png")
+    corner = np.zeros((24, 32), np.uint8)
+    corner[0, 0] = 255
+    Image.fromarray(corner).save(tmp_path / "ground_truth" / "dent" / "1_mask.png")
+    cropped = judged(data, PreprocessSpec(16, 16))
+    assert cropped.outside_masks == ("dent/1.png",) and cropped.empty_masks == ()
+    figures = measure(cropped, {})
+    masked = sum(sample.mask is not None for sample in data.test)
+    assert figures.warning is not None
+    assert figures.warning.startswith(f"1 of {masked} defective images with a mask show nothing of their defect")
+    assert any("dent/1.png" in note for note in figures.notes)
+
+
+def test_a_defect_that_is_too_small_for_the_grid(data: Dataset, tmp_path: Path) -> None:
+    corner = np.zeros((24, 32), np.uint8)
+    corner[0, 0] = 255
+    Image.fromarray(corner).save(tmp_path / "ground_truth" / "dent" / "1_mask.png")
     found = judged(data)
-    assert found.empty_masks == ("dent/1.png",)
-    assert any("dent/1.png" in note for note in measure(found, {}).notes)
+    assert found.empty_masks == ("dent/1.png",) and found.outside_masks == ()
+    figures = measure(found, {})
+    assert figures.warning is None and any("too small: dent/1.png" in note for note in figures.notes)
 
 
 def test_a_mask_that_covers_nearly_everything(data: Dataset, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_lies_outside_of_the_crop_is_said(train: Train, own_parts: Path, tm
     assert line.startswith(
         f"warning: 50% of 1 of {len(good)} good pictures lies outside of the crop and is NOT learned"
     )
-    assert "seen of 128x64: x 32..96, y 0..64" in line and "--resize-mode stretch or letterbox" in line
+    assert "seen of 128x64: x 32..96, y 0..64" in line and "--resize-mode auto" in line
     said = said_of(train, tmp_path / "letterbox", data=own_parts, resize_mode="letterbox")
     assert not any("crop" in line for line in said)
 

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from edge_ad.bundle.specs import ResizeMode
 from edge_ad.models.option_types import Name, Names, Positive, Size, option
 from edge_ad.models.packaged import PACKAGED
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.options import HeadOptions
-from edge_ad.models.training.options import TrainOptions
+from edge_ad.models.training.options import CROP, TrainOptions, View
 from edge_ad.validation import strict
 
 FAST: Mapping[str, Any] = {
@@ -45,7 +44,7 @@ class HeadTrainOptions(TrainOptions, HeadOptions):
     )
     layers: Names = option(HeadConfig.layers, "Layers that give the features (paper: layer2,layer3).", "A,B")
     imgsz: Size = option((288, 288), "Model input in pixels (paper: 288).", "N|HxW")
-    resize_mode: ResizeMode = option("shorter_side_crop", "shorter_side_crop (default), stretch or letterbox.", "MODE")
+    resize_mode: View = option(CROP, f"{CROP} (paper), stretch, letterbox or auto (fast).", "MODE")
     pretrain_embed_dim: Positive = option(HeadConfig.pretrain_embed_dim, "Pooled vector of one layer (paper: 1536).")
     embed_dim: Positive = option(HeadConfig.embed_dim, "Patch embedding (paper: 1536).")
     hidden_dim: Positive = option(HeadConfig.hidden_dim, "Discriminator's hidden layer (paper: 1024).")

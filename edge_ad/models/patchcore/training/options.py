@@ -9,13 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.bundle.specs import ResizeMode
 from edge_ad.models.option_types import Name, Names, Positive, Size, option
 from edge_ad.models.packaged import PACKAGED
 from edge_ad.models.patchcore.config import Distance, Embedding, PatchCoreConfig
 from edge_ad.models.patchcore.options import Coreset
 from edge_ad.models.patchcore.specs import INPUT, OUTPUT, SCORES
-from edge_ad.models.training.options import TrainOptions
+from edge_ad.models.training.options import CROP, TrainOptions, View
 from edge_ad.validation import strict
 
 ONE_PASS: Mapping[str, Any] = {"textures": None, "epochs": 1, "select": "last", "patience": 0}
@@ -50,7 +49,7 @@ class PatchCoreTrainOptions(TrainOptions):
     coreset: Coreset = option(0.1, "Patches that stay: a share such as 0.01 or 1%, or a number (paper: 0.1).", "X")
     imgsz: Size = option(INPUT.size_hw, "Model input in pixels (paper: 224).", "N|HxW")
     resize: Positive | None = option(INPUT.resize, "Shorter side before the centre crop (paper: 256).")
-    resize_mode: ResizeMode = option("shorter_side_crop", "shorter_side_crop (default), stretch or letterbox.", "MODE")
+    resize_mode: View = option(CROP, f"{CROP} (paper), stretch, letterbox or auto (fast).", "MODE")
     embedding: Embedding = option("pooled", "Of patches: pooled (paper) or averaged (anomalib's).", "NAME")
     pretrain_embed_dim: Positive | None = option(None, "Pooled vector of one layer (paper: 1024); for pooled.")
     embed_dim: Positive | None = option(None, "Patch embedding (paper: 1024); for pooled.")
@@ -75,8 +74,6 @@ class PatchCoreTrainOptions(TrainOptions):
             "distance": "root",
             "coreset": 0.01,
             "imgsz": 256,
-            "resize": None,
-            "resize_mode": "stretch",
             "score": "map_max",
         },
     }
@@ -114,6 +111,6 @@ class PatchCoreTrainOptions(TrainOptions):
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         values = super().preset_values(given)
-        if "imgsz" in given or given.get("resize_mode", "shorter_side_crop") != "shorter_side_crop":
+        if "imgsz" in given:
             values["resize"] = None  # that of another size
         return values

@@ -51,6 +51,6 @@ class SimpleNetTrainOptions(HeadTrainOptions):
     @classmethod
     def preset_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         values = super().preset_values(given)
-        if "imgsz" in given or given.get("resize_mode", "shorter_side_crop") != "shorter_side_crop":
+        if "imgsz" in given:
             values["resize"] = None  # that of another size
         return values
