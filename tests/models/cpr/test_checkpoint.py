@@ -174,10 +174,10 @@ def test_a_texture_has_no_object(official: dict[str, Tensor], save: Any, tmp_pat
     path, textures = save(official), References(folder, SPEC)
     loaded = load(path, textures)
     assert loaded.network.foreground is None
-    assert any(note.endswith("as on a texture; the whole picture counts") for note in loaded.notes)
+    assert any(note.endswith("the whole picture counts; else give --foreground on") for note in loaded.notes)
     forced = load(path, textures, foreground="on")
     assert forced.network.foreground is not None
-    assert any("only" in note and "--foreground off" in note for note in forced.notes)
+    assert any("though" in note and "--foreground off" in note for note in forced.notes)
     small = References(folder, PreprocessSpec(96, 96, resize_mode="stretch"))
     told = refused(ConfigError, path, small, foreground="on")
     assert told.startswith("foreground: on: 24x24 patches have no border") and "--foreground off" in told
