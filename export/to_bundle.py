@@ -35,7 +35,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     """
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
-    references = References.of(options.network, options.preprocess)
+    references = References.of(options.network, options.preprocess, say)
     loaded = loaded_as(family, options.checkpoint, options.network, references)
     for note in (*options.notes, *loaded.notes, *references.notes):
         say(f"note: {note}")
