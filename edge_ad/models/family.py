@@ -91,6 +91,9 @@ class ModelFamily(ABC):
         known_by: ends of names of tensors that only its checkpoints hold.
         known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
+        rounding_unit: size of the numbers whose difference its patch map is, where that is no probability: 1 of a map
+            of 1 - cosine. Float32 rounds those, however small their difference is, and the export check allows it; 0
+            where the map's own size is all that counts.
         operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
             every graph to it.
     """
@@ -105,6 +108,7 @@ class ModelFamily(ABC):
     known_by: ClassVar[tuple[str, ...]] = ()
     known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
+    rounding_unit: ClassVar[float] = 0.0
     operators: ClassVar[frozenset[str]] = COMMON
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:
