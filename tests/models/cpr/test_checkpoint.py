@@ -196,6 +196,21 @@ def test_a_bank_that_no_file_holds(
     assert len(load(path, good, bank="int8").network.references) == 6
 
 
+def test_what_can_be_refused_is_refused_before_anything_is_computed(
+    official: dict[str, Tensor], save: Any, good: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codebook and foreground take minutes."""
+    path = save(official)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(checkpoint_module, "learned", never)
+    assert refused(ConfigError, path, good, reference_count=2, nearest=3).startswith("nearest: wanted at most 2, ")
+    monkeypatch.setattr(checkpoint_module, "MOST_BANK_BYTES", 10**6)
+    assert refused(ConfigError, path, good).startswith("reference_count: 6 references take")
+
+
 def test_options_that_are_no_layers() -> None:
     family = model_family("cpr")
     assert family.faults(CprOptions(), set()) == []
