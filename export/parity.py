@@ -91,9 +91,9 @@ def check_parity(
         largest, spread = largest / highest, spread / float(highest[0])
     patch_map, anomaly_map, pred_score = (float(value) for value in largest)
     if not (largest <= tolerance).all():
-        unit = "of the largest value" if relative else "in probability"
+        share = "of the largest value" if relative else "in probability"
         raise ExportError(
-            f"the exported graph is off by {largest.max():.2g} {unit},"
+            f"the exported graph is off by {largest.max():.2g} {share},"
             f" allowed {tolerance:.2g}"
             f" (patch_map {patch_map:.2g}, anomaly_map {anomaly_map:.2g}, pred_score {pred_score:.2g}); nothing written"
         )
