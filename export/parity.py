@@ -17,6 +17,7 @@ from edge_ad.export.onnx_graph import OnnxGraph
 TOLERANCE = 2e-5  # of a probability; float32 rounding through a deep backbone measures 1e-7 to 3e-6
 PROBES = 4
 TINY = 1e-30  # below what any network gives that says anything
+ROUNDING = 2e-6  # of differences of numbers of size 1, products of a few hundred terms; the sum of two measures 1.2e-6
 MEANINGFUL_SPREAD = 100  # tolerances; probabilities that differ by less leave nothing to compare
 
 Runner = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
@@ -55,6 +56,7 @@ def check_parity(
     *,
     run: Runner | None = None,
     relative: bool = False,
+    unit: float = 0.0,
 ) -> Parity:
     """Run graph and network (torch) on the same pictures and compare the three outputs.
 
@@ -63,6 +65,8 @@ def check_parity(
         tolerance: largest difference allowed, of a probability, or of the largest value.
         run: computes the graph; ONNX Runtime when None.
         relative: values are no probabilities; differences are shares of the largest of each output.
+        unit: size of the numbers whose differences these values are, see `ModelFamily.rounding_unit`: where all of
+            an output is so small that their rounding is more than the tolerance, that rounding is allowed.
 
     Raises: ExportError when a difference is larger than the tolerance, or not finite.
     """
@@ -71,7 +75,7 @@ def check_parity(
     batch = graph.image.shape[0] or 2
     images = probe_images((height, width), count=max(PROBES, batch) // batch * batch)
     run = run or onnx_runner(graph)
-    largest, highest = np.zeros(3), np.full(3, TINY)
+    largest, highest = np.zeros(3), np.full(3, max(TINY, unit * ROUNDING / tolerance))
     spread = 0.0
     for first in range(0, len(images), batch):
         part = images[first : first + batch]
@@ -87,9 +91,9 @@ def check_parity(
         largest, spread = largest / highest, spread / float(highest[0])
     patch_map, anomaly_map, pred_score = (float(value) for value in largest)
     if not (largest <= tolerance).all():
-        unit = "of the largest value" if relative else "in probability"
+        share = "of the largest value" if relative else "in probability"
         raise ExportError(
-            f"the exported graph is off by {largest.max():.2g} {unit},"
+            f"the exported graph is off by {largest.max():.2g} {share},"
             f" allowed {tolerance:.2g}"
             f" (patch_map {patch_map:.2g}, anomaly_map {anomaly_map:.2g}, pred_score {pred_score:.2g}); nothing written"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from platform import python_version
 
@@ -35,7 +36,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     """
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
-    references = References.of(options.network, options.preprocess)
+    references = References.of(options.network, options.preprocess, say)
     loaded = loaded_as(family, options.checkpoint, options.network, references)
     for note in (*options.notes, *loaded.notes, *references.notes):
         say(f"note: {note}")
@@ -54,8 +55,14 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
     check_fit(family.operators, graph)
     reference = published_module(family, loaded, preprocess, postprocess)
-    relative = postprocess.activation != "sigmoid"
-    parity = check_parity(graph, reference, relative=relative)
+    check = partial(
+        check_parity,
+        graph,
+        reference,
+        relative=postprocess.activation != "sigmoid",
+        unit=family.rounding_unit,
+    )
+    parity = check()
     say(describe(parity))
     files = {MODEL_FILE: graph.data}
     ir: dict[str, str] = {}
@@ -64,7 +71,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
         from edge_ad.export.openvino_ir import ir_from_onnx, ir_runner
 
         ir_files = ir_from_onnx(graph.data, "model")
-        ir_parity = check_parity(graph, reference, run=ir_runner(ir_files, "model"), relative=relative)
+        ir_parity = check(run=ir_runner(ir_files, "model"))
         say(f"the same for OpenVINO IR: {describe(ir_parity)}")
         files |= ir_files
         ir = {"fp32": "model.xml"}

@@ -95,6 +95,9 @@ class ModelFamily(ABC):
             `edge-ad learn` adds to it. None where it has none.
         appearance: modules of its exported network whose outputs tell what a patch looks like; beside a network without
             a bank, `edge-ad learn` keeps good patches in these terms.
+        rounding_unit: size of the numbers whose difference its patch map is, where that is no probability: 1 of a map
+            of 1 - cosine. Float32 rounds those, however small their difference is, and the export check allows it; 0
+            where the map's own size is all that counts.
         operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
             every graph to it.
     """
@@ -111,6 +114,7 @@ class ModelFamily(ABC):
     multiple: ClassVar[int] = 1
     bank: ClassVar[str | None] = None
     appearance: ClassVar[tuple[str, ...]] = ()
+    rounding_unit: ClassVar[float] = 0.0
     operators: ClassVar[frozenset[str]] = COMMON
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:

@@ -6,7 +6,7 @@ from the good pictures that the network was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,17 +46,20 @@ class References:
     Args:
         folder: where they lie.
         preprocess: how they become the model's input.
+        say: receives a line when they are read, for what is computed of them may take minutes.
 
     Raises (when they are asked for): SourceError for a folder without a picture that can be read.
     """
 
-    def __init__(self, folder: Path | None, preprocess: PreprocessSpec) -> None:
-        self.folder, self.preprocess = folder, preprocess
+    def __init__(
+        self, folder: Path | None, preprocess: PreprocessSpec, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.folder, self.preprocess, self._say = folder, preprocess, say
 
     @classmethod
-    def of(cls, options: Any, preprocess: PreprocessSpec) -> References:
+    def of(cls, options: Any, preprocess: PreprocessSpec, say: Callable[[str], None] = lambda _: None) -> References:
         """Those that network options name. Args: options: of any family."""
-        return cls(options.references if isinstance(options, ReferenceOptions) else None, preprocess)
+        return cls(options.references if isinstance(options, ReferenceOptions) else None, preprocess, say)
 
     def required(self, why: str) -> References:
         """Themselves. Raises: ConfigError that says why they are needed, where no folder was given."""
@@ -91,4 +94,6 @@ class References:
         from edge_ad.models.training.pictures import GoodPictures
 
         assert self.folder is not None
-        return GoodPictures(plain_dataset(self.folder).train, self.preprocess, "none", CACHE_BYTES)
+        samples = plain_dataset(self.folder).train
+        self._say(f"computing what the checkpoint lacks of {len(samples)} pictures of {self.folder}")
+        return GoodPictures(samples, self.preprocess, "none", CACHE_BYTES)

@@ -129,6 +129,16 @@ def test_references_at_model_size(parts: Path) -> None:
     assert found.notes == ()
 
 
+def test_that_references_are_read_is_said_once(parts: Path) -> None:
+    """What is computed of them may take minutes."""
+    said: list[str] = []
+    folder = parts / "train" / "good"
+    found = References(folder, SPEC, said.append)
+    assert said == []
+    assert len(list(found)) == len(list(found)) == 8
+    assert said == [f"computing what the checkpoint lacks of 8 pictures of {folder}"]
+
+
 def test_no_references(tmp_path: Path) -> None:
     none = References.of(ReferenceOptions(), SPEC)
     assert len(none) == 0 and list(none) == [] and none.names == () and none.notes == ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import CheckpointError, ConfigError
 from edge_ad.models.backbone import Backbone
-from edge_ad.models.cpr.config import CENTRES, CprConfig
+from edge_ad.models.cpr.config import CENTRES, BankType, CprConfig
 from edge_ad.models.cpr.learned import chosen, learned
 from edge_ad.models.cpr.network import Cpr, Foreground, LocalBranch
 from edge_ad.models.cpr.options import KNOWN_LAYERS, REFERENCE_COUNT, CprOptions
@@ -89,8 +89,7 @@ def load_cpr(checkpoint: Path, options: CprOptions, references: References) -> L
     size_hw = references.preprocess.size_hw
     shapes = backbone.shapes(*size_hw)
     lrb = _metric(parts.lrb, [shape[0] for shape in shapes], where) if config.metric else None
-    network = _network(config, backbone, lrb, parts, options, references, notes)
-    count = len(network.references)
+    count = _count(parts, options, references)
     nearest = options.nearest or min(config.nearest, count)
     if nearest > count:
         raise ConfigError(
@@ -98,8 +97,14 @@ def load_cpr(checkpoint: Path, options: CprOptions, references: References) -> L
         )
     if nearest < config.nearest and options.nearest is None:
         notes.append(f"{nearest} references are all that there are to compare with; {config.nearest} are usual")
+    channels = [SHORTENED if lrb else shape[0] for shape in shapes]
+    kept = [(each, *shape[1:]) for each, shape in zip(channels, shapes, strict=True)]
+    weights = 4 * size_hw[0] * size_hw[1]  # bytes of a reference's foreground
+    # Before anything is computed, which takes minutes; and when it is known whether there is a foreground.
+    _check_size(count, options.bank, kept, weights if options.foreground == "on" else 0)
+    network = _network(config, backbone, lrb, parts, options, references, notes)
     network.config = replace(config, nearest=nearest)
-    _check_size(network, shapes, size_hw)
+    _check_size(count, options.bank, kept, 0 if network.foreground is None else weights)
     plain = {
         **asdict(network.config),
         "layers": list(config.layers),
@@ -208,16 +213,14 @@ def _network(
     notes: list[str],
 ) -> Cpr:
     preprocess = references.preprocess
-    if parts.images is None or parts.centres is None or references.folder is not None:
-        given = references.required("this checkpoint holds no reference pictures")
-        images = list(given)
+    if _given(parts, references):
+        images = list(references)
         found = learned(backbone, images, preprocess, options.foreground)
         notes += found.notes
-        count = options.reference_count or REFERENCE_COUNT
-        numbers = chosen(found.histogram, count, config)
-        notes.append(f"references: {len(numbers)} of {len(images)} pictures of {given.folder}")
+        numbers = chosen(found.histogram, _count(parts, options, references), config)
+        notes.append(f"references: {len(numbers)} of {len(images)} pictures of {references.folder}")
         kept = torch.from_numpy(np.stack([images[number] for number in numbers]))
-        names = tuple(given.names[number] for number in numbers)
+        names = tuple(references.names[number] for number in numbers)
         return Cpr(config, backbone, lrb, found.centres, found.foreground, kept, names, options.bank)
     return _of_own(config, backbone, lrb, parts, options, preprocess)
 
@@ -254,19 +257,36 @@ def _of_own(
     return network
 
 
-def _check_size(network: Cpr, shapes: list[tuple[int, int, int]], size_hw: tuple[int, int]) -> None:
-    """Raise ConfigError for a bank that no ONNX file holds, with the numbers that would fit."""
-    kept = [(SHORTENED if network.lrb else channels, rows, columns) for channels, rows, columns in shapes]
-    weights = 0 if network.foreground is None else 4 * size_hw[0] * size_hw[1]
-    each = {kind: bank_bytes(kept, kind) + weights for kind in ("float32", "float16", "int8")}
-    count = len(network.references)
-    if count * each[network.bank] <= MOST_BANK_BYTES:
+def _given(parts: Parts, references: References) -> bool:
+    """Whether references are pictures that the user names, and no checkpoint's."""
+    return parts.images is None or parts.centres is None or references.folder is not None
+
+
+def _count(parts: Parts, options: CprOptions, references: References) -> int:
+    """How many references there will be. Raises: ConfigError where pictures are needed and none are given."""
+    if not _given(parts, references):
+        assert parts.images is not None
+        return min(len(parts.images), options.reference_count or len(parts.images))
+    pictures = references.required("this checkpoint holds no reference pictures")
+    return min(len(pictures), options.reference_count or REFERENCE_COUNT)
+
+
+def _check_size(count: int, bank: BankType, shapes: list[tuple[int, int, int]], weights: int) -> None:
+    """Raise ConfigError for a bank that no ONNX file holds, with the numbers that would fit.
+
+    Args:
+        count: of the references.
+        shapes: (channels, rows, columns) of what patches are compared by, for each tap.
+        weights: bytes beside the bank, for each reference.
+    """
+    each = {kind: bank_bytes(shapes, kind) + weights for kind in get_args(BankType)}
+    if count * each[bank] <= MOST_BANK_BYTES:
         return
     fits = ", ".join(f"{MOST_BANK_BYTES // size} with --bank {kind}" for kind, size in each.items())
     raise ConfigError(
         "reference_count",
         [
-            f"{count} references take {count * each[network.bank] / 1e9:.1f} GB as {network.bank}, a bundle's graph"
+            f"{count} references take {count * each[bank] / 1e9:.1f} GB as {bank}, a bundle's graph"
             f" holds {MOST_BANK_BYTES / 1e9:.0f} GB; it has room for {fits}"
         ],
     )

@@ -17,6 +17,7 @@ BLOCKS = 5  # along an axis
 METRIC_CHANNELS = 384  # that the metric network gives
 SEED = 66  # of k-means and of the draws around it
 MOST_CELLS = 50_000  # that k-means looks at
+ON_OBJECT = 0.5  # of a foreground, in 0..1: what is above it is object
 
 
 @strict

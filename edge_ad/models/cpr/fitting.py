@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad.errors import MissingExtraError
-from edge_ad.models.cpr.config import CENTRES, MOST_CELLS, SEED
+from edge_ad.models.cpr.config import CENTRES, MOST_CELLS, ON_OBJECT, SEED
 from edge_ad.models.cpr.network import Foreground
 
 CellArray = NDArray[np.float32]
@@ -25,6 +25,7 @@ LDA_CELLS = 15_000  # of object and of background each, the authors' figure
 BORDER_SHARE = 3 / 80  # of a side, where cells count as background
 MIDDLE_SHARE = 1 / 5  # of a side, on either side of the middle, where cells count as object
 TAIL_SHARE = 0.01  # of the cells, which lie beyond 0 and beyond 1
+FEW_PICTURES = 0.1  # share of the pictures whose middle may be less object than is told of all
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,22 @@ class NoForegroundError(Exception):
     """Why what is object cannot be told from its background."""
 
 
-def foreground(cells: Cells) -> tuple[Foreground, float]:
-    """Fit the direction that tells object from background.
+class FittedForeground(NamedTuple):
+    """A foreground, and what it says of the pictures that it was fitted to.
 
-    Returns: it, and the share of the border that is of one cluster; on a texture it is of both.
-    Raises: NoForegroundError, MissingExtraError.
+    Attributes:
+        foreground: found as the authors find it, which also finds one where there is none.
+        middle: share of the middle that is object, or more, in nine of ten pictures.
+        border: share of the border that is object, in all pictures together; of none, one cell's.
     """
+
+    foreground: Foreground
+    middle: float
+    border: float
+
+
+def foreground(cells: Cells) -> FittedForeground:
+    """Fit the direction that tells object from background. Raises: NoForegroundError, MissingExtraError."""
     edge = int(BORDER_SHARE * cells.height), int(BORDER_SHARE * cells.width)
     if min(edge) < 1:
         raise NoForegroundError(
@@ -90,8 +101,7 @@ def foreground(cells: Cells) -> tuple[Foreground, float]:
     code = np.concatenate([clusters.predict(part) for _, part in cells.rows()])
     code = code.reshape(cells.count, cells.height, cells.width)
     border, middle = _border(cells, edge), _middle(cells)
-    share = np.bincount(code[:, border].ravel(), minlength=2) / max(1, code[:, border].size)
-    background = int(np.argsort(share)[-1])
+    background = int(np.argsort(np.bincount(code[:, border].ravel(), minlength=2))[-1])
     numbers = np.arange(cells.total).reshape(code.shape)
     behind = numbers[(code == background) & border]
     on_it = numbers[(code != background) & middle]
@@ -102,10 +112,17 @@ def foreground(cells: Cells) -> tuple[Foreground, float]:
     chosen = [part[state.permutation(len(part))[:fewest]] for part in (behind, on_it)]
     features = cells.picked(np.concatenate(chosen))
     weight, bias = _direction(features, np.repeat([0, 1], fewest))
-    least, most = _range(np.concatenate([part @ weight + bias for _, part in cells.rows()]))
+    decisions = np.concatenate([part @ weight + bias for _, part in cells.rows()])
+    least, most = _range(decisions)
     if not most > least:
         raise NoForegroundError("object and background look the same")
-    return scaled(weight, bias, least, most), float(share[background])
+    is_object = (decisions > least + ON_OBJECT * (most - least)).reshape(code.shape)
+    of_border, of_middle = is_object[:, border], is_object[:, middle].mean(1)
+    return FittedForeground(
+        scaled(weight, bias, least, most),
+        float(np.quantile(of_middle, FEW_PICTURES)),
+        float(max(1, of_border.sum()) / of_border.size),
+    )
 
 
 def scaled(weight: NDArray[Any], bias: float, least: float, most: float) -> Foreground:

@@ -20,9 +20,13 @@ from edge_ad.models.patch_head.features import FrozenTaps, TapCache
 
 BATCH = 4
 CACHE_BYTES = 2 * 10**9
-BORDER_AGREEMENT = 0.8
-"""Share of the border in one cluster from which on it is taken for background. A guess: objects on a plain ground have
-0.95 and more."""
+LEAST_MIDDLE = 0.5
+LEAST_CONTRAST = 15.0
+"""When `auto` takes a foreground for an object: by how much of the middle is object, and how many times as much as of
+the border. MobileNetV2, 320²: photographs of cookies have 0.74 and 46, of aliens 0.77 and 130; of 32 textures, 16
+pictures each cut out at random, those with 0.5 or more have 1.8 at most, and 7.4 with corners darkened by 40 %.
+Foregrounds that are an object's outline alone have 0.2 to 0.3 of the middle, and those that cover its inside 0.63 and
+more (aliens pasted on those textures)."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,17 @@ def _foreground(cells: Cells, choice: ForegroundChoice) -> tuple[Foreground | No
     if choice == "off":
         return None, ()
     try:
-        found, share = foreground(cells)
+        found = foreground(cells)
     except NoForegroundError as exc:
         if choice == "on":
             raise ConfigError("foreground", [f"on: {exc}; give --foreground off"]) from exc
         return None, (f"foreground: {exc}; the whole picture counts",)
-    of_one_kind = f"{share:.0%} of the border is of one kind"
-    if share >= BORDER_AGREEMENT:
-        return found, (f"foreground: found ({of_one_kind}), the map counts on the object; else give --foreground off",)
+    told = f"object is {found.middle:.0%} of the middle and {found.border:.1%} of the border"
+    if found.middle >= LEAST_MIDDLE and found.middle >= LEAST_CONTRAST * found.border:
+        return found.foreground, (f"foreground: found ({told}), the map counts on it; else give --foreground off",)
     if choice == "on":
-        return found, (f"foreground: on, and only {of_one_kind}, as on a texture; look at maps, or --foreground off",)
-    return None, (f"foreground: only {of_one_kind}, as on a texture; the whole picture counts",)
+        return found.foreground, (f"foreground: on, though {told}; look at maps, or give --foreground off",)
+    return None, (f"foreground: none ({told}), the whole picture counts; else give --foreground on",)
 
 
 def chosen(histogram: Tensor, count: int, config: CprConfig) -> list[int]:

@@ -174,10 +174,10 @@ def test_a_texture_has_no_object(official: dict[str, Tensor], save: Any, tmp_pat
     path, textures = save(official), References(folder, SPEC)
     loaded = load(path, textures)
     assert loaded.network.foreground is None
-    assert any(note.endswith("as on a texture; the whole picture counts") for note in loaded.notes)
+    assert any(note.endswith("the whole picture counts; else give --foreground on") for note in loaded.notes)
     forced = load(path, textures, foreground="on")
     assert forced.network.foreground is not None
-    assert any("only" in note and "--foreground off" in note for note in forced.notes)
+    assert any("though" in note and "--foreground off" in note for note in forced.notes)
     small = References(folder, PreprocessSpec(96, 96, resize_mode="stretch"))
     told = refused(ConfigError, path, small, foreground="on")
     assert told.startswith("foreground: on: 24x24 patches have no border") and "--foreground off" in told
@@ -194,6 +194,21 @@ def test_a_bank_that_no_file_holds(
     assert "room for 4 with --bank float32, " in told
     assert len(load(path, good, reference_count=4).network.references) == 4
     assert len(load(path, good, bank="int8").network.references) == 6
+
+
+def test_what_can_be_refused_is_refused_before_anything_is_computed(
+    official: dict[str, Tensor], save: Any, good: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codebook and foreground take minutes."""
+    path = save(official)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(checkpoint_module, "learned", never)
+    assert refused(ConfigError, path, good, reference_count=2, nearest=3).startswith("nearest: wanted at most 2, ")
+    monkeypatch.setattr(checkpoint_module, "MOST_BANK_BYTES", 10**6)
+    assert refused(ConfigError, path, good).startswith("reference_count: 6 references take")
 
 
 def test_options_that_are_no_layers() -> None:

@@ -20,12 +20,15 @@ from edge_ad.bundle.graph.contract import GraphContract
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.errors import ExportError
 from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
-from edge_ad.export.parity import check_parity
+from edge_ad.export.options import export_options
+from edge_ad.export.parity import check_parity, describe, onnx_runner
+from edge_ad.export.to_bundle import export_bundle
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.scores import score_of
 from edge_ad.models import model_family
 from edge_ad.models.backbone import Backbone
 from edge_ad.models.contract import fast_module, published_module
+from edge_ad.models.cpr.checkpoint import checkpoint_of
 from edge_ad.models.cpr.config import CprConfig
 from edge_ad.models.cpr.network import Cpr, Foreground, LocalBranch
 from edge_ad.models.cpr.specs import INPUT, OUTPUT
@@ -149,4 +152,40 @@ def test_a_wrong_bank_is_found_by_the_check(backbone_weights: Path) -> None:
     loaded.network.references = loaded.network.references[:4]
     loaded.network.config = replace(loaded.network.config, nearest=4)
     with pytest.raises(ExportError, match="off by"):
-        check_parity(graph, published_module(CPR, loaded, SPEC, OUTPUT), relative=True)
+        check_parity(graph, published_module(CPR, loaded, SPEC, OUTPUT), relative=True, unit=CPR.rounding_unit)
+
+
+def all_alike(loaded: Any) -> Any:
+    """The bias drowns what a metric network says, so all cosines are near 1, as before training."""
+    for network in loaded.network.lrb.conv:
+        network[4].weight.data *= 1e-3
+        network[4].bias.data.fill_(1.0)
+    return loaded
+
+
+def test_rounding_is_that_of_cosines_however_small_the_map_is(backbone_weights: Path, tmp_path: Path) -> None:
+    loaded = all_alike(made(backbone_weights))
+    graph, reference = exported(loaded), published_module(CPR, loaded, SPEC, OUTPUT)
+    with pytest.raises(ExportError, match="of the largest value"):
+        check_parity(graph, reference, relative=True)
+    parity = check_parity(graph, reference, relative=True, unit=CPR.rounding_unit)
+    assert "is it trained?" in describe(parity), "and it says that little was compared"
+    torch.save(checkpoint_of(loaded.network), tmp_path / "alike.pth")
+    told = {"checkpoint": tmp_path / "alike.pth", "family": "cpr", "imgsz": SIDE, "output": tmp_path / "b.edgead"}
+    written = export_bundle(export_options(told, "test")).manifest.parity
+    assert written is not None and written.patch_map <= written.tolerance == RELATIVE
+
+
+def test_more_than_rounding_is_found_in_the_smallest_map(backbone_weights: Path) -> None:
+    """2e-6 is rounding of cosines, 4e-6 is not."""
+    loaded = all_alike(made(backbone_weights))
+    graph, reference = exported(loaded), published_module(CPR, loaded, SPEC, OUTPUT)
+    genuine = onnx_runner(graph)
+    with pytest.raises(ExportError, match="off by"):
+        check_parity(
+            graph,
+            reference,
+            run=lambda batch: [part + np.float32(4e-6) for part in genuine(batch)],
+            relative=True,
+            unit=CPR.rounding_unit,
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from edge_ad.models.cpr.fitting import Cells, NoForegroundError, codebook, foreground
+from edge_ad.models.cpr.learned import _foreground
 from edge_ad.models.cpr.retrieval import (
     BlockGrid,
     block_distances,
@@ -33,19 +36,63 @@ def discs(count: int = 4, side: int = 28, noise: float = 0.1) -> tuple[Tensor, T
     return taps, disc
 
 
-def test_the_object_is_found() -> None:
+def on_two_grounds() -> tuple[Tensor, Tensor]:
+    """The same on a grained ground, which two clusters split, as that of cookies: 0.56 of the border are in one."""
     taps, disc = discs()
-    found, share = foreground(cells_of(taps))
-    weights = found(taps)
-    assert share > 0.95
-    assert float(weights[:, disc].mean()) > 0.9 and float(weights[:, ~disc].mean()) < 0.1
+    grain = 3.0 * torch.randn(4, 28, 28, generator=torch.Generator().manual_seed(2)) - 0.5
+    taps[:, 4] += torch.where(disc, 2.0, grain)
+    return taps, disc
+
+
+def outlines() -> Tensor:
+    """Taps of which only the disc's edge differs from its ground."""
+    taps, disc = discs(side=40)
+    rows, columns = np.mgrid[:40, :40]
+    ring = torch.from_numpy(np.abs(np.hypot(rows - 20, columns - 20) - 6) < 1.5)
+    taps[:, 2] -= disc * 3.0
+    taps[:, 2] += ring * 3.0
+    return taps
+
+
+@pytest.mark.parametrize("made", [discs, on_two_grounds], ids=["plain ground", "grained ground"])
+def test_the_object_is_found(made: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    taps, disc = made()
+    found = foreground(cells_of(taps))
+    weights = found.foreground(taps)
+    assert float(weights[:, disc].mean()) > 0.8 and float(weights[:, ~disc].mean()) < 0.2
     assert float(weights.min()) >= 0 and float(weights.max()) <= 1
+    border = torch.ones(28, 28, dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    assert found.border == pytest.approx(max(1, int((weights[:, border] > 0.5).sum())) / weights[:, border].numel())
+    middle = (weights[:, 8:19, 8:19] > 0.5).float().mean((1, 2))
+    assert found.middle == pytest.approx(float(np.quantile(middle, 0.1)), abs=1e-3)
+    told = _foreground(cells_of(taps), "auto")
+    assert told[0] is not None and told[1][0].startswith("foreground: found (object is 100% of the middle")
 
 
-def test_a_texture_has_a_border_of_two_kinds() -> None:
-    generator = torch.Generator().manual_seed(1)
-    _, share = foreground(cells_of(torch.randn(3, 4, 30, 30, generator=generator)))
-    assert share < 0.8
+def few_pictures_with_specks() -> Tensor:
+    """A ground on which, in half of the pictures, a large spot happens to lie in the middle."""
+    taps, _ = discs()
+    taps[2:] = 0.1 * torch.randn(2, 6, 28, 28, generator=torch.Generator().manual_seed(3))
+    return taps
+
+
+TEXTURES = {
+    "noise": torch.randn(3, 4, 30, 30, generator=torch.Generator().manual_seed(1)),
+    "an outline": outlines(),
+    "spots": few_pictures_with_specks(),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTURES)
+def test_what_is_no_object(kind: str) -> None:
+    """Nor what is one in outline alone, whose inside would not count, nor what lies in the middle by chance."""
+    cells = cells_of(TEXTURES[kind])
+    found, notes = _foreground(cells, "auto")
+    assert found is None and notes[0].startswith("foreground: none (object is ")
+    assert notes[0].endswith("else give --foreground on")
+    found, notes = _foreground(cells, "on")
+    assert found is not None and notes[0].startswith("foreground: on, though object is ")
 
 
 @pytest.mark.parametrize(

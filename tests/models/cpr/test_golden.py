@@ -179,9 +179,9 @@ def test_fitting(path: Path) -> None:
         for centres in (codebook(cells), torch.from_numpy(data["centers"]))
     ]
     assert float(spread[0]) <= 1.02 * float(spread[1])
-    found, share = foreground(cells)
-    assert 0.5 <= share <= 1
-    assert float((found(taps) - torch.from_numpy(data["reference_foreground"])).abs().mean()) <= 0.01
+    found = foreground(cells)
+    assert 0 <= found.middle <= 1 and 0 < found.border <= 1
+    assert float((found.foreground(taps) - torch.from_numpy(data["reference_foreground"])).abs().mean()) <= 0.01
 
 
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.image.frame import ImageArray
+from edge_ad.models.cpr.config import ON_OBJECT
 from edge_ad.models.synthesis.augment import augment_texture
 from edge_ad.models.synthesis.overlay import draw_even_beta, overlay
 from edge_ad.models.synthesis.perlin import thresholded_noise
@@ -16,7 +17,6 @@ from edge_ad.models.synthesis.tiles import shuffled_tiles
 BoolArray = NDArray[np.bool_]
 
 LEAST_AREA = 0.001  # of the picture; smaller pieces of a mask are left out
-ON_OBJECT = 0.5  # of the foreground; pieces that nowhere reach it lie on the background
 MOST_SHINING_THROUGH = 0.5  # share of the good picture in a defect
 TEXTURE_SHARE = 0.5  # of the defects of an object; the others are made of its own tiles
 AUGMENTATIONS = 3
