@@ -12,14 +12,19 @@ from edge_ad.cli import demo_training
 from edge_ad.cli.main import EXIT_INTERRUPTED
 from edge_ad.cli.option import text_option
 from edge_ad.cli.summary import check_lost, print_summary
+from edge_ad.errors import OutputError
 
 if TYPE_CHECKING:
+    from edge_ad.image.frame import Box
     from edge_ad.runtime.line.telemetry import Telemetry
     from edge_ad.runtime.station.run import RunResult
 
 BUNDLE = "disc.edgead"
 DEFECTS = 0.3  # far more than any line makes, so that a short demonstration shows some
 SAVED = "masks,overlays"
+SHIPPED_ROI = (282, 0, 1002, 720)
+"""Of a 1280x720 frame: what the shipped bundle was trained on, to the pixel."""
+LINE_FILE, LINE_HEAD = "line.yaml", "# A line of 'edge-ad demo', which writes this file anew."
 
 
 @click.command(name="demo", short_help="Show the whole chain on a simulated line.")
@@ -45,8 +50,9 @@ def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
         if not quick:
             click.echo(demo_training.offer(missing))
     width, height = plan.size
+    roi = plan.roi if trains else SHIPPED_ROI
     source = f"sim:?size={width}x{height}&defects={DEFECTS}&seed={seed}&frames={frames}"
-    result = _judge(bundle, source, folder)
+    result = _judge(_line_file(folder, bundle, source, roi), folder)
     if result.interrupted:
         click.echo("stopped by the user", err=True)
     check_lost(result.telemetry, result.hung)
@@ -62,14 +68,29 @@ def command(frames: int, seed: int, quick: bool, output: str | None) -> int:
     return 0
 
 
-def _judge(bundle: Path, source: str, folder: Path) -> RunResult:
+def _line_file(folder: Path, bundle: Path, source: str, roi: Box) -> Path:
+    """Write the line as a file. Raises: OutputError for one that is not the demo's."""
+    from edge_ad.disk.storage import write_atomically
+    from edge_ad.validation import dump_yaml
+
+    path = folder / LINE_FILE
+    if path.is_symlink() or (path.exists() and not path.read_text("utf-8", "replace").startswith(LINE_HEAD)):
+        raise OutputError(f"{path} exists and is not the demo's; choose another --output")
+    told = {"bundle": str(bundle.absolute()), "cameras": [{"name": "disc", "source": source, "roi": list(roi)}]}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, f"{LINE_HEAD}\n{dump_yaml(told)}".encode())
+    return path
+
+
+def _judge(line: Path, folder: Path) -> RunResult:
     """Run the bundle on the line and say how often it was right."""
-    from edge_ad.runtime.station.file import run_options
+    from edge_ad.runtime.station.file import read_line
     from edge_ad.runtime.station.run import run
 
-    click.echo(f"$ edge-ad run {bundle} --source '{source}' --output {folder} --save {SAVED}\n")
-    values = {"bundle": bundle, "source": source, "output": folder, "save": SAVED}
-    result = run(run_options(values, "demo"), say=click.echo)
+    click.echo("The part lies in the middle of the frame, so the line's file makes that its region of interest:")
+    click.echo("".join(f"   {text}\n" for text in line.read_text("utf-8").splitlines()[1:]))
+    click.echo(f"$ edge-ad run -c {line} --output {folder} --save {SAVED}\n")
+    result = run(read_line(line, {"output": folder, "save": SAVED}), say=click.echo)
     print_summary(result.telemetry, [None])
     click.echo()
     click.echo(_confusion(result.telemetry))

