@@ -123,7 +123,7 @@ def told(differing: Mapping[str, Difference], reference: str, of_what: str) -> l
     lines = []
     for name, each in differing.items():
         number, score, compared = each.at
-        shares = f"{each.median:.2%} at the median and {each.largest:.2%} at most"
+        shares = f"{each.median * 100:.3g} % at the median and {each.largest * 100:.3g} % at most"
         lines.append(
             f"{name}: scores of {of_what} differ from {reference} by {shares} ({score:.6g} and {compared:.6g}, picture"
             f" {number})"

@@ -92,25 +92,26 @@ def main(
         measured = measure(given, frame, pictures.paths, starts=starts, rounds=rounds, say=say)
         result = measured | {name: Found(reason=reason) for name, reason in missing.items()}
         pixel = pixel_aurocs(pictures, measured) if made.trained else {}
-        alone = {name: each for name, each in seen(made, given).items() if name in (FLOAT, REFERENCE)}
+        alone = {name: each for name, each in seen(made, given).items() if name in (FLOAT, INT8, REFERENCE)}
         at_size = {name: Found() for name in alone}
         score_pictures(alone, pictures.seen(folder / "seen"), at_size, say)
     figures = rows(result, installed, pictures.truth if made.trained else [], REFERENCE, pixel)
-    as_given, as_seen = differences(result, REFERENCE, (FLOAT, INT8)), differences(at_size, REFERENCE, (FLOAT,))
+    apart = {
+        "the pictures": differences(result, REFERENCE, (FLOAT, INT8)),
+        "the pictures at model size": differences(at_size, REFERENCE, (FLOAT, INT8)),
+    }
     bare = sum(sample.anomalous and sample.mask is None for sample in pictures.samples)
     print(
         f"\n{made.what}; {size} frame in memory → score and map; medians of {rounds} turns and {starts} starts;"
         f" {len(pictures.samples)} pictures of {data.name}, {bare} defective ones without a mask\n"
     )
     print(table(figures).replace("x authors'", "x anomalib fp32") + "\n")
-    print("\n".join(told(as_given, REFERENCE, "the pictures") + told(as_seen, REFERENCE, "the pictures at model size")))
+    for of_what, differing in apart.items():
+        print("\n".join(told(differing, REFERENCE, of_what)))
     if json_path is not None:
-        apart = {
-            which: {name: asdict(each) for name, each in found.items()}
-            for which, found in (("as_given", as_given), ("at_model_size", as_seen))
-        }
+        shares = {what: {name: asdict(each) for name, each in found.items()} for what, found in apart.items()}
         raw = {name: each.plain() for name, each in result.items()}
-        json_path.write_text(json.dumps({"rows": figures, "differences": apart, "raw": raw}, indent=1), "utf-8")
+        json_path.write_text(json.dumps({"rows": figures, "differences": shares, "raw": raw}, indent=1), "utf-8")
 
 
 def contenders(made: Any, folder: Path, python: Any, reference: str) -> tuple[dict[str, Any], dict[str, float], Any]:

@@ -37,18 +37,20 @@ def rows(
 ) -> dict[str, dict[str, Any]]:
     """What to say of each peer. A figure that was not measured is None.
 
+    How many times as fast it is, is the median of the ratios within a turn: what else the machine does then cancels.
+
     Args:
         truth: which of the pictures are anomalous; empty where scores say nothing of that.
         reference: the peer that the others are compared with.
         pixel_auroc: of those that have one.
     """
-    compared = _median(found[reference].latency_ms) if reference in found else None
+    compared = found[reference].latency_ms if reference in found else []
     result = {}
     for name, each in found.items():
         latency_ms, stretch_ms = _median(each.latency_ms), _median(each.stretch_ms)
         result[name] = {
             "latency_ms": latency_ms,
-            "times_as_fast": compared / latency_ms if compared and latency_ms else None,
+            "times_as_fast": _median([other / one for one, other in zip(each.latency_ms, compared, strict=False)]),
             "frames_per_s": 1e3 / stretch_ms if stretch_ms else None,
             "start_s": _median(each.start_s),
             "peak_rss_mib": max(each.peak_rss_mib, default=None),

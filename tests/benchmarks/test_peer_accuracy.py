@@ -87,6 +87,5 @@ def test_differences_are_shares_of_the_reference(accuracy: Any) -> None:
             accuracy.difference(scores, reference)
     (line,) = accuracy.told({"ours": found}, "theirs", "the pictures")
     assert line == (
-        "ours: scores of the pictures differ from theirs by 10.00% at the median and 150.00% at most"
-        " (2 and -4, picture 2)"
+        "ours: scores of the pictures differ from theirs by 10 % at the median and 150 % at most (2 and -4, picture 2)"
     )

@@ -151,6 +151,8 @@ def test_all_peers_are_measured_in_turns_and_stand_in_one_table(
     rows = peers.table.rows(found, {"right": 12.3}, truth, "right")
     assert rows["right"]["image_auroc"] == 0.75 and rows["wrong"]["image_auroc"] == 0.25
     assert rows["right"]["times_as_fast"] == 1.0 and rows["wrong"]["times_as_fast"] > 0
+    found["right"].latency_ms, found["wrong"].latency_ms = [4.0, 40.0, 4.0], [2.0, 20.0, 40.0]  # one turn was disturbed
+    assert peers.table.rows(found, {}, truth, "right")["wrong"]["times_as_fast"] == 2.0
     lines = peers.table.table(rows).splitlines()
     assert lines[2].startswith("| right |") and "| 12 | 0.7500 | – | fp32 |" in lines[2]
     assert lines[4].startswith("| broken | not available: ValueError: no factor |")
