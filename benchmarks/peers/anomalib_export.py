@@ -43,26 +43,26 @@ def in_order(target: dict[str, Any], source: dict[str, Any], last_layer: str) ->
     return {**target, **dict(zip(names, values, strict=False))}
 
 
-def unscaled(post_processor: Any, most: float = 1.0) -> None:
-    """Let scores through as they are: anomalib has no statistics of a validation set here, and scales by NaN.
-
-    Args:
-        most: that a score can be; scores are divided by it.
-    """
-    for name, value in (("min", 0.0), ("max", most), ("threshold", most / 2)):
+def unscaled(post_processor: Any) -> None:
+    """Let probabilities through as they are: anomalib has no statistics of a validation set here, and scales by NaN."""
+    for name, value in (("min", 0.0), ("max", 1.0), ("threshold", 0.5)):
         getattr(post_processor, f"_image_{name}" if name == "threshold" else f"image_{name}").fill_(value)
         getattr(post_processor, f"_pixel_{name}" if name == "threshold" else f"pixel_{name}").fill_(value)
 
 
 def write_exports(model: Any, told: dict[str, Any]) -> None:
-    """anomalib's own exports of a model; where they lie is the last line of standard output."""
+    """anomalib's own exports of a model, one for each size of `told["frames"]`: where they lie is the last line of
+    standard output."""
     model.eval()
-    size, output = tuple(told["frame_hw"]), Path(told["output"])
-    paths = {
-        "openvino": model.to_openvino(output, input_size=size, onnx_kwargs=dict(ONE_IMAGE)),
-        "onnx": model.to_onnx(output, input_size=size, **ONE_IMAGE),
-    }
-    print(json.dumps({name: str(path) for name, path in paths.items()}))
+    paths: dict[str, dict[str, str]] = {}
+    for name, frame_hw in told["frames"].items():
+        size, output = tuple(frame_hw), Path(told["output"]) / name
+        written = {
+            "openvino": model.to_openvino(output, input_size=size, onnx_kwargs=dict(ONE_IMAGE)),
+            "onnx": model.to_onnx(output, input_size=size, **ONE_IMAGE),
+        }
+        paths[name] = {form: str(path) for form, path in written.items()}
+    print(json.dumps(paths))
 
 
 def main() -> None:

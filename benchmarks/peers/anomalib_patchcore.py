@@ -2,8 +2,8 @@
 
     python anomalib_patchcore.py '{"checkpoint": …}'
 
-Runs in the environment of `anomalib.txt`, which has no edge-ad. The argument is the JSON of `exported` in
-`compare_patchcore.py`; the last line of standard output is JSON with the paths.
+Runs in the environment of `anomalib.txt`, which has no edge-ad. The argument is the JSON of `told` in
+`family_patchcore.py`; the last line of standard output is JSON with the paths.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ import json
 import sys
 import warnings
 
-from anomalib_export import TIMM_NAMES, in_order, unscaled, write_exports
-
-MOST = 1000.0
-"""Above every distance: anomalib clips what it has scaled to 0 to 1, and a score that is clipped ranks nothing."""
+from anomalib_export import TIMM_NAMES, in_order, write_exports
 
 
 def main() -> None:
@@ -23,6 +20,7 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     import torch
     from anomalib.models import Patchcore
+    from anomalib.post_processing import PostProcessor
 
     data = torch.load(told["checkpoint"], map_location="cpu", weights_only=True)
     config = data["config"]
@@ -35,12 +33,12 @@ def main() -> None:
         pre_trained=False,  # else it is fetched; the weights follow
         num_neighbors=config["neighbours"],
         pre_processor=Patchcore.configure_pre_processor((side, side)),
+        post_processor=PostProcessor(enable_normalization=False),  # it clips, and a score that is clipped ranks nothing
     )
     weights = torch.load(told["weights"], map_location="cpu", weights_only=True)
     features = model.model.feature_extractor.feature_extractor
     features.load_state_dict(in_order(features.state_dict(), weights, layers[-1]))
     model.model.memory_bank = data["memory_bank"]
-    unscaled(model.post_processor, MOST)
     write_exports(model, told)
 
 

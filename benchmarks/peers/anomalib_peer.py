@@ -22,7 +22,9 @@ class Anomalib:
         self.computes_in = str(precision.to_string() if hasattr(precision, "to_string") else precision)
 
     def score(self, image_hwc: Any) -> float:
-        return float(self._inferencer.predict(image_hwc).pred_score[0])
+        found = self._inferencer.predict(image_hwc)
+        self.anomaly_map = found.anomaly_map.squeeze()
+        return float(found.pred_score.item())
 
 
 def open_anomalib(given: dict[str, Any]) -> Anomalib:

@@ -20,7 +20,6 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -41,8 +40,9 @@ def main(network: str, size: str, rounds: int, starts: int, cores: int, anomalib
     threads = fix_threads(cores)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the environment is deleted then too
     import numpy as np
-    from contenders import AUTHORS, make_peers, shared_folder
-    from environment import UnavailableError, existing_environment, made_environment
+    from accuracy import labelled, pixel_aurocs
+    from contenders import AUTHORS, cookies_input, make_peers, shared_folder
+    from environment import UnavailableError, chosen_environment
     from measure import Found, measure
     from suite.networks import NETWORKS
     from suite.scenes import SIZES, scene
@@ -55,43 +55,28 @@ def main(network: str, size: str, rounds: int, starts: int, cores: int, anomalib
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
         python: Path | UnavailableError
         try:
-            if anomalib == "none":
-                raise UnavailableError("left out by --anomalib none")
-            if anomalib == "make":
-                say("making anomalib's environment")
-                python = stack.enter_context(made_environment())
-            else:
-                python = existing_environment(Path(anomalib).absolute())
+            python = stack.enter_context(chosen_environment(anomalib, say))
         except UnavailableError as exc:
             python = exc
         shared = shared_folder()
         peers = make_peers(network, size, folder, python, shared, say)
         frame = folder / "frame.npy"
         np.save(frame, scene(size)[:, :, ::-1])
-        pictures, truth = labelled(shared)
-        found = measure(peers.contenders, frame, pictures, starts=starts, rounds=rounds, say=say)
+        pictures = None if shared is None else labelled(shared / "data" / "cookies", cookies_input())
+        paths = [] if pictures is None else pictures.paths
+        found = measure(peers.contenders, frame, paths, starts=starts, rounds=rounds, say=say)
+        pixel = pixel_aurocs(pictures, found)
         found |= {name: Found(reason=reason) for name, reason in peers.missing.items()}
-    result = rows(found, peers.installed_mib, truth, AUTHORS)
+    result = rows(found, peers.installed_mib, [] if pictures is None else pictures.truth, AUTHORS, pixel)
     print(
         f"\n{network}, {size} frame in memory → score and map, {threads} of {os.cpu_count()} processors"
         f" ({platform.processor() or platform.machine()}), Python {platform.python_version()};"
-        f" medians of {rounds} turns and {starts} starts; accuracy: {len(pictures)} pictures\n"
+        f" medians of {rounds} turns and {starts} starts; accuracy: {len(paths)} pictures\n"
     )
     print(table(result))
     if json_path is not None:
-        raw = {name: vars(each) for name, each in found.items()}
+        raw = {name: each.plain() for name, each in found.items()}
         json_path.write_text(json.dumps({"rows": result, "raw": raw}, indent=1), "utf-8")
-
-
-def labelled(shared: Path | None) -> tuple[list[str], list[bool]]:
-    """Test pictures of the cookies and which of them are anomalous; none without them."""
-    if shared is None:
-        return [], []
-    from edge_ad.image.pictures import pictures_below
-
-    test = shared / "data" / "cookies" / "test"
-    paths: list[Any] = pictures_below(str(test))
-    return paths, [Path(path).relative_to(test).parts[0] != "good" for path in paths]
 
 
 def say(line: str) -> None:

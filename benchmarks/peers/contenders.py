@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from measure import Contender, Say
 from suite.networks import NETWORKS, Network, export_weights, with_int8, write_weights
 from suite.scenes import SIZES
 
+from edge_ad.bundle.specs import Precision, PreprocessSpec
+
 HERE = Path(__file__).parent
 AUTHORS = "authors' graph, ONNX Runtime"
 ANOMALIB = {
@@ -24,7 +27,7 @@ ANOMALIB = {
     "anomalib 2.7.0, ONNX": ("onnx", {}),
 }
 """Export, and what its inferencer passes to OpenVINO; without a word OpenVINO chooses the arithmetic itself."""
-OURS = {"edge-ad, fp32": "fp32", "edge-ad, int8": "int8"}
+OURS: dict[str, Precision] = {"edge-ad, fp32": "fp32", "edge-ad, int8": "int8"}
 COOKIES = Network("mobilenet_v2", ("features.6", "features.13"), 256, 512, 256)
 COOKIES_HW = (768, 576)
 
@@ -92,14 +95,22 @@ def _add_ours(peers: Peers, speed: Weights, cookies: Weights | None, shared: Pat
     plain = export_weights(speed.network, speed.checkpoint, speed.backbone, folder / "speed-fp32.edgead")
     bundle = with_int8(plain, folder / "speed.edgead").path
     for_pictures = calibrated(cookies, shared, folder) if cookies and shared else None
-    installed = installed_mib(THIS_PYTHON, "edge-ad") + own_files_mib()
+    installed = ours_mib()
     for name, precision in OURS.items():
-        cache = {"precision": precision, "engine_cache": str(folder / "engines")}
-        given = {"bundle": str(bundle), **cache}
-        pictures = {"bundle": str(for_pictures), **cache} if for_pictures else None
-        command = [THIS_PYTHON, str(HERE / "ours.py")]
-        peers.contenders[name] = Contender(command, own_folder(folder, name), given, pictures)
+        peers.contenders[name] = ours(name, folder, precision, bundle, for_pictures)
         peers.installed_mib[name] = installed
+
+
+def ours_mib() -> float:
+    """Disk that edge-ad takes with all that it requires."""
+    return installed_mib(THIS_PYTHON, "edge-ad") + own_files_mib()
+
+
+def ours(name: str, folder: Path, precision: Precision, bundle: Path, for_pictures: Path | None) -> Contender:
+    """edge-ad with a bundle, and with another one or none for the pictures."""
+    given = {"bundle": str(bundle), "precision": precision, "engine_cache": str(folder / "engines")}
+    pictures = {**given, "bundle": str(for_pictures)} if for_pictures else None
+    return Contender([THIS_PYTHON, str(HERE / "ours.py")], own_folder(folder, name), given, pictures)
 
 
 def calibrated(cookies: Weights, shared: Path, folder: Path) -> Path:
@@ -107,19 +118,28 @@ def calibrated(cookies: Weights, shared: Path, folder: Path) -> Path:
 
     Its score is that of the authors' code and of anomalib, the largest patch, so that accuracies can be compared.
     """
-    from edge_ad.cli.main import main
-
     plain = export_weights(
         cookies.network, cookies.checkpoint, cookies.backbone, folder / "cookies-fp32.edgead", "patch_max"
     )
-    output = folder / "cookies.edgead"
-    caches = ["--calibration-cache", str(folder / "calibrations"), "--engine-cache", str(folder / "engines")]
-    data = ["--data", str(shared / "data" / "cookies" / "train" / "good")]
-    with redirect_stdout(sys.stderr):  # standard output is the table's
-        code = main(["calibrate", str(plain.path), *data, *caches, "--gate", "report", "-o", str(output)])
-    if code != 0:
-        raise RuntimeError("edge-ad calibrate failed; see above")
+    return quantized(plain.path, shared / "data" / "cookies", folder / "cookies.edgead")
+
+
+def quantized(plain: Path, data: Path, output: Path) -> Path:
+    """The bundle with an int8 model beside its float one, by the good pictures of `data`; the gate only reports."""
+    folder = output.parent
+    caches = ("--calibration-cache", folder / "calibrations", "--engine-cache", folder / "engines")
+    edge_ad("calibrate", plain, "--data", data / "train" / "good", "--gate", "report", *caches, "-o", output)
     return output
+
+
+def edge_ad(*arguments: Any) -> None:
+    """The command line, as users have it."""
+    from edge_ad.cli.main import main
+
+    with redirect_stdout(sys.stderr):  # standard output is the table's
+        code = main([str(argument) for argument in arguments])
+    if code != 0:
+        raise RuntimeError(f"edge-ad {arguments[0]} failed; see above")
 
 
 def _add_anomalib(
@@ -127,13 +147,30 @@ def _add_anomalib(
 ) -> None:
     paths = anomalib_exports(speed, python, frame_hw, folder / "anomalib")
     for_pictures = anomalib_exports(cookies, python, COOKIES_HW, folder / "anomalib-cookies") if cookies else None
-    installed = installed_mib(python, "anomalib", "openvino", "torch", "torchvision")
-    for name, (form, config) in ANOMALIB.items():
-        given = {"graph": paths[form], "config": config}
-        pictures = {"graph": for_pictures[form], "config": config} if for_pictures else None
-        command = [str(python), str(HERE / "anomalib_peer.py")]
-        peers.contenders[name] = Contender(command, own_folder(folder, name), given, pictures)
+    installed = anomalibs_mib(python)
+    for name in ANOMALIB:
+        peers.contenders[name] = anomalibs(name, folder, python, paths, for_pictures)
         peers.installed_mib[name] = installed
+
+
+def anomalibs_mib(python: Path) -> float:
+    """Disk that anomalib takes with all that it requires."""
+    return installed_mib(python, "anomalib", "openvino", "torch", "torchvision")
+
+
+def anomalibs(
+    name: str, folder: Path, python: Path, paths: Mapping[str, str], for_pictures: Mapping[str, str] | None
+) -> Contender:
+    """anomalib with an export, and with another one or none for the pictures. Args: name: a key of `ANOMALIB`."""
+    form, config = ANOMALIB[name]
+    given = {"graph": paths[form], "config": config}
+    pictures = {"graph": for_pictures[form], "config": config} if for_pictures else None
+    return Contender([str(python), str(HERE / "anomalib_peer.py")], own_folder(folder, name), given, pictures)
+
+
+def cookies_input() -> PreprocessSpec:
+    """How the trained checkpoint sees a picture, with every peer: the shorter side resized, and its centre."""
+    return PreprocessSpec(COOKIES.side, COOKIES.side, resize=COOKIES.side)
 
 
 def own_folder(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,19 @@ def made_environment() -> Iterator[Path]:
         _run([sys.executable, "-m", "venv", folder])
         _run([str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", str(REQUIREMENTS)])
         yield python
+
+
+@contextmanager
+def chosen_environment(choice: str, say: Callable[[str], None]) -> Iterator[Path]:
+    """What `--anomalib` names: make, none, or the Python of one. Yields: its Python. Raises: UnavailableError."""
+    if choice == "none":
+        raise UnavailableError("left out by --anomalib none")
+    if choice == "make":
+        say("making anomalib's environment")
+        with made_environment() as python:
+            yield python
+    else:
+        yield existing_environment(Path(choice).absolute())
 
 
 def _run(command: list[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from edge_ad.models.patch_head.options import HeadOptions
 
 HERE = Path(__file__).parent
 LONGEST_S = 1800
+Exports = dict[str, dict[str, str]]
+"""Paths of exports of anomalib: by the name of a size, and then `openvino` and `onnx`."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,22 @@ def anomalib_exports(weights: Weights, python: Path, frame_hw: tuple[int, int], 
         "embed_dim": network.embed_dim,
         "hidden_dim": network.hidden_dim,
         "resize_hw": resized(frame_hw, network.side),
-        "frame_hw": list(frame_hw),
-        "output": str(folder),
+        "frames": {"frame": list(frame_hw)},
     }
-    command = [str(python), str(HERE / "anomalib_export.py"), json.dumps(told)]
+    return exported(python, "anomalib_export.py", told, folder)["frame"]
+
+
+def exported(python: Path, script: str, told: Mapping[str, Any], folder: Path) -> Exports:
+    """Let a script of this folder export in anomalib's environment.
+
+    Args:
+        script: reads its argument, and ends with one line of JSON on standard output.
+        told: what it is told beside `output`, which is `folder`; `frames` are sizes by name.
+
+    Returns: paths by the name of a size. Raises: UnavailableError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    command = [str(python), str(HERE / script), json.dumps({**told, "output": str(folder)})]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LONGEST_S, check=False)
     except subprocess.TimeoutExpired as exc:
@@ -116,7 +129,7 @@ def anomalib_exports(weights: Weights, python: Path, frame_hw: tuple[int, int], 
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise UnavailableError(f"anomalib's export failed: {lines[-1] if lines else 'without a word'}")
-    paths: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    paths: Exports = json.loads(done.stdout.splitlines()[-1])
     return paths
 
 

@@ -48,6 +48,7 @@ class Found:
         latency_ms: a frame each, in turns with the other peers.
         stretch_ms: a frame's part of `STRETCH` frames without a rest, in turns.
         scores: of the pictures.
+        maps: file of their anomaly maps, (n, h, w) float32.
         compiling_faults: what starts said that compiled and failed, where the next one, from its cache, did not.
         reason: why something is missing.
     """
@@ -58,8 +59,13 @@ class Found:
     latency_ms: list[float] = field(default_factory=list)
     stretch_ms: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    maps: str = ""
     compiling_faults: list[str] = field(default_factory=list)
     reason: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """All figures for JSON; maps are none."""
+        return {name: value for name, value in vars(self).items() if name != "maps"}
 
 
 def measure(
@@ -70,29 +76,51 @@ def measure(
     All figures are of processes that find their caches warm. One that fails while it makes them is started once more.
     """
     found = {name: Found() for name in contenders}
-
-    def each(job: Callable[[str], None]) -> None:
-        for name, result in found.items():
-            if result.reason is None:
-                try:
-                    job(name)
-                except PeerError as exc:
-                    result.reason = str(exc)
-                    say(f"warning: {name}: {exc}")
-
-    def compiling(name: str, job: Callable[[], None]) -> None:
-        try:
-            job()
-        except PeerError as exc:
-            say(f"warning: {name}: {exc}; once more, from its cache")
-            job()
-            found[name].compiling_faults.append(str(exc))
-
     say("first starts, which compile")
-    each(lambda name: compiling(name, lambda: _first_start(contenders[name], frame)))
+    _each_compiling(found, lambda name: _first_start(contenders[name], frame, found[name]), say)
     for number in range(starts):
         say(f"starts {number + 1}/{starts}")
-        each(lambda name: _start(contenders[name], frame, found[name]))
+        _each(found, lambda name: _start(contenders[name], frame, found[name]), say)
+    if rounds:
+        _turns(contenders, frame, found, rounds, say)
+    if pictures:
+        score_pictures(contenders, pictures, found, say)
+    return found
+
+
+def score_pictures(
+    contenders: Mapping[str, Contender], pictures: list[str], found: Mapping[str, Found], say: Say
+) -> None:
+    """Scores and maps of pictures, into `found`."""
+    say(f"scores of {len(pictures)} pictures")
+    _each_compiling(found, lambda name: _score(contenders[name], pictures, found[name]), say)
+
+
+def _each(found: Mapping[str, Found], job: Callable[[str], None], say: Say) -> None:
+    for name, result in found.items():
+        if result.reason is None:
+            try:
+                job(name)
+            except PeerError as exc:
+                result.reason = str(exc)
+                say(f"warning: {name}: {exc}")
+
+
+def _each_compiling(found: Mapping[str, Found], job: Callable[[str], None], say: Say) -> None:
+    """As `_each`; what fails is done once more, for it may only fail where it has to compile."""
+
+    def twice(name: str) -> None:
+        try:
+            job(name)
+        except PeerError as exc:
+            say(f"warning: {name}: {exc}; once more, from its cache")
+            job(name)
+            found[name].compiling_faults.append(str(exc))
+
+    _each(found, twice, say)
+
+
+def _turns(contenders: Mapping[str, Contender], frame: Path, found: Mapping[str, Found], rounds: int, say: Say) -> None:
     with ExitStack() as stack:
         running: dict[str, PeerProcess] = {}
 
@@ -104,19 +132,15 @@ def measure(
             running[name] = process
 
         say("opening all of them")
-        each(open_one)
+        _each(found, open_one, say)
         for number in range(rounds):
             say(f"round {number + 1}/{rounds}")
-            each(lambda name: _turn(running[name], found[name]))
-    if pictures:
-        say(f"scores of {len(pictures)} pictures")
-        each(lambda name: compiling(name, lambda: _score(contenders[name], pictures, found[name])))
-    return found
+            _each(found, lambda name: _turn(running[name], found[name]), say)
 
 
-def _first_start(contender: Contender, frame: Path) -> None:
+def _first_start(contender: Contender, frame: Path, found: Found) -> None:
     with PeerProcess(contender.command, contender.folder) as process:
-        process.ask("open", **{"with": dict(contender.given)})
+        found.computes_in = str(process.ask("open", **{"with": dict(contender.given)})["computes_in"])
         process.ask("frame", path=str(frame))
         process.ask("judge", frames=1)
         process.ask("close")
@@ -124,11 +148,10 @@ def _first_start(contender: Contender, frame: Path) -> None:
 
 def _start(contender: Contender, frame: Path, found: Found) -> None:
     with PeerProcess(contender.command, contender.folder) as process:
-        opened = process.ask("open", **{"with": dict(contender.given)})
+        process.ask("open", **{"with": dict(contender.given)})
         process.ask("frame", path=str(frame))
         process.ask("judge", frames=1)
         found.start_s.append(time.perf_counter() - process.started_s)
-        found.computes_in = str(opened["computes_in"])
         process.ask("judge", frames=JUDGED_BEFORE_MEMORY)
         found.peak_rss_mib.append(float(process.ask("memory")["peak_rss_mib"]))
         process.ask("close")
@@ -146,5 +169,7 @@ def _score(contender: Contender, pictures: list[str], found: Found) -> None:
         return
     with PeerProcess(contender.command, contender.folder) as process:
         process.ask("open", **{"with": dict(contender.given_for_pictures)})
-        found.scores = [float(score) for score in process.ask("score", pictures=pictures)["scores"]]
+        maps = contender.folder / "maps.npy"
+        found.scores = [float(score) for score in process.ask("score", pictures=pictures, maps=str(maps))["scores"]]
+        found.maps = str(maps)
         process.ask("close")

@@ -14,8 +14,9 @@ class Ours:
 
     def score(self, image_hwc: Any) -> float:
         verdict = self._detector.judge(image_hwc)
-        if verdict.score is None:
+        if verdict.score is None or verdict.maps is None:
             raise ValueError(f"the frame is {verdict.status}: {verdict.reason}")
+        self.anomaly_map = verdict.maps.anomaly_map
         return float(verdict.score)
 
 

@@ -3,7 +3,7 @@
     {"do": "open", "with": {…}}           → {"computes_in": …}
     {"do": "frame", "path": "frame.npy"}   → {}                           (H, W, 3) uint8 RGB, kept for judging
     {"do": "judge", "frames": 5}           → {"took_s": […], "score": …}  the frame so often, each timed
-    {"do": "score", "pictures": [path, …]} → {"scores": […]}
+    {"do": "score", "pictures": [path, …], "maps": "maps.npy"} → {"scores": […]}  and their anomaly maps, in that file
     {"do": "memory"}                       → {"peak_rss_mib": …}
     {"do": "close"}                        → {}                           and the process ends
 
@@ -29,9 +29,15 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Judge(Protocol):
-    """A detector that is ready."""
+    """A detector that is ready.
+
+    Attributes:
+        computes_in: arithmetic, in the words of its engine.
+        anomaly_map: (h, w) of the frame that was scored last.
+    """
 
     computes_in: str
+    anomaly_map: Any
 
     def score(self, image_hwc: Any) -> float:
         """Everything from a decoded frame ((H, W, 3) uint8 RGB) to its score and map."""
@@ -57,9 +63,8 @@ class Peer:
                 return {}
             case {"do": "judge", "frames": int(count)} if count > 0:
                 return self._timed(count)
-            case {"do": "score", "pictures": list(paths)}:
-                judge = self._ready()
-                return {"scores": [float(judge.score(picture(path))) for path in paths]}
+            case {"do": "score", "pictures": list(paths), "maps": str(maps)}:
+                return {"scores": self._scored(paths, maps)}
             case {"do": "memory"}:
                 return {"peak_rss_mib": peak_rss_mib()}
             case {"do": "close"}:
@@ -75,6 +80,14 @@ class Peer:
             score = judge.score(self._frame)
             took_s.append(time.perf_counter() - began)
         return {"took_s": took_s, "score": float(score)}
+
+    def _scored(self, paths: list[str], maps: str) -> list[float]:
+        judge, scores, found = self._ready(), [], []
+        for path in paths:
+            scores.append(float(judge.score(picture(path))))
+            found.append(np.array(judge.anomaly_map, np.float32))
+        np.save(maps, np.stack(found))
+        return scores
 
     def _ready(self) -> Judge:
         if self._judge is None:

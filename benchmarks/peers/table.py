@@ -18,6 +18,7 @@ COLUMNS = (
     ("peak_rss_mib", "memory MiB", "{:.0f}"),
     ("installed_mib", "installed MiB", "{:.0f}"),
     ("image_auroc", "image AUROC", "{:.4f}"),
+    ("pixel_auroc", "pixel AUROC", "{:.4f}"),
     ("computes_in", "computes in", "{}"),
 )
 NOTES = (
@@ -28,26 +29,34 @@ NOTES = (
 
 
 def rows(
-    found: Mapping[str, Found], installed_mib: Mapping[str, float], truth: Sequence[bool], reference: str
+    found: Mapping[str, Found],
+    installed_mib: Mapping[str, float],
+    truth: Sequence[bool],
+    reference: str,
+    pixel_auroc: Mapping[str, float | None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What to say of each peer. A figure that was not measured is None.
 
+    How many times as fast it is, is the median of the ratios within a turn: what else the machine does then cancels.
+
     Args:
-        truth: which of the pictures are anomalous.
+        truth: which of the pictures are anomalous; empty where scores say nothing of that.
         reference: the peer that the others are compared with.
+        pixel_auroc: of those that have one.
     """
-    compared = _median(found[reference].latency_ms) if reference in found else None
+    compared = found[reference].latency_ms if reference in found else []
     result = {}
     for name, each in found.items():
         latency_ms, stretch_ms = _median(each.latency_ms), _median(each.stretch_ms)
         result[name] = {
             "latency_ms": latency_ms,
-            "times_as_fast": compared / latency_ms if compared and latency_ms else None,
+            "times_as_fast": _median([other / one for one, other in zip(each.latency_ms, compared, strict=False)]),
             "frames_per_s": 1e3 / stretch_ms if stretch_ms else None,
             "start_s": _median(each.start_s),
             "peak_rss_mib": max(each.peak_rss_mib, default=None),
             "installed_mib": installed_mib.get(name),
-            "image_auroc": auroc(each.scores, truth) if each.scores else None,
+            "image_auroc": auroc(each.scores, truth) if each.scores and truth else None,
+            "pixel_auroc": (pixel_auroc or {}).get(name),
             "computes_in": each.computes_in or None,
             "compiling_fault": "; ".join(dict.fromkeys(each.compiling_faults)) or None,
             "reason": each.reason,

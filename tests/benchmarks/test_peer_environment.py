@@ -60,3 +60,19 @@ def test_a_python_without_anomalib_or_none_at_all_is_refused(environment: Any, t
         environment.existing_environment(tmp_path / "absent")
     with pytest.raises(environment.UnavailableError, match="anomalib"):
         environment.existing_environment(Path(sys.executable))
+
+
+def test_the_choice_makes_one_leaves_it_out_or_takes_what_is_there(
+    environment: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "_run", lambda _: None)
+    said: list[str] = []
+    with environment.chosen_environment("make", said.append) as python:
+        made = python.parents[1]
+        assert made.parent == tmp_path
+    assert not made.exists() and said == ["making anomalib's environment"]
+    with environment.chosen_environment(sys.executable, said.append) as python:
+        assert python == Path(sys.executable)
+    with pytest.raises(environment.UnavailableError, match="left out"), environment.chosen_environment("none", print):
+        pass
+    assert len(said) == 1

@@ -30,6 +30,7 @@ class StandIn:
             raise RuntimeError("thirteen\\nis unlucky")
         if image_hwc.max() == 99:
             raise SystemExit("dies")
+        self.anomaly_map = image_hwc[:, :, 0] * self.factor
         return float(image_hwc.mean()) * self.factor
 
 def open_stand_in(given):
@@ -142,14 +143,18 @@ def test_all_peers_are_measured_in_turns_and_stand_in_one_table(
     for name, sign in (("right", 1.0), ("wrong", -1.0)):
         assert (len(found[name].start_s), len(found[name].latency_ms), len(found[name].stretch_ms)) == (2, 3, 3)
         assert found[name].scores == [sign * level for level in levels] and found[name].reason is None
+        maps = np.load(found[name].maps)
+        assert maps.shape == (4, 4, 6) and maps[:, 0, 0].tolist() == found[name].scores
         assert min(found[name].start_s) * 1e3 > max(found[name].latency_ms)
     assert "warning: broken: ValueError: no factor" in said
     found["missing"] = peers.measure.Found(reason="left out")
     rows = peers.table.rows(found, {"right": 12.3}, truth, "right")
     assert rows["right"]["image_auroc"] == 0.75 and rows["wrong"]["image_auroc"] == 0.25
     assert rows["right"]["times_as_fast"] == 1.0 and rows["wrong"]["times_as_fast"] > 0
+    found["right"].latency_ms, found["wrong"].latency_ms = [4.0, 40.0, 4.0], [2.0, 20.0, 40.0]  # one turn was disturbed
+    assert peers.table.rows(found, {}, truth, "right")["wrong"]["times_as_fast"] == 2.0
     lines = peers.table.table(rows).splitlines()
-    assert lines[2].startswith("| right |") and "| 12 | 0.7500 | fp32 |" in lines[2]
+    assert lines[2].startswith("| right |") and "| 12 | 0.7500 | – | fp32 |" in lines[2]
     assert lines[4].startswith("| broken | not available: ValueError: no factor |")
     assert lines[5].startswith("| missing | not available: left out |")
     assert len({line.count("|") for line in lines}) == 1
