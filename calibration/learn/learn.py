@@ -15,9 +15,9 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.manifest import LearnedPicture, Lesson
 from edge_ad.calibration.learn.cost import hold, told, with_recall
 from edge_ad.calibration.learn.graph import Floats, joined, parsed, rows_of, split
-from edge_ad.calibration.learn.lesson import teach
+from edge_ad.calibration.learn.lesson import Lens, teach
 from edge_ad.calibration.learn.options import LearnOptions
-from edge_ad.calibration.learn.pictures import Judged, inputs_of, refuse_the_same, scores_of, sha256_of
+from edge_ad.calibration.learn.pictures import Judged, inputs_of, refuse_the_same, scores_of, sha256_of, without_doubles
 from edge_ad.calibration.learn.places import place_of
 from edge_ad.calibration.learn.rehearsal import Rehearsal
 from edge_ad.calibration.tools import Tools
@@ -57,7 +57,7 @@ def learn(bundle: Bundle, options: LearnOptions, tools: Tools, now: Callable[[],
     assert options.good is not None
     manifest, threshold = bundle.manifest, _threshold(bundle)
     refuse_overlap({"good": options.good, "bad": options.bad})
-    good = [Sample(path, GOOD) for path in good_pictures_in(options.good)]
+    good = without_doubles([Sample(path, GOOD) for path in good_pictures_in(options.good)], tools)
     bad = [] if options.bad is None else defective_samples(options.bad)
     refuse_the_same(good, bad)
     base, constants = split(parsed(bundle.read_graph("fp32")))
@@ -68,14 +68,15 @@ def learn(bundle: Bundle, options: LearnOptions, tools: Tools, now: Callable[[],
     tools.say(f"{len(rejected)} of {len(judged)} good pictures are rejected at {threshold:.6g}")
     if not rejected:
         raise SourceError(f"{options.good}: none of {len(good)} pictures is judged and rejected; nothing to learn")
-    images = inputs_of(manifest.preprocess, rejected)
-    place, none = place_of(manifest, base, constants, images)
+    inputs = inputs_of(manifest.preprocess, rejected)
+    place, none = place_of(manifest, base, constants, inputs)
     known = rows_of(constants, none)
     _check_books(bundle, known)
     rehearsal, rows = Rehearsal(base, place, none), known
     learned: list[tuple[Judged, int]] = []
-    for picture, image in zip(rejected, images, strict=True):
-        taught = teach(rehearsal, rehearsal.scene(image), rows, threshold, manifest.postprocess)
+    for picture, given in zip(rejected, inputs, strict=True):
+        lens = Lens(given.geometry, manifest.postprocess, threshold)
+        taught = teach(rehearsal, rehearsal.scene(given.image_hwc), rows, lens)
         if (doubt := taught.doubt(threshold)) is not None:
             tools.say(f"warning: {picture.name}: {doubt}")
         if taught.holds:

@@ -9,6 +9,8 @@ import numpy as np
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.calibration.learn.graph import Floats
 from edge_ad.calibration.learn.rehearsal import Rehearsal, Said, Scene
+from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.padding import frame_score, shown_part, without_padding
 
 MARGIN = 0.2
 """Of the way from the threshold down to what is usual on the picture: how far below the threshold its score is taken,
@@ -48,7 +50,7 @@ class Taught:
 
     def doubt(self, threshold: float) -> str | None:
         """What is odd about a picture that is said to be good, or why it is not learned; None for nothing."""
-        if self.anomalous_share > MOST_ANOMALOUS:
+        if self.anomalous_share > MOST_ANOMALOUS or self.usual >= threshold:
             return (
                 f"not learned, for {self.anomalous_share:.0%} of it is anomalous to this bundle; is it of another"
                 " line, or was the camera moved? Then train anew"
@@ -64,35 +66,56 @@ class Taught:
         return None
 
 
-def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, threshold: float, spec: PostprocessSpec) -> Taught:
+@dataclass(frozen=True)
+class Lens:
+    """How a picture is looked at, and judged.
+
+    Attributes:
+        geometry: where the frame lies on the model's canvas; padding counts nowhere.
+        spec: how maps and score are made.
+        threshold: from which on a picture is anomalous.
+    """
+
+    geometry: FrameGeometry
+    spec: PostprocessSpec
+    threshold: float
+
+    def of(self, said: Said) -> Said:
+        """What a graph says, as the line judges it."""
+        patch_map, anomaly_map = without_padding(said.patch_map, said.anomaly_map, self.geometry, self.spec)
+        score = frame_score(patch_map, anomaly_map, said.score, self.geometry, self.spec)
+        return Said(patch_map, anomaly_map, score)
+
+
+def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, lens: Lens) -> Taught:
     """Learn patches one after another, each the one that adds most to the score, until the score is below.
 
     Args:
         known: (K, D), learned before.
-        threshold: from which on a picture is anomalous.
-        spec: how maps and score are made.
     """
-    said = rehearsal.say(scene, known)
-    before, usual = said.score, float(np.median(said.patch_map))
-    anomalous = float(np.mean(said.patch_map >= threshold))
+    threshold = lens.threshold
+    said = lens.of(rehearsal.say(scene, known))
+    shown = said.patch_map[shown_part(said.patch_map.shape, lens.geometry)]
+    before, usual, anomalous = said.score, float(np.median(shown)), float(np.mean(shown >= threshold))
     goal = threshold - MARGIN * max(0.0, threshold - usual)
     depth, rows, columns = scene.patches.shape
-    open_cells = np.ones((rows, columns), np.bool_)
+    open_cells = np.zeros((rows, columns), np.bool_)
+    open_cells[shown_part(open_cells.shape, lens.geometry)] = True
     learned: list[Floats] = []
-    while said.score >= goal and (cell := _worst(said, usual, open_cells, spec)) is not None:
+    while said.score >= goal and (cell := _worst(said, usual, open_cells, lens)) is not None:
         open_cells[cell] = False
         learned.append(scene.patches[:, cell[0], cell[1]])
-        said = rehearsal.say(scene, np.concatenate([known, np.stack(learned)]))
+        said = lens.of(rehearsal.say(scene, np.concatenate([known, np.stack(learned)])))
     new = np.stack(learned) if learned else np.zeros((0, depth), np.float32)
     return Taught(new, rows * columns, usual, anomalous, before, said.score, said.score < threshold)
 
 
-def _worst(said: Said, usual: float, open_cells: np.ndarray, spec: PostprocessSpec) -> tuple[int, int] | None:
+def _worst(said: Said, usual: float, open_cells: np.ndarray, lens: Lens) -> tuple[int, int] | None:
     """The patch that is not learned yet and that the score owes most to; None where nothing is above the usual."""
     patch_map = said.patch_map
     excess = np.maximum(patch_map - usual, 0)
-    if spec.scored_map == "anomaly_map":
-        excess = excess * _reach(said, spec)
+    if lens.spec.scored_map == "anomaly_map":
+        excess = excess * _reach(said, lens)
     row_of, column_of = (np.arange(n) * cells // n for n, cells in zip(patch_map.shape, open_cells.shape, strict=True))
     excess = np.where(open_cells[row_of[:, None], column_of[None, :]], excess, 0)
     row, column = np.unravel_index(int(excess.argmax()), excess.shape)
@@ -101,14 +124,17 @@ def _worst(said: Said, usual: float, open_cells: np.ndarray, spec: PostprocessSp
     return int(row_of[row]), int(column_of[column])
 
 
-def _reach(said: Said, spec: PostprocessSpec) -> Floats:
+def _reach(said: Said, lens: Lens) -> Floats:
     """(h, w) weight of each patch at the place of the highest pixel: that of the smoothing, or of a patch's width."""
-    size = said.anomaly_map.shape
-    peak = np.unravel_index(int(said.anomaly_map.argmax()), size)
+    size, spec = said.anomaly_map.shape, lens.spec
+    part = shown_part(said.anomaly_map.shape, lens.geometry)
+    shown = said.anomaly_map[part]
+    within = np.unravel_index(int(shown.argmax()), shown.shape)
+    peak = [side.start + int(place) for side, place in zip(part, within, strict=True)]
     weights = []
     for place, pixels, patches in zip(peak, size, said.patch_map.shape, strict=True):
         width = pixels / patches
         sigma = max(spec.sigma if spec.smoothing == "gaussian" else (spec.size or 0) / 2, width)
         centres = (np.arange(patches) + 0.5) * width - 0.5
-        weights.append(np.exp(-0.5 * ((centres - float(place)) / sigma) ** 2))
+        weights.append(np.exp(-0.5 * ((centres - place) / sigma) ** 2))
     return np.asarray(np.outer(*weights), np.float32)

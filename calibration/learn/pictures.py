@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluation.evaluate import Judge, judge_one, names_of
 from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
-from edge_ad.image.preprocess import Preprocessor
-
-if TYPE_CHECKING:
-    from edge_ad.image.frame import ImageArray
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,21 @@ def scores_of(samples: Sequence[Sample], judge: Judge, tools: Tools, what: str) 
     return found
 
 
-def inputs_of(spec: PreprocessSpec, pictures: Sequence[Judged]) -> list[ImageArray]:
+def inputs_of(spec: PreprocessSpec, pictures: Sequence[Judged]) -> list[ModelInput]:
     preprocess = Preprocessor(spec)
     try:
-        return [preprocess(read_image(picture.sample)).image_hwc for picture in pictures]
+        return [preprocess(read_image(picture.sample)) for picture in pictures]
     finally:
         preprocess.close()
+
+
+def without_doubles(samples: Sequence[Sample], tools: Tools) -> list[Sample]:
+    """The first of each content; the others are named."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        if (known := first.setdefault(sha256_of(sample), sample)) is not sample:
+            tools.say(f"note: {sample.image} is the same picture as {known.image}, and counts once")
+    return list(first.values())
 
 
 def refuse_the_same(good: Sequence[Sample], bad: Sequence[Sample]) -> None:
@@ -55,4 +60,9 @@ def refuse_the_same(good: Sequence[Sample], bad: Sequence[Sample]) -> None:
 
 
 def sha256_of(sample: Sample) -> str:
-    return hashlib.sha256(sample.image.read_bytes()).hexdigest()
+    """Of the file; of its path where it cannot be read, which whoever wants its pixels will report."""
+    try:
+        data = sample.image.read_bytes()
+    except OSError:
+        data = b"nothing in " + bytes(sample.image.absolute())
+    return hashlib.sha256(data).hexdigest()

@@ -11,14 +11,15 @@ from edge_ad.bundle.manifest import Manifest
 from edge_ad.calibration.learn.bank import BankPlace
 from edge_ad.calibration.learn.beside import PATCH_MAP, BesidePlace, Known, check_follows_patch_map, taps_of
 from edge_ad.calibration.learn.graph import Floats, Place
-from edge_ad.calibration.learn.rehearsal import Rehearsal, Scene, shapes_of
+from edge_ad.calibration.learn.rehearsal import Rehearsal, shapes_of
 from edge_ad.errors import ConfigError
+from edge_ad.image.padding import shown_part
 from edge_ad.models import model_family
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edge_ad.image.frame import ImageArray
+    from edge_ad.image.preprocess import ModelInput
 
 SAMPLED_PATCHES = 1024  # of a picture, for the usual distance
 SAMPLED_PICTURES = 8
@@ -27,14 +28,14 @@ APART = 3
 
 
 def place_of(
-    manifest: Manifest, base: ModelProto, constants: Mapping[str, Floats], images: Sequence[ImageArray] = ()
+    manifest: Manifest, base: ModelProto, constants: Mapping[str, Floats], pictures: Sequence[ModelInput] = ()
 ) -> tuple[Place, Floats]:
     """The place in a graph.
 
     Args:
         base: the graph without what was learned.
         constants: of what was learned; none where this is the first lesson.
-        images: (H, W, 3) uint8 RGB at model size, of the first lesson, from which it takes what stays.
+        pictures: of the first lesson, from which it takes what stays.
 
     Returns: the place, and no patch at all (0, D) of those that it takes in.
 
@@ -57,22 +58,31 @@ def place_of(
     known = Known.of(constants)
     if known is None:
         unset = BesidePlace(taps, patch_hw, Known(np.zeros(none.shape[1], np.float32), 1.0, 0.0))
-        known = _first_known(Rehearsal(base, unset, none), images, none)
+        known = _first_known(Rehearsal(base, unset, none), pictures, none)
     return BesidePlace(taps, patch_hw, known), none
 
 
-def _first_known(rehearsal: Rehearsal, images: Sequence[ImageArray], none: Floats) -> Known:
+def _first_known(rehearsal: Rehearsal, pictures: Sequence[ModelInput], none: Floats) -> Known:
     """Centre and level are those of the pictures; the radius is how far patches of good pictures usually are apart."""
-    chosen = [images[index * len(images) // SAMPLED_PICTURES] for index in range(SAMPLED_PICTURES)]
-    scenes = [rehearsal.scene(image) for image in (images if len(images) <= SAMPLED_PICTURES else chosen)]
-    centre = np.mean([scene.patches.mean((1, 2), dtype=np.float64) for scene in scenes], axis=0).astype(np.float32)
-    level = float(np.median([np.median(rehearsal.say(scene, none).patch_map) for scene in scenes]))
-    return Known(centre, usual_distance(scenes), level)
+    count = min(len(pictures), SAMPLED_PICTURES)
+    shown, levels = [], []
+    for picture in (pictures[index * len(pictures) // count] for index in range(count)):
+        scene = rehearsal.scene(picture.image_hwc)
+        patch_map = rehearsal.say(scene, none).patch_map
+        rows, columns = shown_part(scene.patches.shape[1:], picture.geometry)
+        shown.append(scene.patches[:, rows, columns])
+        levels.append(np.median(patch_map[shown_part(patch_map.shape, picture.geometry)]))
+    centre = np.mean([patches.mean((1, 2), dtype=np.float64) for patches in shown], axis=0).astype(np.float32)
+    return Known(centre, usual_distance(shown), float(np.median(levels)))
 
 
-def usual_distance(scenes: Sequence[Scene]) -> float:
-    """Median distance of a patch to the nearest one of another picture; of one picture, to the nearest one apart."""
-    sampled = [_sampled(scene.patches) for scene in scenes]
+def usual_distance(pictures: Sequence[Floats]) -> float:
+    """Median distance of a patch to the nearest one of another picture; of one picture, to the nearest one apart.
+
+    Args:
+        pictures: their patches (D, h, w).
+    """
+    sampled = [_sampled(patches) for patches in pictures]
     nearest = []
     for index, (rows, places) in enumerate(sampled):
         if len(sampled) == 1:

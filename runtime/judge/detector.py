@@ -18,15 +18,14 @@ from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.engine import COARSEST, TOLERANCES, Engine, EngineHealth, Outputs
 from edge_ad.errors import BundleError, ImageError
 from edge_ad.image.frame import Box, ColorOrder, ImageArray
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
 from edge_ad.image.usability import unusable_input
 from edge_ad.record.verdict import Maps, Provenance, Region, Verdict
 from edge_ad.runtime.judge.postprocess import (
     decide,
     find_regions,
-    frame_score,
     smoothing_error,
-    without_padding,
 )
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from edge_ad.bundle.specs import PostprocessSpec, Thresholds
 from edge_ad.engine import Outputs
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
-from edge_ad.image.scores import score_of
+from edge_ad.image.padding import shown_part
 from edge_ad.record.decision import reaches
 from edge_ad.record.verdict import Region, VerdictLabel
 from edge_ad.runtime.host.opencv import load_cv2
@@ -22,27 +22,6 @@ def decide(score: float, thresholds: Thresholds) -> VerdictLabel | None:
     return "anomalous" if reaches(score, thresholds.image) else "normal"
 
 
-def without_padding(
-    patch_map: NDArray[np.float32],
-    anomaly_map: NDArray[np.float32],
-    geometry: FrameGeometry,
-    postprocess: PostprocessSpec,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both maps as if the padding looked like the edge of the frame, so that what the model says of it counts nowhere.
-
-    Patches that show only padding take the value of the nearest one that shows the frame, and the anomaly map is
-    smoothed anew from that. Returns: (h, w) and (H, W) float32.
-    """
-    if geometry.is_filled or postprocess.frame_map == "anomaly_map":
-        return patch_map, anomaly_map
-    rows, columns = _shown(patch_map, geometry)
-    height, width = patch_map.shape
-    around = ((rows.start, height - rows.stop), (columns.start, width - columns.stop))
-    continued = np.pad(patch_map[rows, columns], around, mode="edge")
-    smooth = ResizeSmooth((height, width), geometry.model_hw, postprocess)
-    return continued, smooth(continued)
-
-
 def smoothing_error(outputs: Outputs, postprocess: PostprocessSpec) -> float:
     """Largest difference between anomaly maps and what smoothing makes of the patch maps beside them.
 
@@ -53,36 +32,6 @@ def smoothing_error(outputs: Outputs, postprocess: PostprocessSpec) -> float:
     patch_hw, size_hw = outputs.patch_map.shape[1:], outputs.anomaly_map.shape[1:]
     smooth = ResizeSmooth(patch_hw, size_hw, postprocess)
     return float(np.abs(smooth(outputs.patch_map) - outputs.anomaly_map).max())
-
-
-def frame_score(
-    patch_map: NDArray[np.float32],
-    anomaly_map: NDArray[np.float32],
-    pred_score: float,
-    geometry: FrameGeometry,
-    postprocess: PostprocessSpec,
-) -> float:
-    """The score over the part of the model's canvas that shows the frame.
-
-    It is taken here, of the very values that regions and masks are made of, and not where the engine took it: the two
-    may differ by rounding (`Engine.infer` allows no more), and a score has to agree with its mask.
-
-    Args:
-        pred_score: what the graph says, which counts where the score is taken from no map.
-    """
-    patches, pixels = patch_map[_shown(patch_map, geometry)], anomaly_map[_shown(anomaly_map, geometry)]
-    found = score_of(patches[None], pixels[None], postprocess)
-    return pred_score if found is None else float(found[0])
-
-
-def _shown(values: NDArray[np.float32], geometry: FrameGeometry) -> tuple[slice, slice]:
-    """Cells of a map over the model's canvas that show some of the frame."""
-    (rows, columns), (height, width) = values.shape, geometry.model_hw
-    x_min, y_min, x_max, y_max = geometry.content_box
-    return (
-        slice(y_min * rows // height, -(-y_max * rows // height)),
-        slice(x_min * columns // width, -(-x_max * columns // width)),
-    )
 
 
 def find_regions(
@@ -100,7 +49,7 @@ def find_regions(
         pixel_threshold: from which value on a pixel is anomalous.
     """
     mask = np.zeros(anomaly_map.shape, np.uint8)
-    shown = _shown(anomaly_map, geometry)
+    shown = shown_part(anomaly_map.shape, geometry)
     mask[shown] = reaches(anomaly_map[shown], pixel_threshold)
     if not mask.any():
         return _peak_patch(patch_map, geometry)
@@ -118,7 +67,7 @@ def find_regions(
 
 def _peak_patch(patch_map: NDArray[np.float32], geometry: FrameGeometry) -> tuple[Region, ...]:
     rows, columns = patch_map.shape
-    shown = _shown(patch_map, geometry)
+    shown = shown_part(patch_map.shape, geometry)
     best = np.unravel_index(patch_map[shown].argmax(), patch_map[shown].shape)
     row, column = shown[0].start + int(best[0]), shown[1].start + int(best[1])
     x_low, y_low, x_high, y_high = geometry.content_box

@@ -20,11 +20,11 @@ from edge_ad.export.onnx_graph import OnnxGraph, graph_from_module
 from edge_ad.export.parity import probe_images
 from edge_ad.image.geometry import place
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.image.scores import score_of
 from edge_ad.models.contract import Answer, ContractModule
 from edge_ad.openvino_core import openvino_core
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
-from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 SIZE_HW, PATCH_HW = (32, 48), (8, 12)
 PREPROCESS = PreprocessSpec(*SIZE_HW, resize_mode="stretch")

@@ -13,8 +13,8 @@ from edge_ad.engine import Engine, Outputs
 from edge_ad.errors import EngineError
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.record.decision import reaches
-from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 QUANTILE = 0.99  # of the reference's maps: where pixels and verdicts are compared when the bundle has no threshold
 

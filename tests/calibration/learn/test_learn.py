@@ -18,13 +18,19 @@ from edge_ad.calibration.learn.graph import WEIGHT, parsed, split
 from edge_ad.calibration.learn.learn import Changed, learn, unlearn
 from edge_ad.calibration.learn.lesson import MOST_ANOMALOUS
 from edge_ad.calibration.learn.options import LearnOptions
+from edge_ad.calibration.learn.places import place_of
+from edge_ad.calibration.learn.rehearsal import Rehearsal
 from edge_ad.errors import BundleError, ConfigError, GateError, SourceError
+from edge_ad.image.pictures import read_picture
+from edge_ad.runtime.judge.loader import open_detector
 
 FAMILIES = {
     "patchcore": {},
     "patchcore, patches": {"score": "patch_max"},
     "patchcore, reweighted": {"score": "reweighted"},
     "patchcore, three nearest": {"nearest": 3},
+    "patchcore, padded": {"resize_mode": "letterbox"},
+    "simplenet, padded": {"resize_mode": "letterbox"},
     "glass": {},
     "simplenet": {},
     "draem": {},
@@ -122,6 +128,32 @@ def test_lessons_add_up_and_each_can_be_taken_back(
     assert scores(without_first, good)[rejected[0]] >= threshold
     neither = forgotten(without_first, 0, tmp_path / "neither.edgead")
     assert graph_of(neither) == graph_of(bundle)
+
+
+def test_padding_is_never_learned(ready: Any, good: Path, teach: Any) -> None:
+    """Wide pictures on a square canvas: what is above and below them has one look, which no row has."""
+    learned = teach(ready("patchcore", resize_mode="letterbox"), good)
+    rows = split(parsed(graph_of(learned)))[1][WEIGHT][:, :, 0, 0]
+    with open_detector(learned, precision="fp32") as detector:
+        verdict = detector.judge(read_picture(str(good / "00.png")))
+    assert verdict.maps is not None and not verdict.maps.geometry.is_filled
+    base, _ = split(parsed(graph_of(learned)))
+    place, none = place_of(learned.manifest, base, {})
+    picture = np.zeros((64, 64, 3), np.uint8)
+    padding = Rehearsal(base, place, none).scene(picture).patches.reshape(len(rows[0]), -1).T
+    distances = np.linalg.norm(rows[:, None] - padding[None], axis=2)
+    assert distances.min() > 1e-3
+
+
+def test_pictures_that_are_the_same_count_once(ready: Any, good: Path, teach: Any, tmp_path: Path) -> None:
+    names = [path.name for path in sorted(good.iterdir())]
+    twice = copied(good, tmp_path / "twice", names)
+    for name in names:
+        shutil.copy(good / name, twice / f"z-{name}")
+    said: list[str] = []
+    learned = teach(ready("glass"), twice, said)
+    assert sum("is the same picture as" in line for line in said) == 10
+    assert graph_of(learned) == graph_of(teach(ready("glass"), good))
 
 
 def test_a_model_of_lower_precision_is_left_out_and_said(ready: Any, good: Path, teach: Any) -> None:

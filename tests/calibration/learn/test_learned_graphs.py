@@ -24,6 +24,8 @@ from edge_ad.calibration.learn.reweighted import GrownTable
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
+from edge_ad.image.geometry import place as place_frame
+from edge_ad.image.preprocess import ModelInput
 from edge_ad.models.patchcore.bank import neighbour_table
 
 SIDE = 64
@@ -54,7 +56,8 @@ def lesson() -> list[np.ndarray]:
 
 def scenes_of(bundle: Bundle, images: list[np.ndarray]) -> tuple[Any, Any, np.ndarray, list[Scene]]:
     base, constants = split(parsed(bundle.read_graph("fp32")))
-    place, none = place_of(bundle.manifest, base, constants, images)
+    pictures = [ModelInput(image, place_frame(bundle.manifest.preprocess, image.shape[:2])) for image in images]
+    place, none = place_of(bundle.manifest, base, constants, pictures)
     rehearsal = Rehearsal(base, place, none)
     return base, place, none, [rehearsal.scene(image) for image in images]
 
@@ -162,12 +165,10 @@ def test_constants_of_a_learned_graph_are_read_back(exported: Callable[..., Bund
 def test_usual_distance_of_one_picture_looks_at_patches_that_share_nothing() -> None:
     steps = np.arange(8, dtype=np.float32)
     patches = np.broadcast_to(steps, (1, 8, 8)).copy()  # columns are one apart, rows are all alike
-    scene = Scene({}, patches)
-    assert usual_distance([scene]) == pytest.approx(np.finfo(np.float32).eps), "rows below have the same patches"
-    sloped = Scene({}, (patches + 100 * steps[:, None]).astype(np.float32))
+    assert usual_distance([patches]) == pytest.approx(np.finfo(np.float32).eps), "rows below have the same patches"
+    sloped = (patches + 100 * steps[:, None]).astype(np.float32)
     assert usual_distance([sloped]) == pytest.approx(3), "three columns on"
-    other = Scene({}, sloped.patches + np.float32(0.25))
-    assert usual_distance([sloped, other]) == pytest.approx(0.25)
+    assert usual_distance([sloped, sloped + np.float32(0.25)]) == pytest.approx(0.25)
 
 
 @settings(max_examples=40, deadline=None)

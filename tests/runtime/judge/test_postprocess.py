@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode, Thresholds
 from edge_ad.image.geometry import FrameGeometry, place
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.record.verdict import Region
-from edge_ad.runtime.judge.postprocess import decide, find_regions, frame_score, without_padding
+from edge_ad.runtime.judge.postprocess import decide, find_regions
 
 
 def highest(values: Any, geometry: FrameGeometry) -> float:

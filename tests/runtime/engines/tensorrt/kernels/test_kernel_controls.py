@@ -15,11 +15,11 @@ import pytest
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.image.geometry import place
 from edge_ad.image.operators import resize_smooth_matrix
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.engines.tensorrt.kernels.launch import source
 from edge_ad.runtime.engines.tensorrt.kernels.preprocess import PreprocessPlan
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import ResizeSmoothPlan
-from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 pytestmark = pytest.mark.rung(6)
 

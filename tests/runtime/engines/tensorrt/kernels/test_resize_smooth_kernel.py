@@ -14,9 +14,9 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 from edge_ad.errors import EngineError
 from edge_ad.image.geometry import FrameGeometry, place
 from edge_ad.image.operators import FrameMap, resize_smooth_matrix
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.runtime.engines.tensorrt.kernels.launch import source
 from edge_ad.runtime.engines.tensorrt.kernels.resize_smooth import FORMAT, PatchType, ResizeSmoothPlan
-from edge_ad.runtime.judge.postprocess import frame_score, without_padding
 
 pytestmark = pytest.mark.rung(6)
 
