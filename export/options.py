@@ -14,7 +14,7 @@ from edge_ad.errors import ConfigError
 from edge_ad.models import DEFAULT_FAMILY, FAMILIES, model_family
 from edge_ad.models.family import ModelFamily, option_names
 from edge_ad.models.option_types import Name, Positive, Size
-from edge_ad.models.training.options import score_faults
+from edge_ad.models.training.options import padded_score, score_faults
 from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 
@@ -174,6 +174,8 @@ def _contradictions(options: ExportOptions) -> list[str]:
     faults = score_faults(family.postprocess, options.score, family.score_ranges)
     if options.resize is not None and mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out")
+    if not faults and mode == "letterbox" and options.postprocess.scored_map is None:
+        faults.append(padded_score(options.postprocess.score))
     return faults
 
 

@@ -22,10 +22,12 @@ def with_recall(lesson: Lesson, before: Sequence[Judged], after: Sequence[Judged
 
 def hold(lesson: Lesson, before: Sequence[Judged], after: Sequence[Judged], options: LearnOptions) -> None:
     """Raises: GateError where a picture is not below the threshold after all, or too many defects are."""
-    risen = [picture.name for picture in lesson.pictures if picture.score_after >= lesson.threshold]
-    if risen:
+    rejected = [picture for picture in lesson.pictures if picture.score_after >= lesson.threshold]
+    if rejected:
+        named = ", ".join(f"{picture.name} ({picture.score_after:.6g})" for picture in rejected[:SHOWN])
         raise GateError(
-            f"{', '.join(risen[:SHOWN])}: still rejected by {options.engine} after the lesson; choose another engine"
+            f"after the lesson {options.engine} still rejects {named} at {lesson.threshold:.6g}, which it should not by"
+            " ONNX Runtime; leave the pictures out"
         )
     if lesson.recall_before is None or lesson.recall_after is None:
         return

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.manifest import LearnedPicture, Lesson
+from edge_ad.bundle.manifest import LearnedPicture, Lesson, Manifest
 from edge_ad.calibration.learn.cost import hold, told, with_recall
-from edge_ad.calibration.learn.graph import Floats, joined, parsed, rows_of, split
+from edge_ad.calibration.learn.graph import WEIGHT, Floats, joined, parsed, rows_of, split
 from edge_ad.calibration.learn.lesson import Lens, teach
 from edge_ad.calibration.learn.options import LearnOptions
 from edge_ad.calibration.learn.pictures import Judged, inputs_of, refuse_the_same, scores_of, sha256_of, without_doubles
 from edge_ad.calibration.learn.places import place_of
-from edge_ad.calibration.learn.rehearsal import Rehearsal
+from edge_ad.calibration.learn.rehearsal import Rehearsal, Whole
 from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import GOOD, Sample
 from edge_ad.datasets.folders import good_pictures_in
 from edge_ad.datasets.plain import defective_samples, refuse_overlap
 from edge_ad.errors import BundleError, ConfigError, SourceError
 from edge_ad.record.timestamps import utc_text
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from edge_ad.image.preprocess import ModelInput
 
 
 @dataclass(frozen=True)
@@ -57,29 +62,34 @@ def learn(bundle: Bundle, options: LearnOptions, tools: Tools, now: Callable[[],
     assert options.good is not None
     manifest, threshold = bundle.manifest, _threshold(bundle)
     refuse_overlap({"good": options.good, "bad": options.bad})
-    good = without_doubles([Sample(path, GOOD) for path in good_pictures_in(options.good)], tools)
+    good = [Sample(path, GOOD) for path in good_pictures_in(options.good)]
     bad = [] if options.bad is None else defective_samples(options.bad)
-    refuse_the_same(good, bad)
-    base, constants = split(parsed(bundle.read_graph("fp32")))
+    model = parsed(bundle.read_graph("fp32"))
+    base, constants = split(model)
+    _check_books(bundle, constants)
     with tools.open_float() as judge:
         judged = scores_of(good, judge, tools, "good pictures")
         defects = scores_of(bad, judge, tools, "defective pictures")
-    rejected = [found for found in judged if found.score >= threshold]
+    refuse_the_same(judged, defects)
+    rejected = without_doubles([found for found in judged if found.score >= threshold], tools)
     tools.say(f"{len(rejected)} of {len(judged)} good pictures are rejected at {threshold:.6g}")
     if not rejected:
-        raise SourceError(f"{options.good}: none of {len(good)} pictures is judged and rejected; nothing to learn")
-    inputs = inputs_of(manifest.preprocess, rejected)
-    place, none = place_of(manifest, base, constants, inputs)
+        raise SourceError(
+            f"{options.good}: the float model rejects none of {len(judged)} pictures at {threshold:.6g}; nothing to"
+            f" learn{_of_others(bundle)}"
+        )
+    seen = _of_this_line(model, rejected, manifest, threshold, tools)
+    place, none = place_of(manifest, base, constants, [given for _, given in seen])
     known = rows_of(constants, none)
-    _check_books(bundle, known)
     rehearsal, rows = Rehearsal(base, place, none), known
     learned: list[tuple[Judged, int]] = []
-    for picture, given in zip(rejected, inputs, strict=True):
+    shown = tools.watch("learning")([picture.sample for picture, _ in seen])
+    for (picture, given), _ in zip(seen, shown, strict=True):
         lens = Lens(given.geometry, manifest.postprocess, threshold)
         taught = teach(rehearsal, rehearsal.scene(given.image_hwc), rows, lens)
         if (doubt := taught.doubt(threshold)) is not None:
             tools.say(f"warning: {picture.name}: {doubt}")
-        if taught.holds:
+        if taught.below:
             rows = np.concatenate([rows, taught.rows])
             learned.append((picture, len(taught.rows)))
     if len(rows) == len(known):
@@ -111,9 +121,9 @@ def unlearn(bundle: Bundle, options: LearnOptions) -> Changed:
         held = f"it holds {', '.join(ids)}" if ids else "it has learned nothing"
         raise ConfigError("undo", [f"bundle {bundle.path} holds no lesson {options.undo!r}; {held}"])
     base, constants = split(parsed(bundle.read_graph("fp32")))
+    _check_books(bundle, constants)
     place, none = place_of(bundle.manifest, base, constants)
     rows = rows_of(constants, none)
-    _check_books(bundle, rows)
     number = ids.index(options.undo)
     ends = [0, *accumulate(lesson.patches for lesson in lessons)]
     kept = np.concatenate([rows[: ends[number]], rows[ends[number + 1] :]])
@@ -133,13 +143,41 @@ def _threshold(bundle: Bundle) -> float:
     return threshold
 
 
-def _check_books(bundle: Bundle, rows: Floats) -> None:
-    recorded = sum(lesson.patches for lesson in bundle.manifest.learned)
-    if recorded != len(rows):
+def _check_books(bundle: Bundle, constants: Mapping[str, Floats]) -> None:
+    recorded, held = sum(lesson.patches for lesson in bundle.manifest.learned), len(constants.get(WEIGHT, ()))
+    if recorded != held:
         raise BundleError(
-            f"bundle {bundle.path}: its manifest tells of {recorded} learned patches and its graph holds {len(rows)};"
+            f"bundle {bundle.path}: its manifest tells of {recorded} learned patches and its graph holds {held};"
             " export it again"
         )
+
+
+def _of_others(bundle: Bundle) -> str:
+    """What is to be said where the line runs another model than the one that learns."""
+    runs = bundle.precision(None)
+    threshold = bundle.thresholds(runs).image
+    if runs == "fp32" or threshold is None:
+        return ""
+    return f", though the line runs {runs} at {threshold:.6g}: choose that threshold with 'edge-ad threshold'"
+
+
+def _of_this_line(
+    model: ModelProto, rejected: Sequence[Judged], manifest: Manifest, threshold: float, tools: Tools
+) -> list[tuple[Judged, ModelInput]]:
+    """The pictures that can be of the bundle's line, with what the model sees of them; the others are warned of.
+
+    Raises: SourceError without one.
+    """
+    whole, seen = Whole(model), []
+    for picture, given in zip(rejected, inputs_of(manifest.preprocess, rejected), strict=True):
+        lens = Lens(given.geometry, manifest.postprocess, threshold)
+        if (reason := lens.foreign(lens.of(whole.say(given.image_hwc)))) is not None:
+            tools.say(f"warning: {picture.name}: {reason}")
+        else:
+            seen.append((picture, given))
+    if not seen:
+        raise SourceError(f"none of the {len(rejected)} rejected pictures is learned; see the warnings")
+    return seen
 
 
 def _changed(bundle: Bundle, graph: bytes, lessons: tuple[Lesson, ...], lines: tuple[str, ...]) -> Changed:

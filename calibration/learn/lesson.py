@@ -20,6 +20,8 @@ FAR_ABOVE = 1.5
 cracked ones 1.6 to 2.5; other good pictures had 1.7 and more, so it is a warning."""
 MOST_ANOMALOUS = 0.5
 """Share of the patch map at or above the threshold: up to 0.3 on defective parts, all of it on another line's."""
+MOST_PATCHES = 100
+"""Of one picture; cracked cookies, taught as a control, took 27 at most."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ class Taught:
         rows: (K, D) float32, its patches that are learned, minus the centre; the one that it failed by most first.
         patches: how many the picture has.
         usual: median of its patch map.
-        anomalous_share: of its patch map, at or above the threshold.
         before, after: its score, as computed here.
         below: whether it is below the threshold now.
     """
@@ -38,25 +39,17 @@ class Taught:
     rows: Floats
     patches: int
     usual: float
-    anomalous_share: float
     before: float
     after: float
     below: bool
 
-    @property
-    def holds(self) -> bool:
-        """Whether this is to be learned."""
-        return self.below and self.anomalous_share <= MOST_ANOMALOUS
-
     def doubt(self, threshold: float) -> str | None:
         """What is odd about a picture that is said to be good, or why it is not learned; None for nothing."""
-        if self.anomalous_share > MOST_ANOMALOUS or self.usual >= threshold:
-            return (
-                f"not learned, for {self.anomalous_share:.0%} of it is anomalous to this bundle; is it of another"
-                " line, or was the camera moved? Then train anew"
-            )
         if not self.below:
-            return f"not learned, for its score stays at {self.after:.6g} whatever is learned of it"
+            return (
+                f"not learned, for {len(self.rows)} of its {self.patches} patches bring it from {self.before:.6g} to no"
+                f" less than {self.after:.6g}; choose another threshold, or train anew"
+            )
         ratio = (self.before - self.usual) / (threshold - self.usual)
         if ratio > FAR_ABOVE:
             return (
@@ -86,6 +79,21 @@ class Lens:
         score = frame_score(patch_map, anomaly_map, said.score, self.geometry, self.spec)
         return Said(patch_map, anomaly_map, score)
 
+    def shown(self, said: Said) -> Floats:
+        """The patches that show the frame."""
+        return said.patch_map[shown_part(said.patch_map.shape, self.geometry)]
+
+    def foreign(self, said: Said) -> str | None:
+        """Why a picture seems to be of another line than the bundle; None where it does not."""
+        shown = self.shown(said)
+        share = float(np.mean(shown >= self.threshold))
+        if share <= MOST_ANOMALOUS and np.median(shown) < self.threshold:
+            return None
+        return (
+            f"not learned, for {share:.0%} of it is anomalous to this bundle; is it of another line, or was the camera"
+            " moved? Then train anew"
+        )
+
 
 def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, lens: Lens) -> Taught:
     """Learn patches one after another, each the one that adds most to the score, until the score is below.
@@ -95,19 +103,22 @@ def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, lens: Lens) -> Taug
     """
     threshold = lens.threshold
     said = lens.of(rehearsal.say(scene, known))
-    shown = said.patch_map[shown_part(said.patch_map.shape, lens.geometry)]
-    before, usual, anomalous = said.score, float(np.median(shown)), float(np.mean(shown >= threshold))
+    before, usual = said.score, float(np.median(lens.shown(said)))
     goal = threshold - MARGIN * max(0.0, threshold - usual)
     depth, rows, columns = scene.patches.shape
     open_cells = np.zeros((rows, columns), np.bool_)
     open_cells[shown_part(open_cells.shape, lens.geometry)] = True
     learned: list[Floats] = []
-    while said.score >= goal and (cell := _worst(said, usual, open_cells, lens)) is not None:
+    while (
+        said.score >= goal
+        and len(learned) < MOST_PATCHES
+        and (cell := _worst(said, usual, open_cells, lens)) is not None
+    ):
         open_cells[cell] = False
         learned.append(scene.patches[:, cell[0], cell[1]])
         said = lens.of(rehearsal.say(scene, np.concatenate([known, np.stack(learned)])))
     new = np.stack(learned) if learned else np.zeros((0, depth), np.float32)
-    return Taught(new, rows * columns, usual, anomalous, before, said.score, said.score < threshold)
+    return Taught(new, int(open_cells.sum()) + len(learned), usual, before, said.score, said.score < threshold)
 
 
 def _worst(said: Said, usual: float, open_cells: np.ndarray, lens: Lens) -> tuple[int, int] | None:

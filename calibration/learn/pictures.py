@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluation.evaluate import Judge, judge_one, names_of
+from edge_ad.calibration.evaluation.results import shown
 from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
@@ -16,26 +17,36 @@ from edge_ad.image.preprocess import ModelInput, Preprocessor
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture that could be judged, its name among the others, and its raw score."""
+    """A picture that could be judged.
+
+    Attributes:
+        name: among the others, as UTF-8 holds it.
+        score: raw.
+        pixels_sha256: of its pixels, whatever kind of file they are in.
+    """
 
     name: str
     sample: Sample
     score: float
+    pixels_sha256: str
 
 
 def scores_of(samples: Sequence[Sample], judge: Judge, tools: Tools, what: str) -> list[Judged]:
     """Scores of those that can be judged; the others are named."""
     found = []
-    for name, sample in zip(names_of(samples), tools.watch(what)(samples), strict=True):
-        result, _, _ = judge_one(name, sample, judge)
-        if result.score is None:
+    for raw, sample in zip(names_of(samples), tools.watch(what)(samples), strict=True):
+        name = shown(raw)
+        result, image, _ = judge_one(name, sample, judge)
+        if result.score is None or image is None:
             tools.say(f"warning: {name} is left out: {result.reason or result.status}")
-        else:
-            found.append(Judged(name, sample, result.score))
+            continue
+        pixels = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+        found.append(Judged(name, sample, result.score, pixels))
     return found
 
 
 def inputs_of(spec: PreprocessSpec, pictures: Sequence[Judged]) -> list[ModelInput]:
+    """What the model sees of each."""
     preprocess = Preprocessor(spec)
     try:
         return [preprocess(read_image(picture.sample)) for picture in pictures]
@@ -43,26 +54,25 @@ def inputs_of(spec: PreprocessSpec, pictures: Sequence[Judged]) -> list[ModelInp
         preprocess.close()
 
 
-def without_doubles(samples: Sequence[Sample], tools: Tools) -> list[Sample]:
-    """The first of each content; the others are named."""
-    first: dict[str, Sample] = {}
-    for sample in samples:
-        if (known := first.setdefault(sha256_of(sample), sample)) is not sample:
-            tools.say(f"note: {sample.image} is the same picture as {known.image}, and counts once")
+def without_doubles(pictures: Sequence[Judged], tools: Tools) -> list[Judged]:
+    """The first of those with the same pixels; the others are named."""
+    first: dict[str, Judged] = {}
+    for picture in pictures:
+        if (known := first.setdefault(picture.pixels_sha256, picture)) is not picture:
+            tools.say(f"note: {picture.name} is the same picture as {known.name}, and counts once")
     return list(first.values())
 
 
-def refuse_the_same(good: Sequence[Sample], bad: Sequence[Sample]) -> None:
-    known = {sha256_of(sample): sample for sample in bad}
-    for sample in good:
-        if (other := known.get(sha256_of(sample))) is not None:
-            raise SourceError(f"{sample.image} is good and {other.image}, the same picture, defective; remove one")
+def refuse_the_same(good: Sequence[Judged], bad: Sequence[Judged]) -> None:
+    """Raise SourceError for a picture that is said to be good and defective."""
+    known = {picture.pixels_sha256: picture for picture in bad}
+    for picture in good:
+        if (other := known.get(picture.pixels_sha256)) is not None:
+            raise SourceError(
+                f"{picture.sample.image} is good and {other.sample.image}, the same picture, defective; remove one"
+            )
 
 
 def sha256_of(sample: Sample) -> str:
-    """Of the file; of its path where it cannot be read, which whoever wants its pixels will report."""
-    try:
-        data = sample.image.read_bytes()
-    except OSError:
-        data = b"nothing in " + bytes(sample.image.absolute())
-    return hashlib.sha256(data).hexdigest()
+    """Of the file."""
+    return hashlib.sha256(sample.image.read_bytes()).hexdigest()

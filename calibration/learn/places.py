@@ -12,7 +12,7 @@ from edge_ad.calibration.learn.bank import BankPlace
 from edge_ad.calibration.learn.beside import PATCH_MAP, BesidePlace, Known, check_follows_patch_map, taps_of
 from edge_ad.calibration.learn.graph import Floats, Place
 from edge_ad.calibration.learn.rehearsal import Rehearsal, shapes_of
-from edge_ad.errors import ConfigError
+from edge_ad.errors import ConfigError, SourceError
 from edge_ad.image.padding import shown_part
 from edge_ad.models import model_family
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLED_PATCHES = 1024  # of a picture, for the usual distance
 SAMPLED_PICTURES = 8
+ROUNDED = 1e-4
+"""Of the largest number in a patch: what is nearer is the same patch, as on a ground of one colour."""
 APART = 3
 """Cells between two patches of one picture that share nothing: each looks at its neighbours."""
 
@@ -79,8 +81,12 @@ def _first_known(rehearsal: Rehearsal, pictures: Sequence[ModelInput], none: Flo
 def usual_distance(pictures: Sequence[Floats]) -> float:
     """Median distance of a patch to the nearest one of another picture; of one picture, to the nearest one apart.
 
+    Patches that are the same do not count.
+
     Args:
         pictures: their patches (D, h, w).
+
+    Raises: SourceError where all of them are the same.
     """
     sampled = [_sampled(patches) for patches in pictures]
     nearest = []
@@ -93,7 +99,11 @@ def usual_distance(pictures: Sequence[Floats]) -> float:
                 rows, np.concatenate([others for other, (others, _) in enumerate(sampled) if other != index])
             )
         nearest.append(np.sqrt(squares.min(1)))
-    return max(float(np.median(np.concatenate(nearest))), float(np.finfo(np.float32).eps))
+    found, size = np.concatenate(nearest), max(float(np.abs(rows).max()) for rows, _ in sampled)
+    apart = found[found > ROUNDED * size]
+    if not len(apart):
+        raise SourceError("the pictures are all alike to the network, which shows no usual distance; add others")
+    return float(np.median(apart))
 
 
 def _sampled(patches: Floats) -> tuple[Floats, np.ndarray]:

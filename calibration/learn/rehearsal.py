@@ -102,6 +102,22 @@ class Rehearsal:
         return _session(part)
 
 
+class Whole:
+    """A graph as it is.
+
+    Args:
+        model: with what it has learned.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self._session = _session(model)
+
+    def say(self, image_hwc: NDArray[np.uint8]) -> Said:
+        """What it says of a picture, (H, W, 3) uint8 RGB at model size. Raises: ExportError."""
+        patch_map, anomaly_map, score = run(self._session, ["patch_map", "anomaly_map", "pred_score"], image_hwc)
+        return Said(patch_map[0], anomaly_map[0], float(score[0]))
+
+
 def run(session: InferenceSession, names: list[str], image_hwc: NDArray[np.uint8]) -> list[NDArray[Any]]:
     """Outputs of a graph for one picture, which stands for all of a fixed batch. Raises: ExportError."""
     image = session.get_inputs()[0]

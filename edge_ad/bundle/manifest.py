@@ -167,7 +167,8 @@ class Manifest:
         usability: which frames show too little to be judged, learned from good ones; None where nobody has shown any.
         learned: lessons of `edge-ad learn`, in their order; what they added stands in the float model in that order.
         openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
-        parity, openvino_ir_parity: what the export check saw on the ONNX graph and on the IR.
+        parity, openvino_ir_parity: what the export check saw on the ONNX graph, without what it has learned since, and
+            on the IR.
         files: SHA-256 of every file but the manifest and its checksum.
         tools: versions of what wrote the bundle.
     """

@@ -9,6 +9,7 @@ import click
 from edge_ad.cli.extras import require_extra
 from edge_ad.cli.judging import judging_tools
 from edge_ad.cli.option import text_option
+from edge_ad.cli.printable import say
 
 
 @click.command(name="learn", short_help="Teach a bundle good pictures that it rejects, or take that back.")
@@ -26,7 +27,7 @@ def command(**given: Any) -> None:
     """Let BUNDLE know patches of good pictures that are at or above its threshold, as few as bring them below it.
 
     A bank gets them as further entries; other networks get a small bank beside them, which lowers the map only where a
-    patch looks like a learned one. No score rises. What was learned, when and from which pictures stands in the
+    patch looks like a learned one. No map rises. What was learned, when and from which pictures stands in the
     manifest, and each lesson can be taken back. Where more of the defective pictures would pass than allowed, the exit
     code is 13 and nothing is written. The new bundle holds the float model; int8 is made from it with 'edge-ad
     calibrate'.
@@ -49,5 +50,5 @@ def command(**given: Any) -> None:
         bundle, options.destination, made.changes, files=made.files, without=made.without, replace=options.replaces
     )
     for line in made.lines:
-        click.echo(line, err=True)
+        say(line)
     click.echo(str(written.path))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_ad.errors import ConfigError
 
@@ -61,6 +61,11 @@ class CentredBank:
         size = max(LEAST_BLOCK, BLOCK_BYTES // (4 * patches))
         parts = max(1, round(len(self.entries) / size))
         return zip(self.entries.chunk(parts), self.squares.chunk(parts), strict=True)
+
+
+def constant_bytes(backbone: nn.Module) -> int:
+    """What a graph holds of a backbone."""
+    return sum(4 * value.numel() for value in backbone.state_dict().values())
 
 
 def bytes_of(entries: int, dim: int, neighbours: int) -> int:

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.models.contract import Answer
-from edge_ad.models.patchcore.bank import CentredBank, check_fits, neighbour_table
+from edge_ad.models.patchcore.bank import CentredBank, check_fits, constant_bytes, neighbour_table
 from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.embedding import fast_embedding
 from edge_ad.models.patchcore.network import PatchCore, as_distance
-
-FLOAT_BYTES = 4
 
 
 class BankSearch(nn.Module):
@@ -81,9 +79,8 @@ class FoldedPatchCore(nn.Module):
         config = network.config
         reweighted = postprocess.score == "reweighted"
         around = min(config.neighbours, len(network.bank)) if reweighted else 0
-        beside = sum(value.numel() * FLOAT_BYTES for value in network.backbone.state_dict().values())
         entries, dim = network.bank.shape
-        check_fits(int(entries), int(dim), around, beside)
+        check_fits(int(entries), int(dim), around, constant_bytes(network.backbone))
         self.backbone = network.backbone
         self.embedding = fast_embedding(config, [channels for channels, _, _ in shapes])
         bank = CentredBank.of(network.bank)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
-from edge_ad.image.frame import Box, ImageArray
+from edge_ad.image.frame import ImageArray
+from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
+from edge_ad.image.padding import frame_score, shown_part, without_padding
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.image.scores import score_of
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
 
@@ -44,7 +45,7 @@ class LabelledPictures:
         self._spec, self._postprocess = spec, postprocess
         self._images: list[ImageArray] = []
         self._masks: list[NDArray[np.bool_] | None] = []
-        self._boxes: list[Box] = []
+        self._geometries: list[FrameGeometry] = []
         self._truth: list[bool] = []
         self.unreadable: list[str] = []
         self.full_masks: list[str] = []
@@ -65,7 +66,7 @@ class LabelledPictures:
                 mask = model_mask(truth, spec)
             self._images.append(model_input.image_hwc)
             self._masks.append(mask)
-            self._boxes.append(model_input.geometry.content_box)
+            self._geometries.append(model_input.geometry)
             self._truth.append(sample.anomalous)
 
     def __len__(self) -> int:
@@ -102,15 +103,15 @@ class LabelledPictures:
         spec = self._postprocess
         if anomaly_maps is None:
             anomaly_maps = list(map(ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec), patch_maps))
-        pixels, found = PixelGroup(), list(scores or ())
-        pictures = zip(patch_maps, anomaly_maps, self._masks, self._boxes, strict=True)
-        for patch_map, anomaly_map, mask, (x_min, y_min, x_max, y_max) in pictures:
-            inside = anomaly_map[y_min:y_max, x_min:x_max]  # padding shows nothing
-            score = score_of(patch_map[None], inside[None], spec)
-            if score is not None:
-                found.append(float(score[0]))
+        pixels, found = PixelGroup(), []
+        own = scores if scores is not None else [0.0] * len(patch_maps)
+        pictures = zip(patch_maps, anomaly_maps, own, self._masks, self._geometries, strict=True)
+        for patches, whole, score, mask, geometry in pictures:
+            patch_map, anomaly_map = without_padding(patches, whole, geometry, spec)
+            found.append(frame_score(patch_map, anomaly_map, score, geometry, spec))
             if mask is not None:
-                pixels.add(inside, mask[y_min:y_max, x_min:x_max])
+                shown = shown_part(anomaly_map.shape, geometry)
+                pixels.add(anomaly_map[shown], mask[shown])
         image_auroc = auroc(found, self._truth)
         assert image_auroc is not None
         return Standing(image_auroc, group_metrics([pixels]).auroc)

@@ -31,6 +31,11 @@ def score_faults(spec: PostprocessSpec, score: ScoreKind | None, ranges: Mapping
     return []
 
 
+def padded_score(score: ScoreKind) -> str:
+    """What is wrong with a score that the graph gives of its whole canvas."""
+    return f"score: padding would count in {score!r}; give --resize-mode stretch, or --score map_max or patch_max"
+
+
 @strict
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -137,7 +142,10 @@ class TrainOptions:
             yield "masks: are those of --bad DIR, which is not given"
         if self.resize is not None and self.resize_mode != CROP:
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
-        yield from score_faults(self.output_spec, self.score, self.score_ranges)
+        faults = score_faults(self.output_spec, self.score, self.score_ranges)
+        yield from faults
+        if not faults and self.resize_mode == "letterbox" and self.postprocess.scored_map is None:
+            yield padded_score(self.postprocess.score)
         if self.select == "best" and 0 < self.patience < self.eval_every:
             yield (
                 f"patience: {self.patience} epochs would pass without a look at the labels; wanted eval_every or more"

@@ -152,7 +152,8 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    options = _with_view(options, dataset, progress)
+    begun = read_run(options.output) if resume else None
+    options = _with_view(options, dataset, begun, progress)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -243,10 +244,12 @@ def _device(options: TrainOptions) -> torch.device:
     return torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _with_view(options: OptionsT, dataset: Dataset, progress: Progress) -> OptionsT:
-    """The options with the part of the pictures that the model sees, which is said."""
+def _with_view(options: OptionsT, dataset: Dataset, begun: RunRecord | None, progress: Progress) -> OptionsT:
+    """The options with the part of the pictures that the model sees, which is said; of a run that goes on, as begun."""
     sizes = sizes_of(dataset.train)
-    options = options.seeing(whole_view(sizes))
+    options = options.seeing(
+        whole_view(sizes, options.postprocess) if begun is None else begun.export.get("resize_mode", "stretch")
+    )
     if (line := view_line(options.preprocess, sizes)) is not None:
         progress.say(line)
     return options

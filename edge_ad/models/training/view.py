@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_ad.bundle.specs import PreprocessSpec, ResizeMode
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode
 from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
 from edge_ad.image.geometry import place
@@ -31,29 +31,34 @@ def sizes_of(samples: Sequence[Sample]) -> Counter[tuple[int, int]]:
     return found
 
 
-def whole_view(sizes: Counter[tuple[int, int]]) -> ResizeMode:
+def whole_view(sizes: Counter[tuple[int, int]], postprocess: PostprocessSpec) -> ResizeMode:
     """The mode in which the model sees all of each picture.
 
     Pictures of one shape are stretched, which spends every pixel of the model on them: on cookies, parts of toys and
     ball screws it ranked as well as the pictures' own shape at the same cost, or better. Pictures of several shapes are
-    padded, for stretched the same part would look different in each.
+    padded, for stretched the same part would look different in each; but not where padding would count in a score that
+    the graph alone knows.
     """
     aspects = [width / height for height, width in sizes]
-    return "letterbox" if aspects and max(aspects) > SAME_SHAPE * min(aspects) else "stretch"
+    if not aspects or postprocess.scored_map is None:
+        return "stretch"
+    return "letterbox" if max(aspects) > SAME_SHAPE * min(aspects) else "stretch"
 
 
 def view_line(spec: PreprocessSpec, sizes: Counter[tuple[int, int]]) -> str | None:
     """What part of a picture is seen, and at what scale; None where no picture could be read."""
     if not sizes:
         return None
-    (frame_hw, _), *others = sizes.most_common()
+    (frame_hw, count), *_ = sizes.most_common()
     geometry = place(spec, frame_hw)
     x_min, y_min, x_max, y_max = geometry.inspected_box
     part = "all" if geometry.covers_region else f"x {x_min}..{x_max}, y {y_min}..{y_max}"
     across, down = geometry.scale_x, geometry.scale_y
     scale = f"{across:.2g}" if abs(across / down - 1) < 0.01 else f"{across:.2g}x{down:.2g}"
-    how = {"stretch": "stretched", "letterbox": "padded", "shorter_side_crop": "cropped"}[spec.resize_mode]
-    more = f", and of {len(others)} other sizes likewise" if others else ""
+    how = "resized" if geometry.covers_region else "cropped"
+    how = {"stretch": "stretched", "letterbox": "padded"}.get(spec.resize_mode, how)
+    others = sum(sizes.values()) - count
+    more = f"; {others} of {count + others} pictures looked at have other sizes" if others else ""
     return (
         f"the model sees {part} of {frame_hw[1]}x{frame_hw[0]}, {how} to {spec.width}x{spec.height}:"
         f" one of its pixels is {scale} of theirs{more}"

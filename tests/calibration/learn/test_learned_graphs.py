@@ -21,6 +21,7 @@ from edge_ad.calibration.learn.graph import joined, parsed, split
 from edge_ad.calibration.learn.places import place_of, usual_distance
 from edge_ad.calibration.learn.rehearsal import Rehearsal, Scene, shapes_of
 from edge_ad.calibration.learn.reweighted import GrownTable
+from edge_ad.errors import SourceError
 from edge_ad.export.options import export_options
 from edge_ad.export.parity import probe_images
 from edge_ad.export.to_bundle import export_bundle
@@ -165,7 +166,8 @@ def test_constants_of_a_learned_graph_are_read_back(exported: Callable[..., Bund
 def test_usual_distance_of_one_picture_looks_at_patches_that_share_nothing() -> None:
     steps = np.arange(8, dtype=np.float32)
     patches = np.broadcast_to(steps, (1, 8, 8)).copy()  # columns are one apart, rows are all alike
-    assert usual_distance([patches]) == pytest.approx(np.finfo(np.float32).eps), "rows below have the same patches"
+    with pytest.raises(SourceError, match="all alike"):
+        usual_distance([patches])  # three rows on they are the same
     sloped = (patches + 100 * steps[:, None]).astype(np.float32)
     assert usual_distance([sloped]) == pytest.approx(3), "three columns on"
     assert usual_distance([sloped, sloped + np.float32(0.25)]) == pytest.approx(0.25)

@@ -23,6 +23,7 @@ from edge_ad.errors import ConfigError
 from edge_ad.export.options import export_options
 from edge_ad.export.to_bundle import export_bundle
 from edge_ad.models.patchcore import bank as bank_module
+from edge_ad.models.patchcore.training import fit as fit_module
 from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
 from edge_ad.training_run import read_run
 
@@ -154,7 +155,8 @@ def test_refusals(train: Train, tmp_path: Path, changes: Any, said: str) -> None
 
 
 def test_a_bank_that_no_file_holds(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "MOST_BYTES", 4 * 193 * 50)
+    monkeypatch.setattr(fit_module, "constant_bytes", lambda backbone: 1000)
+    monkeypatch.setattr(bank_module, "MOST_BYTES", 4 * 193 * 50 + 1000)
     with pytest.raises(ConfigError, match="at most 50 entries fit, so give --coreset 50"):
         train(tmp_path / "run")
     train(tmp_path / "run", coreset=50)

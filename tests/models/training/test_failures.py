@@ -111,7 +111,7 @@ def test_what_lies_outside_of_the_crop_is_said(train: Train, own_parts: Path, tm
     with Image.open(good[0]) as picture:
         picture.resize((128, 64)).save(good[0])
     said = said_of(train, tmp_path / "run", data=own_parts)
-    (line,) = (line for line in said if "crop" in line)
+    (line,) = (line for line in said if "outside of the crop" in line)
     assert line.startswith(
         f"warning: 50% of 1 of {len(good)} good pictures lies outside of the crop and is NOT learned"
     )

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.datasets import Sample
 from edge_ad.image.pictures import picture_size, read_picture
 from edge_ad.models import FAMILIES, model_family
 from edge_ad.models.training.view import MOST_LOOKED_AT, sizes_of, view_line, whole_view
 
 SIZE = (256, 256)
+GRAPH_ALONE = PostprocessSpec(activation="none", score="reweighted", score_range=(0.0, None))
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,16 @@ SIZE = (256, 256)
     ],
 )
 def test_pictures_of_one_shape_are_stretched_and_others_padded(sizes: list[tuple[int, int]], mode: str) -> None:
-    assert whole_view(Counter(sizes)) == mode
+    assert whole_view(Counter(sizes), PostprocessSpec()) == mode
+    assert whole_view(Counter(sizes), GRAPH_ALONE) == "stretch"
 
 
 def test_the_line_says_what_is_seen_and_how_large() -> None:
     sizes = Counter({(460, 1130): 5, (100, 246): 2})
     stretched = view_line(PreprocessSpec(*SIZE, resize_mode="stretch"), sizes)
     assert stretched == (
-        "the model sees all of 1130x460, stretched to 256x256: one of its pixels is 4.4x1.8 of theirs, and of 1 other"
-        " sizes likewise"
+        "the model sees all of 1130x460, stretched to 256x256: one of its pixels is 4.4x1.8 of theirs; 2 of 7"
+        " pictures looked at have other sizes"
     )
     padded = view_line(PreprocessSpec(*SIZE, resize_mode="letterbox"), sizes)
     assert padded is not None and "padded to 256x256: one of its pixels is 4.4 of theirs" in padded

@@ -13,7 +13,7 @@ from torch import Tensor
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import ImageArray
 from edge_ad.models.patch_head.features import FrozenTaps
-from edge_ad.models.patchcore.bank import check_fits
+from edge_ad.models.patchcore.bank import check_fits, constant_bytes
 from edge_ad.models.patchcore.checkpoint import checkpoint_parts
 from edge_ad.models.patchcore.coreset import entries_of, k_centre, random_projection, random_start
 from edge_ad.models.patchcore.embedding import check_single_patch, fast_embedding
@@ -52,7 +52,7 @@ class BankFit:
         self.entries = entries_of(options.coreset, self.patches)
         self._dim = network.config.embed_dim
         reweighted = options.postprocess.score == "reweighted"
-        check_fits(self.entries, self._dim, options.neighbours if reweighted else 0)
+        check_fits(self.entries, self._dim, options.neighbours if reweighted else 0, constant_bytes(network.backbone))
         self._projection = random_projection(self._dim, options.seed)
         held = self.patches * self._projected * FLOAT_BYTES
         if held > options.cache_mb * 1_000_000:
