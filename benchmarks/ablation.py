@@ -55,6 +55,7 @@ def trial(data: Path, changes: dict[str, Any], seed: int, folder: Path) -> tuple
         "data": data,
         "output": folder / "run",
         "preset": "fast",
+        "resize_mode": "shorter_side_crop",
         "backbone_weights": "packaged",
         "seed": seed,
         "eval_every": 10**6,  # the last epoch is always looked at

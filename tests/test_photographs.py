@@ -73,7 +73,7 @@ def test_ranking_figures_are_those_that_the_authors_code_reported(shared: Path, 
 
 
 def test_the_fast_preset_tells_broken_cookies_from_good_ones(shared: Path, tmp_path: Path) -> None:
-    """Seeds 0 to 2 measured 0.989 to 1.000 and 0.951 to 0.955; a detector that learnt nothing stays far below."""
+    """Seeds 0 to 2 measured 0.975 to 0.989 and 0.953 to 0.960; a detector that learnt nothing stays far below."""
     data, run, results = shared / "data" / "cookies", tmp_path / "run", tmp_path / "results"
     told = ["--preset", "fast", "--backbone-weights", "packaged"]
     assert main(["train", str(data), "-o", str(run), *told]) == 0
