@@ -70,6 +70,10 @@ def require_files(files: Mapping[str, Path | None]) -> None:
         raise CheckpointError("; ".join(faults))
 
 
+class NotFetchedError(CheckpointError):
+    """Published weights of a backbone are neither in the cache nor to be had from the network."""
+
+
 @dataclass(frozen=True)
 class BackboneState(State):
     """Pretrained weights of a backbone; `origin` says where they came from."""
@@ -109,7 +113,7 @@ def _published_state(name: str) -> BackboneState:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             fetched = fetch()
     except Exception as exc:  # urllib, http.client, huggingface_hub and torch each have errors of their own
-        raise CheckpointError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
+        raise NotFetchedError(f"pretrained weights of {name!r} cannot be fetched ({one_line(exc)}); {how}") from exc
     state = state_of(fetched, f"pretrained weights of {name!r}")
     return BackboneState(state.tensors, state.notes, origin)
 

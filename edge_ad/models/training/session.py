@@ -23,6 +23,7 @@ from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
 from edge_ad.models.training.run_folder import RunFolder, check_folder, check_tensorboard
 from edge_ad.models.training.view import sizes_of, view_line, whole_view
+from edge_ad.models.weights import NotFetchedError
 from edge_ad.training_run import SCHEMA_VERSION, STATE_FILE, RunRecord, is_run, read_run
 from edge_ad.validation import plain
 
@@ -157,7 +158,13 @@ def train(
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
-    network = recipe.network(options, progress, options.output if resume else None)
+    try:
+        network = recipe.network(options, progress, options.output if resume else None)
+    except NotFetchedError as exc:
+        others = [preset for preset in options.presets if preset != options.preset]
+        if options.preset != "paper" or not others:
+            raise
+        raise NotFetchedError(f"{exc}, or --preset {others[0]}, whose weights come with the extra 'train'") from exc
     pictures = _pictures(options, recipe.foreground(options), dataset, progress)
     labelled = _labelled(options, dataset, progress)
     material = Material(options, pictures, textures, labelled, device, progress)

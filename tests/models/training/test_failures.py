@@ -187,6 +187,8 @@ def test_backbone_weights_that_cannot_be_had(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     line = refused(CheckpointError, backbone_weights=None)
     assert "pretrained weights of 'resnet18' cannot be fetched" in line and "--backbone-weights FILE" in line
+    assert "or --preset fast, whose weights come with the extra 'train'" in line
+    assert "--preset fast" not in refused(CheckpointError, backbone_weights=None, preset="fast"), "control"
     assert "no such file" in refused(CheckpointError, backbone_weights=tmp_path / "nowhere.pth")
     assert "no package with weights of 'resnet18'" in refused(CheckpointError, backbone_weights="packaged")
 
