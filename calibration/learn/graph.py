@@ -22,6 +22,8 @@ from edge_ad.errors import BundleError, one_line
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+    from edge_ad.bundle.graph.contract import CheckedGraph
+
 Floats = NDArray[np.float32]
 
 NODE, CONSTANT = "/learned/", "learned."
@@ -55,7 +57,7 @@ class Place(ABC):
         return {WEIGHT: rows[:, :, None, None], BIAS: squares.astype(np.float32)}
 
 
-def parsed(data: bytes) -> ModelProto:
+def parsed(data: CheckedGraph) -> ModelProto:
     """Raises: BundleError for what is no graph."""
     import onnx
 

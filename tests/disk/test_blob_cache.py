@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import other_user
 import pytest
 from foreign_files import made_foreign
 
@@ -198,7 +199,7 @@ def test_a_cache_that_was_copied_from_another_user_is_made_again(
     cache: BlobCache, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(KEY, BLOB)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
+    other_user.become(monkeypatch, tmp_path / "another user")
     assert cache.get(KEY) is None and "damaged or not this user's" in caplog.text
     cache.put(KEY, BLOB)
     assert cache.get(KEY) == BLOB

@@ -153,8 +153,11 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    begun = read_run(options.output) if resume else None
-    options = _with_view(options, dataset, begun, progress)
+    begun = read_run(options.output).export.get("resize_mode") if resume else None
+    sizes = sizes_of(dataset.train)
+    options = options.seeing(begun or whole_view(sizes, options.postprocess))
+    if (line := view_line(options.preprocess, sizes)) is not None:
+        progress.say(line)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -249,17 +252,6 @@ def _device(options: TrainOptions) -> torch.device:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", ["cuda: PyTorch finds no CUDA device; give --device cpu"])
     return torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _with_view(options: OptionsT, dataset: Dataset, begun: RunRecord | None, progress: Progress) -> OptionsT:
-    """The options with the part of the pictures that the model sees, which is said; of a run that goes on, as begun."""
-    sizes = sizes_of(dataset.train)
-    options = options.seeing(
-        whole_view(sizes, options.postprocess) if begun is None else begun.export.get("resize_mode", "stretch")
-    )
-    if (line := view_line(options.preprocess, sizes)) is not None:
-        progress.say(line)
-    return options
 
 
 def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, progress: Progress) -> GoodPictures:

@@ -22,6 +22,7 @@ READERS = frozenset(
     {"read_model", "import_model", "compile_model", "InferenceSession", "OnnxParser", "load_model_from_string"}
 )
 OF_BUNDLES = {
+    "calibration/learn/graph.py",
     "runtime/engines/openvino.py",
     "runtime/engines/onnxruntime.py",
     "runtime/engines/tensorrt/builder/network.py",
@@ -30,6 +31,7 @@ OF_BUNDLES = {
 }
 """They are given a `CheckedGraph`, which mypy holds."""
 OF_OUR_OWN = {
+    "calibration/learn/rehearsal.py",
     "calibration/quantize/graph.py",
     "calibration/quantize/half_arithmetic.py",
     "calibration/quantize/lint.py",

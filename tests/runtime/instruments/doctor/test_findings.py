@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import other_user
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,7 +205,7 @@ def test_a_key_that_cannot_be_used_is_shown_and_none_is_made(
 
 def test_an_engine_of_another_user_is_named(orin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(tmp_path / "engines", "a")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+    other_user.become(monkeypatch, tmp_path / "another user")
     (line,) = orin.checks(engine_cache=str(tmp_path / "engines"))["engine-files"].details
     assert line.endswith(": was not built by this user; build it, or take it over with --adopt")
 

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import other_user
 import pytest
 
 from edge_ad.bundle.bundle import Bundle
@@ -58,7 +59,7 @@ def station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def built_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, built: Fingerprint) -> PlanFile:
     with monkeypatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder / "state of the other machine"))
+        other_user.become(patch, folder / "another user")
         file = PlanFile(folder / "bottle.plan")
         file.prepare()
         file.write(built, b"a plan")

@@ -183,8 +183,10 @@ def test_a_damaged_plan_is_never_handed_out(harm: str, tmp_path: Path) -> None:
 
 def test_a_plan_that_somebody_else_wrote_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a hash that fits, and a sidecar that says what is needed."""
+    from other_user import become  # not above: processes that are killed import this module
+
     with monkeypatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+        become(patch, tmp_path / "another user")
         file = stored(tmp_path / "engines", "a", BUILT, b"planted")
         assert find_plan(tmp_path / "engines", NEED) == b"planted"  # control: of the other user's own cache
     said: list[str] = []
@@ -224,6 +226,8 @@ def test_a_folder_or_file_that_others_can_write_to_is_not_used(tmp_path: Path) -
 def test_choices_are_those_of_this_user_for_this_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from other_user import become
+
     folder, other = tmp_path / "engines", replace(NEED, onnx_sha256="0" * 64)
     wanted = Choices("kernel", "device", cuda_graph=True, medians_ms={"all": 1.5})
     path = write_choices(folder, NEED, wanted)
@@ -235,7 +239,7 @@ def test_choices_are_those_of_this_user_for_this_model(
     path.write_text(path.read_text().replace("kernel", "graph"))
     assert read_choices(folder, NEED) is None
     with monkeypatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+        become(patch, tmp_path / "another user")
         write_choices(folder, NEED, wanted)
     assert read_choices(folder, NEED) is None
     assert [record.getMessage().partition(" was ")[2] for record in caplog.records] == [
