@@ -34,42 +34,19 @@ from edge_ad.runtime.sources import open_source
 OUTPUT = Path(__file__).resolve().parents[1] / "edge_ad" / "demo" / "disc.edgead"
 CONFIG = HeadConfig("mobilenet_v2", ("features.4", "features.7"), pretrain_embed_dim=96, embed_dim=96, hidden_dim=64)
 SIDE = 256
-JITTER = 24  # frame pixels
 TRAINING_SEEDS = range(100, 112)
 VALIDATION_SEEDS = range(200, 204)
 
 
-def line_frames(
-    seed: int, defects: float, count: int, cuts: int = 1, rng: np.random.Generator | None = None
-) -> list[tuple[NDArray[np.uint8], bool]]:
-    """The middle of frames of a simulated line at model size, (SIDE, SIDE, 3) uint8 RGB, and whether it is anomalous.
-
-    Args:
-        cuts: of each frame.
-        rng: of their places, a few pixels around the middle, so that the network learns no place by heart; None for
-            the middle itself.
-    """
+def line_frames(seed: int, defects: float, count: int) -> list[tuple[NDArray[np.uint8], bool]]:
+    """Frames of a simulated line at model size, (SIDE, SIDE, 3) uint8 RGB, and whether they are anomalous."""
     preprocess = Preprocessor(PreprocessSpec(SIDE, SIDE, resize=SIDE))
     frames = []
     with open_source(f"sim:?size=1280x720&defects={defects}&seed={seed}&frames={count}") as source:
         while (frame := source.read()) is not None:
             assert frame.image_hwc is not None and frame.truth is not None
-            for _ in range(cuts):
-                left, top, side = middle(frame.image_hwc.shape[:2], rng)
-                cut = np.ascontiguousarray(frame.image_hwc[top : top + side, left : left + side])
-                frames.append((preprocess(cut, frame.color_order).image_hwc, frame.truth.anomalous))
+            frames.append((preprocess(frame.image_hwc, frame.color_order).image_hwc, frame.truth.anomalous))
     return frames
-
-
-def middle(frame_hw: tuple[int, ...], rng: np.random.Generator | None) -> tuple[int, int, int]:
-    """Left, top and side of a square in the middle of a frame, as high as it, or by up to JITTER smaller and beside."""
-    height, width = frame_hw
-    side = height - (0 if rng is None else int(rng.integers(0, JITTER + 1)))
-    left, top = (width - side) // 2, (height - side) // 2
-    if rng is not None:
-        left += int(rng.integers(-JITTER, JITTER + 1))
-        top = int(rng.integers(0, height - side + 1))
-    return left, top, side
 
 
 def paint_blobs(image_hwc: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -154,7 +131,7 @@ def main(steps: int, output: Path) -> None:
     """Train, choose the threshold on other lines, export."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    good = [image for seed in TRAINING_SEEDS for image, _ in line_frames(seed, 0, 12, 4, rng)]
+    good = [image for seed in TRAINING_SEEDS for image, _ in line_frames(seed, 0, 12)]
     network = PatchHead(CONFIG)
     train(network, good, steps, rng)
     with tempfile.TemporaryDirectory() as folder:
