@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,30 @@ def some_rows(scenes: list[Scene], count: int = 7) -> np.ndarray:
     return np.ascontiguousarray(rows[:: len(rows) // count][:count])
 
 
+@pytest.mark.parametrize("block_bytes", [1 << 22, 1], ids=["one block", "blocks"])
 @pytest.mark.parametrize(
     "values",
     [{"score": "map_max"}, {"score": "reweighted"}, {"nearest": 3, "distance": "squared"}, {"distance": "squared"}],
     ids=lambda values: str(next(iter(values.values()))),
 )
 def test_learned_entries_are_entries_of_the_bank(
-    values: dict[str, Any], exported: Callable[..., Bundle], fitted: Path, lesson: list[np.ndarray], tmp_path: Path
+    values: dict[str, Any],
+    block_bytes: int,
+    exported: Callable[..., Bundle],
+    fitted: Path,
+    lesson: list[np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Oracle: an export of the bank with the same entries in it from the start."""
-    bundle = exported("patchcore", **values)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_ad.models.patchcore.bank.BLOCK_BYTES", block_bytes)
+        bundle = exported("patchcore", **values)
     base, place, _, scenes = scenes_of(bundle, lesson)
+    blocks = [
+        part.name for part in base.graph.initializer if re.fullmatch(r"logits\.search\.blocks\.\d+\.weight", part.name)
+    ]
+    assert (len(blocks) > 1) == (block_bytes == 1)
     rows = some_rows(scenes)
     graph = joined(base, place, rows)
     checked_graph(graph, bundle.graph_contract)
