@@ -10,11 +10,12 @@ from pydantic import Field
 
 from edge_ad.bundle.consistency import MAX_BATCH, MAX_OPSET, MIN_OPSET
 from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.errors import ConfigError
 from edge_ad.models import DEFAULT_FAMILY, FAMILIES, model_family
 from edge_ad.models.family import ModelFamily, option_names
-from edge_ad.models.option_types import Name, Positive, Size
-from edge_ad.models.training.options import padded_score, score_faults
+from edge_ad.models.option_types import Grid, Name, Positive, Size
+from edge_ad.models.training.options import grid_faults, padded_score, score_faults, tile_grid
 from edge_ad.training_run import export_values, is_run
 from edge_ad.validation import build_rest, by_name, strict
 
@@ -36,6 +37,8 @@ class ExportOptions:
         resize_mode: see PreprocessSpec; None for the family's.
         filter: see PreprocessSpec; None for the family's.
         score: see PostprocessSpec; None for the family's.
+        tiles: rows and columns of tiles of `imgsz` that a picture is cut into; None for none.
+        tile_overlap: model pixels that neighbouring tiles share; None for the family's.
         threshold: raw score from which on a frame is anomalous, written into the bundle.
         format: `onnx` alone, or with `openvino` IR beside it; `engine` writes what `onnx` does, and the command then
             builds an engine from it.
@@ -54,6 +57,8 @@ class ExportOptions:
     resize_mode: ResizeMode | None = None
     filter: Filter | None = None
     score: ScoreKind | None = None
+    tiles: Grid | None = None
+    tile_overlap: Positive | None = None
     threshold: float | None = None
     format: ExportFormat = "onnx"
     batch: Annotated[int, Field(gt=0, le=MAX_BATCH)] | None = None
@@ -70,8 +75,18 @@ class ExportOptions:
     def postprocess(self) -> PostprocessSpec:
         return self.postprocess_from(model_family(self.family).postprocess)
 
+    @property
+    def overlap(self) -> int:
+        """Model pixels that tiles share."""
+        usual: int = model_family(self.family).train_options.tile_overlap
+        return self.tile_overlap or usual
+
+    def grid_of(self, tile: PreprocessSpec) -> TileGrid | None:
+        """The tiles; None where a picture is one. Args: tile: of a tile."""
+        return None if self.tiles is None else tile_grid(self.tiles, tile.size_hw, self.overlap)
+
     def preprocess_from(self, default: PreprocessSpec) -> PreprocessSpec:
-        """How pictures become the model's input, where nothing being said means `default`."""
+        """How pictures become the network's input, where nothing being said means `default`; in tiles, one tile."""
         height, width = self.imgsz or default.size_hw
         mode = self.resize_mode or default.resize_mode
         same = (height, width, mode) == (*default.size_hw, default.resize_mode)
@@ -146,6 +161,9 @@ def export_options(values: dict[str, Any], where: str, overrides: dict[str, Any]
     faults += family.faults(network, faulty) if known else []
     if "imgsz" not in faulty and known:
         faults += family.size_faults(options.preprocess.size_hw)
+        if not faulty & {"tiles", "tile_overlap"}:
+            faults += grid_faults(options.tiles, options.preprocess.size_hw, options.overlap)
+            faults += family.tile_faults(options.tiles is not None, options.overlap)
     faults += _missing(options, faulty, folders=True)
     if faults:
         raise ConfigError(where, [*faults, *_missing(options, faulty, folders=False)])
@@ -172,6 +190,8 @@ def _contradictions(options: ExportOptions) -> list[str]:
     mode = options.preprocess.resize_mode
     family = model_family(options.family)
     faults = score_faults(family.postprocess, options.score, family.score_ranges)
+    if options.tile_overlap is not None and options.tiles is None:
+        faults.append("tile_overlap: belongs to --tiles RxC, which is not given; leave it out")
     if options.resize is not None and mode != "shorter_side_crop":
         faults.append(f"resize: belongs to resize_mode shorter_side_crop, not to {mode}; leave it out")
     if not faults and mode == "letterbox" and options.postprocess.scored_map is None:

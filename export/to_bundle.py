@@ -36,25 +36,29 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
     """
     check_destination(options.output, replace=options.force)
     family = model_family(options.family)
-    references = References.of(options.network, options.preprocess, say)
+    references = References.of(options.network, options.preprocess, say, options.grid_of(options.preprocess))
     loaded = loaded_as(family, options.checkpoint, options.network, references)
     for note in (*options.notes, *loaded.notes, *references.notes):
         say(f"note: {note}")
     say(f"loaded {options.checkpoint}")
-    preprocess = options.preprocess_from(loaded.preprocess or family.preprocess)
+    tile = options.preprocess_from(loaded.preprocess or family.preprocess)
     postprocess = options.postprocess_from(loaded.postprocess or family.postprocess)
-    if options.resize is not None and preprocess.resize is None:
-        mode = preprocess.resize_mode
+    if options.resize is not None and tile.resize is None:
+        mode = tile.resize_mode
         raise ConfigError(
             "resize", [f"the checkpoint's default is {mode}; give --resize-mode shorter_side_crop with it"]
         )
     if loaded.channel_order is not None:
-        preprocess = replace(preprocess, channel_order=loaded.channel_order)
-    module = fast_module(family, loaded, preprocess, postprocess)
+        tile = replace(tile, channel_order=loaded.channel_order)
+    grid = options.grid_of(tile)
+    preprocess = tile if grid is None else grid.canvas(tile)
+    if grid is not None:
+        say(f"the model's input of {preprocess.width}x{preprocess.height} pixels is {grid}")
+    module = fast_module(family, loaded, tile, postprocess, grid)
     graph = graph_from_module(module, preprocess.size_hw, batch=options.batch, opset=options.opset)
     say(f"traced to ONNX opset {graph.opset}, {len(graph.data) / 1e6:.1f} MB, batch {options.batch or 'dynamic'}")
     check_fit(family.operators, graph)
-    reference = published_module(family, loaded, preprocess, postprocess)
+    reference = published_module(family, loaded, tile, postprocess, grid)
     check = partial(
         check_parity,
         graph,
@@ -81,6 +85,7 @@ def export_bundle(options: ExportOptions, say: Callable[[str], None] = lambda _:
             "model": ModelInfo(family.name, loaded.config, loaded.checkpoint_sha256),
             "preprocess": preprocess,
             "postprocess": postprocess,
+            "tiles": grid,
             "input": graph.image,
             "outputs": graph.outputs,
             "opset": graph.opset,

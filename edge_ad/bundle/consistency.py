@@ -46,6 +46,9 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
             yield f"preprocess.{name}: wanted at most {MAX_SIDE} pixels, got {side}"
     if spec.resize is not None and spec.resize_mode != "shorter_side_crop":
         yield f"preprocess.resize: belongs to resize_mode shorter_side_crop, not to {spec.resize_mode}"
+    if (grid := manifest.tiles) is not None and grid.canvas_hw != spec.size_hw:
+        height, width = grid.canvas_hw
+        yield f"tiles: {grid} make {width}x{height} pixels, preprocess has {spec.width}x{spec.height}"
     reach = postprocess.sigma * postprocess.truncate
     most = max(SMALLEST_REACH, max(spec.height, spec.width) // 4)
     if reach > most:

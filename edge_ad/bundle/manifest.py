@@ -15,6 +15,7 @@ from edge_ad.bundle.specs import (
     Thresholds,
     UsabilityLimits,
 )
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.validation import strict
 
 
@@ -160,6 +161,7 @@ class Manifest:
     """Content of manifest.yaml.
 
     Attributes:
+        tiles: how the model's input is cut apart in the graph; None where it is one picture.
         models: file of each precision that the bundle holds.
         quantization: how those of lower precision were made; none for a precision without a record.
         thresholds: of fp32, and of each precision that has none of its own.
@@ -182,6 +184,7 @@ class Manifest:
     opset: int
     models: dict[Precision, str]
     files: dict[str, str]
+    tiles: TileGrid | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     precision_thresholds: dict[Precision, Thresholds] = field(default_factory=dict)
     quantization: dict[Precision, Quantization] = field(default_factory=dict)

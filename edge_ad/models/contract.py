@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.errors import ConfigError
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.models.family import LoadedNetwork, ModelFamily
+from edge_ad.models.tiling import Tiling
 
 
 class Answer(NamedTuple):
@@ -43,20 +45,38 @@ class ContractModule(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, head: nn.Module, preprocess: PreprocessSpec, postprocess: PostprocessSpec) -> None:
-        """Raises: ConfigError where the head does not answer what the spec says that it does."""
+    def __init__(
+        self,
+        head: nn.Module,
+        preprocess: PreprocessSpec,
+        postprocess: PostprocessSpec,
+        tiles: TileGrid | None = None,
+        border: int = 0,
+    ) -> None:
+        """Args:
+            head: for pictures of `preprocess`; in tiles, for one of them.
+            preprocess: of a picture, or of a tile.
+            tiles: how the picture is cut apart; None where the head is given all of it.
+            border: of the head, see `ModelFamily.border`.
+
+        Raises: ConfigError where the head does not answer what the spec says that it does, or in patches that do not
+        lie on the canvas of all tiles.
+        """
         super().__init__()
         head.eval()
         with torch.no_grad():
             answer = _answer(head(torch.zeros(1, 3, *preprocess.size_hw)))
         _check(answer, preprocess.size_hw, postprocess)
         self.logits = head
+        patch_hw, size_hw = (int(answer.patches.shape[1]), int(answer.patches.shape[2])), preprocess.size_hw
+        self.tiling = None if tiles is None else Tiling(tiles, patch_hw, border)
+        if self.tiling is not None:
+            patch_hw, size_hw = self.tiling.patch_hw, self.tiling.size_hw
         self.activation = postprocess.activation
         self.scored_map, self.top_pixels = postprocess.scored_map, postprocess.top_pixels
         mean, std = np.array(preprocess.mean), np.array(preprocess.std)
         if answer.anomaly_map is None:
-            patch_hw = (int(answer.patches.shape[1]), int(answer.patches.shape[2]))
-            operator = ResizeSmooth(patch_hw, preprocess.size_hw, postprocess)
+            operator = ResizeSmooth(patch_hw, size_hw, postprocess)
             self._constant("rows", operator.rows.dense)
             self._constant("columns_transposed", operator.columns.dense.T)
         self._constant("scale", (1 / (255 * std))[:, None, None])
@@ -66,8 +86,13 @@ class ContractModule(nn.Module):
         self.register_buffer(name, torch.tensor(np.ascontiguousarray(value), dtype=torch.float32))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normalised = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
+        pixels = image.float()
+        if self.tiling is not None:
+            pixels = self.tiling.cut(pixels)
+        normalised = pixels.permute(0, 3, 1, 2) * self.scale + self.shift
         patches, anomaly_map, score = _answer(self.logits(normalised))
+        if self.tiling is not None:
+            patches, anomaly_map, score = self.tiling.joined(patches, anomaly_map, score)
         patch_map = torch.sigmoid(patches) if self.activation == "sigmoid" else patches
         if anomaly_map is None:
             anomaly_map = self.rows @ (patch_map @ self.columns_transposed)
@@ -84,17 +109,32 @@ class ContractModule(nn.Module):
 
 
 def published_module(
-    family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    family: ModelFamily,
+    loaded: LoadedNetwork[Any],
+    preprocess: PreprocessSpec,
+    postprocess: PostprocessSpec,
+    tiles: TileGrid | None = None,
 ) -> ContractModule:
-    """The network as published inside of the contract, the oracle of the export check."""
-    return ContractModule(family.published(loaded, preprocess, postprocess), preprocess, postprocess).eval()
+    """The network as published inside of the contract, the oracle of the export check.
+
+    Args:
+        preprocess: of a picture, or of a tile.
+        tiles: how pictures are cut apart; None where they are not.
+    """
+    head = family.published(loaded, preprocess, postprocess)
+    return ContractModule(head, preprocess, postprocess, tiles, family.border).eval()
 
 
 def fast_module(
-    family: ModelFamily, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, postprocess: PostprocessSpec
+    family: ModelFamily,
+    loaded: LoadedNetwork[Any],
+    preprocess: PreprocessSpec,
+    postprocess: PostprocessSpec,
+    tiles: TileGrid | None = None,
 ) -> ContractModule:
-    """The network in the form that is exported, inside of the contract."""
-    return ContractModule(family.fast(loaded, preprocess, postprocess), preprocess, postprocess).eval()
+    """The network in the form that is exported, inside of the contract; arguments as for `published_module`."""
+    head = family.fast(loaded, preprocess, postprocess)
+    return ContractModule(head, preprocess, postprocess, tiles, family.border).eval()
 
 
 def _answer(given: Tensor | Answer) -> Answer:

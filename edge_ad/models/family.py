@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from edge_ad.bundle.graph.operators import COMMON
 from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec, ScoreKind, ScoreRange
+from edge_ad.bundle.tiles import STRIDE
 from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
@@ -91,6 +92,9 @@ class ModelFamily(ABC):
         known_by: ends of names of tensors that only its checkpoints hold.
         known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
+        border: pixels along the edge of its input of which its map says nothing; tiles have to share more than twice
+            that many.
+        untiled: why its pictures cannot be judged in tiles; None where they can.
         bank: module of its exported network that searches a bank of good patches, see `edge_ad.models.patchcore.bank`;
             `edge-ad learn` adds to it. None where it has none.
         appearance: modules of its exported network whose outputs tell what a patch looks like; beside a network without
@@ -112,6 +116,8 @@ class ModelFamily(ABC):
     known_by: ClassVar[tuple[str, ...]] = ()
     known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
+    border: ClassVar[int] = 0
+    untiled: ClassVar[str | None] = None
     bank: ClassVar[str | None] = None
     appearance: ClassVar[tuple[str, ...]] = ()
     rounding_unit: ClassVar[float] = 0.0
@@ -124,6 +130,20 @@ class ModelFamily(ABC):
         """
         if any(side % self.multiple for side in size_hw):
             return [f"imgsz: family {self.name!r} wants multiples of {self.multiple}, got {size_hw[0]}x{size_hw[1]}"]
+        return []
+
+    def tile_faults(self, asked: bool, overlap: int) -> list[str]:
+        """What is wrong with tiles.
+
+        Args:
+            asked: whether there are to be some.
+            overlap: model pixels that neighbours share.
+        """
+        if asked and self.untiled is not None:
+            return [f"tiles: family {self.name!r} has none, for {self.untiled}; leave it out"]
+        if asked and overlap <= 2 * self.border:
+            least = 2 * self.border // STRIDE * STRIDE + STRIDE
+            return [f"tile_overlap: family {self.name!r} wants {least} pixels or more, got {overlap}"]
         return []
 
     def faults(self, options: Any, faulty: set[str]) -> list[str]:
@@ -166,7 +186,7 @@ class ModelFamily(ABC):
         """
         from edge_ad.models.training.session import train
 
-        options = self.train_options.checked(values, where, self.size_faults)
+        options = self.train_options.checked(values, where, self.size_faults, self.tile_faults)
         return train(self.recipe(), options, progress, resume=resume, force=force)
 
     @abstractmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from edge_ad.bundle.consistency import MAX_SIDE
+from edge_ad.bundle.tiles import MOST_TILES
 
 
 def option(default: Any, help: str, metavar: str = "N", *, off: str | None = None) -> Any:
@@ -38,6 +39,31 @@ def _size(value: object) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def _tiles(value: object) -> object:
+    """`RxC` or [R, C] as (rows, columns); a word as it is."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = "x".join(map(str, value))
+    match = re.fullmatch(r"\s*(\d{1,4})\s*[xX]\s*(\d{1,4})\s*", str(value))
+    if match is None:
+        return value
+    rows, columns = int(match[1]), int(match[2])
+    if not 1 <= rows * columns <= MOST_TILES:
+        raise ValueError(f"wanted 1 to {MOST_TILES} tiles")
+    return rows, columns
+
+
+def _is_grid(value: object) -> object:
+    if not isinstance(value, tuple):
+        raise ValueError("wanted rows and columns such as 1x3")
+    return value
+
+
+def _is_choice(value: object) -> object:
+    if isinstance(value, str) and value not in ("auto", "off"):
+        raise ValueError("wanted auto, off, or rows and columns such as 1x3")
+    return value
+
+
 def _names(value: object) -> object:
     """`a,b` or a list as a tuple of names."""
     if isinstance(value, (list, tuple)) and not value:
@@ -56,6 +82,10 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
 """One or more names: a list, or text separated by commas."""
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 """(height, width) in pixels, written `288`, `256x320` or [256, 320]."""
+Grid = Annotated[tuple[int, int], BeforeValidator(_is_grid), BeforeValidator(_tiles)]
+"""(rows, columns) of tiles, written `1x3` or [1, 3]."""
+Tiles = Annotated[Literal["auto", "off"] | tuple[int, int], BeforeValidator(_is_choice), BeforeValidator(_tiles)]
+"""The same, or a word."""
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.errors import ConfigError
 from edge_ad.models.option_types import option
 from edge_ad.validation import strict
@@ -39,27 +40,38 @@ class ReferenceOptions:
 
 
 class References:
-    """Good pictures at model size, read when they are asked for.
+    """Good pictures at model size, or their tiles, read when they are asked for.
 
     Iterating gives (H, W, 3) uint8 RGB, in the order of their paths; none where no folder was given.
 
     Args:
         folder: where they lie.
-        preprocess: how they become the model's input.
+        preprocess: how they become the network's input; in tiles, one of them.
+        tiles: how they are cut apart; None where they are not.
         say: receives a line when they are read, for what is computed of them may take minutes.
 
     Raises (when they are asked for): SourceError for a folder without a picture that can be read.
     """
 
     def __init__(
-        self, folder: Path | None, preprocess: PreprocessSpec, say: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path | None,
+        preprocess: PreprocessSpec,
+        say: Callable[[str], None] = lambda _: None,
+        tiles: TileGrid | None = None,
     ) -> None:
-        self.folder, self.preprocess, self._say = folder, preprocess, say
+        self.folder, self.preprocess, self._say, self._tiles = folder, preprocess, say, tiles
 
     @classmethod
-    def of(cls, options: Any, preprocess: PreprocessSpec, say: Callable[[str], None] = lambda _: None) -> References:
+    def of(
+        cls,
+        options: Any,
+        preprocess: PreprocessSpec,
+        say: Callable[[str], None] = lambda _: None,
+        tiles: TileGrid | None = None,
+    ) -> References:
         """Those that network options name. Args: options: of any family."""
-        return cls(options.references if isinstance(options, ReferenceOptions) else None, preprocess, say)
+        return cls(options.references if isinstance(options, ReferenceOptions) else None, preprocess, say, tiles)
 
     def required(self, why: str) -> References:
         """Themselves. Raises: ConfigError that says why they are needed, where no folder was given."""
@@ -96,4 +108,5 @@ class References:
         assert self.folder is not None
         samples = plain_dataset(self.folder).train
         self._say(f"computing what the checkpoint lacks of {len(samples)} pictures of {self.folder}")
-        return GoodPictures(samples, self.preprocess, "none", CACHE_BYTES)
+        whole = self.preprocess if self._tiles is None else self._tiles.canvas(self.preprocess)
+        return GoodPictures(samples, whole, "none", CACHE_BYTES, tiles=self._tiles)

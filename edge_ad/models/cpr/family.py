@@ -37,6 +37,7 @@ class CprFamily(ModelFamily):
     train_options = CprTrainOptions
     preprocess = INPUT
     postprocess = OUTPUT
+    untiled = "it compares whole pictures"
     rounding_unit = 1.0  # distances are 1 - cosine
     operators = ANY_BACKBONE | {"Log"}  # of the shares of histograms
     known_by = ("lrb.conv.0.0.weight", "grb.centers")

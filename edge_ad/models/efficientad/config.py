@@ -46,6 +46,8 @@ LEAST_SIDE = 256
 """Smaller pictures leave nothing for the 8×8 kernel of the autoencoder, which sees one in 32 of their rows."""
 PADDED_CELLS = 4
 """Cells that networks without padding lose on each side, and that the map is padded with."""
+BORDER = PADDED_CELLS * MULTIPLE
+"""The same in pixels."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
-from edge_ad.models.efficientad.config import MULTIPLE, side_faults
+from edge_ad.models.efficientad.config import BORDER, MULTIPLE, side_faults
 from edge_ad.models.efficientad.options import EfficientAdOptions
 from edge_ad.models.efficientad.specs import INPUT, OUTPUT
 from edge_ad.models.efficientad.training.options import EfficientAdTrainOptions
@@ -38,6 +38,7 @@ class EfficientAdFamily(ModelFamily):
     postprocess = OUTPUT
     known_by = ("autoencoder.38.weight", "quantiles.qa_st")
     multiple = MULTIPLE
+    border = BORDER
     appearance = ("teacher",)
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:

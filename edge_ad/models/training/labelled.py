@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
 from edge_ad.image.frame import ImageArray
@@ -36,13 +37,24 @@ class Standing:
 class LabelledPictures:
     """Good and defective pictures at model size.
 
+    Args:
+        tiles: how they are cut apart for the network; None where they are not. They are ranked whole all the same.
+        border: see `ModelFamily.border`.
+
     Attributes:
         unreadable: what is wrong with pictures that were left out.
         full_masks: masks that cover nearly all of their picture.
     """
 
-    def __init__(self, samples: Sequence[Sample], spec: PreprocessSpec, postprocess: PostprocessSpec) -> None:
-        self._spec, self._postprocess = spec, postprocess
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        spec: PreprocessSpec,
+        postprocess: PostprocessSpec,
+        tiles: TileGrid | None = None,
+        border: int = 0,
+    ) -> None:
+        self._spec, self._postprocess, self._tiles, self._border = spec, postprocess, tiles, border
         self._images: list[ImageArray] = []
         self._masks: list[NDArray[np.bool_] | None] = []
         self._geometries: list[FrameGeometry] = []
@@ -84,8 +96,14 @@ class LabelledPictures:
 
     @property
     def images(self) -> Sequence[ImageArray]:
-        """(H, W, 3) uint8 RGB at model size, in order."""
-        return self._images
+        """(H, W, 3) uint8 RGB at model size, in order; the tiles of each, row by row."""
+        grid = self._tiles
+        if grid is None:
+            return self._images
+        height, width = grid.tile_hw
+        return [
+            image[top : top + height, left : left + width] for image in self._images for top, left in grid.origins
+        ]
 
     def ranked(
         self,
@@ -96,11 +114,13 @@ class LabelledPictures:
         """How well a network tells defective pictures from good ones.
 
         Args:
-            patch_maps: (h, w) of all pictures.
-            anomaly_maps: (H, W), of a family whose anomaly maps are no smoothing of its patch maps.
-            scores: of the pictures, where the spec names a score that only the graph knows.
+            patch_maps: (h, w) of all `images`.
+            anomaly_maps: (H, W) of them, of a family whose anomaly maps are no smoothing of its patch maps.
+            scores: of them, where the spec names a score that only the graph knows.
         """
         spec = self._postprocess
+        if self._tiles is not None:
+            patch_maps, anomaly_maps, scores = self._joined(self._tiles, patch_maps, anomaly_maps, scores)
         if anomaly_maps is None:
             anomaly_maps = list(map(ResizeSmooth(patch_maps[0].shape, self._spec.size_hw, spec), patch_maps))
         pixels, found = PixelGroup(), []
@@ -115,3 +135,28 @@ class LabelledPictures:
         image_auroc = auroc(found, self._truth)
         assert image_auroc is not None
         return Standing(image_auroc, group_metrics([pixels]).auroc)
+
+    def _joined(
+        self,
+        grid: TileGrid,
+        patch_maps: Sequence[NDArray[np.float32]],
+        anomaly_maps: Sequence[NDArray[np.float32]] | None,
+        scores: Sequence[float] | None,
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]] | None, list[float] | None]:
+        """Answers to tiles as those to whole pictures, as the exported graph joins them."""
+        import torch
+
+        from edge_ad.models.tiling import Tiling
+
+        rows, columns = patch_maps[0].shape
+        tiling = Tiling(grid, (rows, columns), self._border)
+        patches, whole, highest = tiling.joined(
+            torch.from_numpy(np.stack(patch_maps)),
+            None if anomaly_maps is None else torch.from_numpy(np.stack(anomaly_maps)),
+            None if scores is None else torch.tensor(scores),
+        )
+        return (
+            list(patches.numpy()),
+            None if whole is None else list(whole.numpy()),
+            None if highest is None else highest.tolist(),
+        )

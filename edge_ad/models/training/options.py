@@ -9,10 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
+from edge_ad.bundle.consistency import MAX_SIDE
 from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, ResizeMode, ScoreKind, ScoreRange
+from edge_ad.bundle.tiles import STRIDE, TileGrid
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
-from edge_ad.errors import ConfigError
-from edge_ad.models.option_types import Positive, Size, option
+from edge_ad.errors import ConfigError, one_line
+from edge_ad.models.option_types import Positive, Size, Tiles, option
 from edge_ad.validation import build_rest, strict
 
 View = Literal["auto", "shorter_side_crop", "stretch", "letterbox"]
@@ -36,6 +38,26 @@ def padded_score(score: ScoreKind) -> str:
     return f"score: padding would count in {score!r}; give --resize-mode stretch, or --score map_max or patch_max"
 
 
+def tile_grid(rows_columns: tuple[int, int], tile_hw: tuple[int, int], overlap: int) -> TileGrid | None:
+    """The grid that options tell; None for a single tile, which is the whole picture. Raises: ValueError."""
+    grid = TileGrid(*rows_columns, *tile_hw, overlap)
+    return None if grid.count == 1 else grid
+
+
+def grid_faults(tiles: str | tuple[int, int] | None, tile_hw: tuple[int, int], overlap: int) -> list[str]:
+    """What is wrong with tiles that somebody wants, one line each. Args: tiles: rows and columns, a word, or None."""
+    if tiles in (None, "off"):
+        return []
+    try:
+        grid = TileGrid(*((1, 1) if isinstance(tiles, str) else tiles), *tile_hw, overlap)
+    except ValueError as exc:
+        return [f"tile_{one_line(exc)}"]
+    height, width = grid.canvas_hw
+    if max(height, width) > MAX_SIDE:
+        return [f"tiles: {grid} make {width}x{height} pixels, wanted sides of at most {MAX_SIDE}; give fewer"]
+    return []
+
+
 @strict
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -48,7 +70,10 @@ class TrainOptions:
         textures: folder of pictures that anomalies are made of; drawn patterns when None.
         preset: where the defaults come from.
         imgsz, resize, resize_mode, filter: as for export; `auto` is chosen by the pictures, see `view`.
-        batch: pictures in a step.
+        tiles: into how many rows and columns of tiles a picture is cut, each of `imgsz`; `auto` is chosen by the
+            pictures, see `view`; `off` makes each picture one.
+        tile_overlap: model pixels that neighbouring tiles share.
+        batch: pictures in a step; of tiles, so many of them.
         epochs: how often the pictures are gone through, or as the family counts.
         select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
             is none), or the `last`.
@@ -83,6 +108,8 @@ class TrainOptions:
     filter: Filter = option(
         "pillow_bilinear", "Of the resize: pillow_bilinear, pillow_bicubic, opencv_bilinear or opencv_area.", "NAME"
     )
+    tiles: Tiles = option("off", "Judge each picture in RxC tiles of imgsz, auto (by the pictures) or off.", "RxC")
+    tile_overlap: Positive = option(STRIDE, "Pixels that tiles share (default: 32).")
     batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures in a step (paper: 8).")
     epochs: Positive = option(1, "Epochs.")
     select: Literal["best", "last"] = option("best", "Keep the best epoch (paper) or the last.", "RULE")
@@ -98,8 +125,8 @@ class TrainOptions:
     cache_mb: Positive = option(2048, "Memory for pictures and for features, each (default: 2048).")
 
     @property
-    def preprocess(self) -> PreprocessSpec:
-        """How pictures become the model's input, once that is chosen (`seeing`)."""
+    def tile(self) -> PreprocessSpec:
+        """How a picture would become one tile, once that is chosen (`seeing`)."""
         assert self.resize_mode != "auto"
         height, width = self.imgsz
         crop = self.resize_mode == CROP
@@ -109,9 +136,22 @@ class TrainOptions:
             of_family, height=height, width=width, resize_mode=self.resize_mode, resize=resize, filter=self.filter
         )
 
-    def seeing(self: OptionsT, mode: ResizeMode) -> OptionsT:
-        """The same, and where the view is to be chosen, this one."""
-        return replace(self, resize_mode=mode) if self.resize_mode == "auto" else self
+    @property
+    def grid(self) -> TileGrid | None:
+        """Its tiles, once they are chosen; None where a picture is one."""
+        assert self.tiles != "auto"
+        return None if self.tiles == "off" else tile_grid(self.tiles, self.imgsz, self.tile_overlap)
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How pictures become the model's input, in tiles the canvas of all of them."""
+        grid = self.grid
+        return self.tile if grid is None else grid.canvas(self.tile)
+
+    def seeing(self: OptionsT, mode: ResizeMode, tiles: tuple[int, int] | None = None) -> OptionsT:
+        """The same, and where the view or its tiles are to be chosen, these."""
+        chosen = replace(self, resize_mode=mode) if self.resize_mode == "auto" else self
+        return replace(chosen, tiles=tiles or "off") if chosen.tiles == "auto" else chosen
 
     @property
     def postprocess(self) -> PostprocessSpec:
@@ -122,7 +162,9 @@ class TrainOptions:
     def export(self) -> dict[str, Any]:
         """What `edge-ad export` has to know of the finished run, by option name."""
         placed = {"imgsz": list(self.imgsz), "resize": self.resize, "resize_mode": self.resize_mode}
-        return {**placed, "filter": self.filter, "score": self.score}
+        told = {**placed, "filter": self.filter, "score": self.score}
+        grid = self.grid
+        return told if grid is None else {**told, "tiles": [grid.rows, grid.columns], "tile_overlap": grid.overlap}
 
     def dataset(self) -> Dataset:
         """The pictures. Raises: SourceError when there is no good one, or a folder cannot be read."""
@@ -142,6 +184,7 @@ class TrainOptions:
             yield "masks: are those of --bad DIR, which is not given"
         if self.resize is not None and self.resize_mode != CROP:
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
+        yield from grid_faults(self.tiles, self.imgsz, self.tile_overlap)
         faults = score_faults(self.output_spec, self.score, self.score_ranges)
         yield from faults
         if not faults and self.resize_mode == "letterbox" and self.postprocess.scored_map is None:
@@ -180,11 +223,13 @@ class TrainOptions:
         values: Mapping[str, Any],
         where: str,
         size_faults: Callable[[tuple[int, int]], list[str]] | None = None,
+        tile_faults: Callable[[bool, int], list[str]] | None = None,
     ) -> OptionsT:
         """Options by name; None is the same as not given.
 
         Args:
             size_faults: (height, width) → what the family has against that input, see `ModelFamily.size_faults`.
+            tile_faults: what it has against tiles, see `ModelFamily.tile_faults`.
 
         Raises: ConfigError with every fault.
         """
@@ -196,6 +241,8 @@ class TrainOptions:
         faults += options.network_faults(faulty)
         if size_faults is not None and "imgsz" not in faulty:
             faults += size_faults(options.imgsz)
+        if tile_faults is not None and not faulty & {"tiles", "tile_overlap"}:
+            faults += tile_faults(options.tiles != "off", options.tile_overlap)
         if faults:
             raise ConfigError(where, faults)
         return options

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.datasets import Sample, model_mask, read_foreground, read_image
 from edge_ad.errors import ConfigError, ImageError, SourceError
 from edge_ad.image.frame import ImageArray
@@ -31,20 +32,31 @@ class Picture:
     Attributes:
         image_hwc: (height, width, 3) uint8 RGB.
         foreground: (height, width) bool, where textures may lie; None for everywhere.
-        geometry: where its pixels lie in the file's picture.
+        geometry: where its pixels lie in the file's picture; of a tile, those of the canvas that it is cut out of.
     """
 
     image_hwc: ImageArray
     foreground: NDArray[np.bool_] | None
     geometry: FrameGeometry
 
+    def part(self, grid: TileGrid, place: int) -> Picture:
+        """A tile of this picture, which is its canvas. Args: place: which one, row by row."""
+        (top, left), (height, width) = grid.origins[place], grid.tile_hw
+        cut = np.s_[top : top + height, left : left + width]
+        mask = None if self.foreground is None else self.foreground[cut]
+        return Picture(self.image_hwc[cut], mask, self.geometry)
+
 
 class GoodPictures:
     """The readable ones of some samples, in memory as far as `cache_bytes` go and read again beyond.
 
+    In tiles, each tile is a picture: they come sample by sample, and row by row.
+
     Args:
+        spec: how samples become pictures; in tiles, the canvas of all of them.
         foreground: where textures may lie.
-        progress: called after each picture.
+        progress: called after each sample.
+        tiles: how they are cut apart; None where each is one picture.
 
     Attributes:
         samples: those that can be read.
@@ -63,8 +75,11 @@ class GoodPictures:
         foreground: Foreground,
         cache_bytes: int,
         progress: Callable[[], None] = lambda: None,
+        tiles: TileGrid | None = None,
     ) -> None:
         self._preprocess = Preprocessor(spec)
+        self._tiles = tiles
+        self._read_last: tuple[int, Picture] | None = None
         self._foreground = foreground
         self._kept: list[Picture] = []
         self.samples: list[Sample] = []
@@ -98,13 +113,33 @@ class GoodPictures:
             self._kept = [self._read(sample)[0] for sample in self.samples[: len(self._kept)]]
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples) * self.per_sample
 
     def __getitem__(self, index: int) -> Picture:
-        return self._kept[index] if index < len(self._kept) else self._read(self.samples[index])[0]
+        number, place = divmod(index, self.per_sample)
+        picture = self._picture(number)
+        return picture if self._tiles is None else picture.part(self._tiles, place)
 
     def __iter__(self) -> Iterator[Picture]:
         return (self[index] for index in range(len(self)))
+
+    @property
+    def per_sample(self) -> int:
+        """How many pictures there are of each sample."""
+        return 1 if self._tiles is None else self._tiles.count
+
+    def of_samples(self, numbers: Sequence[int]) -> list[int]:
+        """Indices of all pictures of some samples."""
+        return [number * self.per_sample + place for number in numbers for place in range(self.per_sample)]
+
+    def _picture(self, number: int) -> Picture:
+        """Of a whole sample. The last one that had to be read is kept, for its tiles are often asked for in turn."""
+        if number < len(self._kept):
+            return self._kept[number]
+        last = self._read_last
+        if last is None or last[0] != number:
+            last = self._read_last = number, self._read(self.samples[number])[0]
+        return last[1]
 
     @property
     def agreed(self) -> bool:
@@ -119,12 +154,11 @@ class GoodPictures:
             more = f" and {len(self.unreadable) - NAMED} more" if len(self.unreadable) > NAMED else ""
             notes.append(f"{len(self.unreadable)} pictures left out: {'; '.join(self.unreadable[:NAMED])}{more}")
         if self.different == 1:
-            all_of = (
-                "one good picture is" if len(self) == 1 else f"{len(self)} good pictures, all of them the same, are"
-            )
+            count = len(self.samples)
+            all_of = "one good picture is" if count == 1 else f"{count} good pictures, all of them the same, are"
             notes.append(f"{all_of} all there is to learn from: whatever looks different will be anomalous; add others")
-        elif self.different < len(self):
-            notes.append(f"{len(self) - self.different} of {len(self)} good pictures are the same as others of them")
+        elif self.different < (count := len(self.samples)):
+            notes.append(f"{count - self.different} of {count} good pictures are the same as others of them")
         return notes
 
     @property
@@ -133,7 +167,9 @@ class GoodPictures:
         if self._least_seen is None:
             return None
         (rows, columns), (x_min, y_min, x_max, y_max) = self._least_seen.frame_hw, self._least_seen.inspected_box
-        which = "the good pictures" if self.cropped == len(self) else f"{self.cropped} of {len(self)} good pictures"
+        which = "the good pictures"
+        if self.cropped < len(self.samples):
+            which = f"{self.cropped} of {len(self.samples)} good pictures"
         return (
             f"{self._least_seen.share_outside:.0%} of {which} lies outside of the crop and is NOT learned from, nor"
             f" inspected later (seen of {columns}x{rows}: x {x_min}..{x_max}, y {y_min}..{y_max});"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_ad.datasets import Dataset
 from edge_ad.errors import CheckpointError, ConfigError, SourceError, one_line
 from edge_ad.image.frame import ImageArray
+from edge_ad.models import model_family
 from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import TexturePool, open_textures
 from edge_ad.models.training.epochs import EpochFigures, best_epoch, is_better, patience_is_over
@@ -22,7 +23,8 @@ from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
 from edge_ad.models.training.run_folder import RunFolder, check_folder, check_tensorboard
-from edge_ad.models.training.view import sizes_of, view_line, whole_view
+from edge_ad.models.training.tiles import with_view
+from edge_ad.models.training.view import sizes_of
 from edge_ad.models.weights import NotFetchedError
 from edge_ad.training_run import SCHEMA_VERSION, STATE_FILE, RunRecord, is_run, read_run
 from edge_ad.validation import plain
@@ -153,11 +155,9 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    begun = read_run(options.output).export.get("resize_mode") if resume else None
-    sizes = sizes_of(dataset.train)
-    options = options.seeing(begun or whole_view(sizes, options.postprocess))
-    if (line := view_line(options.preprocess, sizes)) is not None:
-        progress.say(line)
+    family = model_family(recipe.family)
+    begun = read_run(options.output).export if resume else None
+    options = with_view(options, sizes_of(dataset.train), family.untiled, begun, progress.say)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -169,11 +169,11 @@ def train(
             raise
         raise NotFetchedError(f"{exc}, or --preset {others[0]}, whose weights come with the extra 'train'") from exc
     pictures = _pictures(options, recipe.foreground(options), dataset, progress)
-    labelled = _labelled(options, dataset, progress)
+    labelled = _labelled(options, dataset, progress, family.border)
     material = Material(options, pictures, textures, labelled, device, progress)
     trainer, found = recipe.trainer(network, material)
     facts = {
-        "dataset": {"name": dataset.name, "layout": dataset.layout, "good": len(pictures), "test": len(dataset.test)},
+        "dataset": {"name": dataset.name, "layout": dataset.layout, "good": len(pictures.samples), "test": len(dataset.test)},
         "notes": [*dataset.notes, *pictures.notes],
         "textures": used,
         **found,
@@ -256,8 +256,9 @@ def _device(options: TrainOptions) -> torch.device:
 
 def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, progress: Progress) -> GoodPictures:
     progress.begin("good pictures", len(dataset.train))
+    cache_bytes = options.cache_mb * 1_000_000
     pictures = GoodPictures(
-        dataset.train, options.preprocess, foreground, options.cache_mb * 1_000_000, lambda: progress.step("")
+        dataset.train, options.preprocess, foreground, cache_bytes, lambda: progress.step(""), options.grid
     )
     for note in pictures.notes:
         progress.say(f"note: {note}")
@@ -265,15 +266,17 @@ def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, p
         progress.say(f"warning: {pictures.crop_warning}")
     if foreground == "auto":
         rule = "textures lie on it" if pictures.agreed else "too few to believe in it: textures lie everywhere"
-        progress.say(f"foreground: an object was found in {pictures.found} of {len(pictures)} pictures; {rule}")
+        progress.say(f"foreground: an object was found in {pictures.found} of {len(pictures.samples)} pictures; {rule}")
     return pictures
 
 
-def _labelled(options: TrainOptions, dataset: Dataset, progress: Progress) -> LabelledPictures | None:
+def _labelled(
+    options: TrainOptions, dataset: Dataset, progress: Progress, border: int
+) -> LabelledPictures | None:
     if not options.eval_every or not dataset.test:
         return None
     progress.say(f"{len(dataset.test)} test pictures are looked at while training")
-    labelled = LabelledPictures(dataset.test, options.preprocess, options.postprocess)
+    labelled = LabelledPictures(dataset.test, options.preprocess, options.postprocess, options.grid, border)
     for note in labelled.notes:
         progress.say(f"note: {note}")
     if not labelled.usable:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec, ResizeMode
+from edge_ad.bundle.tiles import SMALLEST_DEFECT, TileGrid
 from edge_ad.datasets import Sample
 from edge_ad.errors import ImageError
 from edge_ad.image.geometry import place
@@ -45,8 +47,14 @@ def whole_view(sizes: Counter[tuple[int, int]], postprocess: PostprocessSpec) ->
     return "letterbox" if max(aspects) > SAME_SHAPE * min(aspects) else "stretch"
 
 
-def view_line(spec: PreprocessSpec, sizes: Counter[tuple[int, int]]) -> str | None:
-    """What part of a picture is seen, and at what scale; None where no picture could be read."""
+def view_line(
+    spec: PreprocessSpec, sizes: Counter[tuple[int, int]], tiles: TileGrid | None = None
+) -> str | None:
+    """What part of a picture is seen, at what scale, at what cost, and which defects show; None without a picture.
+
+    Args:
+        spec: of the model's input, in tiles of all of them.
+    """
     if not sizes:
         return None
     (frame_hw, count), *_ = sizes.most_common()
@@ -57,9 +65,12 @@ def view_line(spec: PreprocessSpec, sizes: Counter[tuple[int, int]]) -> str | No
     scale = f"{across:.2g}" if abs(across / down - 1) < 0.01 else f"{across:.2g}x{down:.2g}"
     how = "resized" if geometry.covers_region else "cropped"
     how = {"stretch": "stretched", "letterbox": "padded"}.get(spec.resize_mode, how)
+    cost = "" if tiles is None else f", in {tiles}, which takes about {tiles.count} times as long as one"
+    least = f"{ceil(SMALLEST_DEFECT * across)}x{ceil(SMALLEST_DEFECT * down)}"
     others = sum(sizes.values()) - count
     more = f"; {others} of {count + others} pictures looked at have other sizes" if others else ""
     return (
-        f"the model sees {part} of {frame_hw[1]}x{frame_hw[0]}, {how} to {spec.width}x{spec.height}:"
-        f" one of its pixels is {scale} of theirs{more}"
+        f"the model sees {part} of {frame_hw[1]}x{frame_hw[0]}, {how} to {spec.width}x{spec.height}{cost}:"
+        f" one of its pixels is {scale} of theirs, and a defect shows from about {least} of them on"
+        f" ({SMALLEST_DEFECT} model pixels){more}"
     )

@@ -56,6 +56,7 @@ class EfficientAdTrainOptions(TrainOptions):
     learning_rate: PositiveFloat = option(1e-4, "Of Adam (paper: 1e-4).", "X")
     weight_decay: NotNegative = option(1e-5, "Of Adam (paper: 1e-5).", "X")
     schedule: Literal["steps", "cosine"] = option("steps", "steps (paper) or cosine.", "NAME")
+    tile_overlap: Positive = option(64, "Pixels that tiles share (default: 64).")
     batch: Annotated[int, Field(gt=0, le=1024)] = option(1, "Pictures in a step (paper: 1).")
     epochs: Positive = option(70, "Epochs (paper: 70 of 1000 steps).")
     epoch_steps: Positive = option(1000, "Steps of an epoch (paper: 70,000 in all).")

@@ -54,13 +54,14 @@ class EfficientAdRecipe:
         assert options.teacher is not None
         others = None if options.penalty is None else FolderTextures(options.penalty)
         penalty = "none" if others is None else others.description
-        learned, held_out = split(len(pictures), options.held_out, options.seed)
+        apart = split(len(pictures.samples), options.held_out, options.seed)
+        learned, held_out = (pictures.of_samples(part) for part in apart)
         progress.say(f"an EfficientAD-{network.config.size[0].upper()} by its teacher, on {material.device}")
         progress.say(f"penalty: {penalty}")
         progress.say(
             f"{options.epochs * options.epoch_steps} steps of {options.batch} of {len(learned)} good pictures (paper:"
             f" 70,000 of 1); {len(held_out)} others give the quantiles"
-            if len(pictures) > 1
+            if len(pictures.samples) > 1
             else "warning: one good picture is learned from and gives the quantiles, which come out low"
         )
         network.to(material.device).to(memory_format=torch.channels_last)
@@ -72,6 +73,6 @@ class EfficientAdRecipe:
             "teacher": f"{options.teacher.name}, SHA-256 {sha256_of(options.teacher)}",
             "size": network.config.size,
             "penalty": penalty,
-            "held_out": [str(pictures.samples[index].image.name) for index in held_out],
+            "held_out": [str(pictures.samples[number].image.name) for number in apart[1]],
         }
         return EfficientAdTrainer(network, samples, images, material.labelled, options), facts
