@@ -12,9 +12,9 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.validation import strict
 
 STRIDE = 32  # of the deepest layer of the usual backbones: tiles that begin on it see patches where the whole would
-MOST_TILES = 256  # of a picture; 27 of them are a 12 MP line scan at a third of its resolution
+MOST_TILES = 256  # of a picture
 SMALLEST_DEFECT = 2
-"""Model pixels from which on a defect shows: what is smaller shares its pixel with more of the ground than of itself."""
+"""Model pixels from which on a defect shows: a smaller one may share each of its pixels with the ground."""
 
 
 @strict

@@ -187,7 +187,9 @@ class ModelFamily(ABC):
         from edge_ad.models.training.session import train
 
         options = self.train_options.checked(values, where, self.size_faults, self.tile_faults)
-        return train(self.recipe(), options, progress, resume=resume, force=force)
+        return train(
+            self.recipe(), options, progress, resume=resume, force=force, border=self.border, untiled=self.untiled
+        )
 
     @abstractmethod
     def published(

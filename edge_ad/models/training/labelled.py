@@ -101,9 +101,7 @@ class LabelledPictures:
         if grid is None:
             return self._images
         height, width = grid.tile_hw
-        return [
-            image[top : top + height, left : left + width] for image in self._images for top, left in grid.origins
-        ]
+        return [image[top : top + height, left : left + width] for image in self._images for top, left in grid.origins]
 
     def ranked(
         self,

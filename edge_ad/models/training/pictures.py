@@ -133,9 +133,11 @@ class GoodPictures:
         return [number * self.per_sample + place for number in numbers for place in range(self.per_sample)]
 
     def _picture(self, number: int) -> Picture:
-        """Of a whole sample. The last one that had to be read is kept, for its tiles are often asked for in turn."""
+        """Of a whole sample. The last one that had to be read is kept while its other tiles may be asked for."""
         if number < len(self._kept):
             return self._kept[number]
+        if self._tiles is None:
+            return self._read(self.samples[number])[0]
         last = self._read_last
         if last is None or last[0] != number:
             last = self._read_last = number, self._read(self.samples[number])[0]

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from edge_ad.datasets import Dataset
 from edge_ad.disk.storage import write_atomically
-from edge_ad.errors import CheckpointError, MissingExtraError, OutputError, os_reason
+from edge_ad.errors import CheckpointError, ConfigError, MissingExtraError, OutputError, os_reason
 from edge_ad.image.frame import ImageArray
 from edge_ad.models.training.epochs import EpochFigures
+from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.weights import read_tensors
 from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, TEACHER_FILE, BestEpoch, RunRecord, write_run
 
@@ -195,3 +197,14 @@ def _csv_text(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def check_apart(options: TrainOptions, dataset: Dataset) -> None:
+    """Raise ConfigError when the run lies where pictures are read from: its samples would become some of them."""
+    folders = [options.good, options.bad, options.masks, options.textures]
+    folders += [options.data] if dataset.layout == "plain" else []
+    folders += {sample.image.parent for sample in (*dataset.train, *dataset.test)}
+    output = options.output.resolve()
+    for folder in folders:
+        if folder is not None and output.is_relative_to(folder.resolve()):
+            raise ConfigError("output", [f"{options.output} lies in {folder}, from which pictures are read"])

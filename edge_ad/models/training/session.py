@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from edge_ad.datasets import Dataset
 from edge_ad.errors import CheckpointError, ConfigError, SourceError, one_line
 from edge_ad.image.frame import ImageArray
-from edge_ad.models import model_family
 from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import TexturePool, open_textures
 from edge_ad.models.training.epochs import EpochFigures, best_epoch, is_better, patience_is_over
 from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
-from edge_ad.models.training.run_folder import RunFolder, check_folder, check_tensorboard
+from edge_ad.models.training.run_folder import RunFolder, check_apart, check_folder, check_tensorboard
 from edge_ad.models.training.tiles import with_view
 from edge_ad.models.training.view import sizes_of
 from edge_ad.models.weights import NotFetchedError
@@ -131,10 +130,13 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    border: int = 0,
+    untiled: str | None = None,
 ) -> RunRecord:
     """Train a network and write a run.
 
     Args:
+        border, untiled: of the family, see `ModelFamily`.
         resume: go on with the interrupted run in `options.output`, which must have been told the same.
         force: replace an earlier run.
 
@@ -147,7 +149,7 @@ def train(
     dataset = options.dataset()
     if not dataset.train:
         raise SourceError(f"{dataset.name}: no good picture to train on")
-    _check_apart(options, dataset)
+    check_apart(options, dataset)
     textures = open_textures(options.textures)
     if resume:
         _check_same(recipe.family, options, read_run(options.output))
@@ -155,9 +157,8 @@ def train(
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
         progress.say(f"note: {note}")
-    family = model_family(recipe.family)
     begun = read_run(options.output).export if resume else None
-    options = with_view(options, sizes_of(dataset.train), family.untiled, begun, progress.say)
+    options = with_view(options, sizes_of(dataset.train), untiled, begun, progress.say)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -169,11 +170,16 @@ def train(
             raise
         raise NotFetchedError(f"{exc}, or --preset {others[0]}, whose weights come with the extra 'train'") from exc
     pictures = _pictures(options, recipe.foreground(options), dataset, progress)
-    labelled = _labelled(options, dataset, progress, family.border)
+    labelled = _labelled(options, dataset, progress, border)
     material = Material(options, pictures, textures, labelled, device, progress)
     trainer, found = recipe.trainer(network, material)
     facts = {
-        "dataset": {"name": dataset.name, "layout": dataset.layout, "good": len(pictures.samples), "test": len(dataset.test)},
+        "dataset": {
+            "name": dataset.name,
+            "layout": dataset.layout,
+            "good": len(pictures.samples),
+            "test": len(dataset.test),
+        },
         "notes": [*dataset.notes, *pictures.notes],
         "textures": used,
         **found,
@@ -237,17 +243,6 @@ def _check_same(family: str, options: TrainOptions, record: RunRecord) -> None:
         raise ConfigError(f"--resume {options.output}", [*faults, "give the same options, or train in another folder"])
 
 
-def _check_apart(options: TrainOptions, dataset: Dataset) -> None:
-    """Raise ConfigError when the run lies where pictures are read from: its samples would become some of them."""
-    folders = [options.good, options.bad, options.masks, options.textures]
-    folders += [options.data] if dataset.layout == "plain" else []
-    folders += {sample.image.parent for sample in (*dataset.train, *dataset.test)}
-    output = options.output.resolve()
-    for folder in folders:
-        if folder is not None and output.is_relative_to(folder.resolve()):
-            raise ConfigError("output", [f"{options.output} lies in {folder}, from which pictures are read"])
-
-
 def _device(options: TrainOptions) -> torch.device:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", ["cuda: PyTorch finds no CUDA device; give --device cpu"])
@@ -270,9 +265,7 @@ def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, p
     return pictures
 
 
-def _labelled(
-    options: TrainOptions, dataset: Dataset, progress: Progress, border: int
-) -> LabelledPictures | None:
+def _labelled(options: TrainOptions, dataset: Dataset, progress: Progress, border: int) -> LabelledPictures | None:
     if not options.eval_every or not dataset.test:
         return None
     progress.say(f"{len(dataset.test)} test pictures are looked at while training")

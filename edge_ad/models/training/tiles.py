@@ -19,9 +19,7 @@ FINEST = 4.0
 MOST_CHOSEN = 12  # tiles: each costs as much as a picture, in time and in memory
 
 
-def chosen_tiles(
-    sizes: Counter[tuple[int, int]], tile_hw: tuple[int, int], overlap: int
-) -> tuple[int, int] | None:
+def chosen_tiles(sizes: Counter[tuple[int, int]], tile_hw: tuple[int, int], overlap: int) -> tuple[int, int] | None:
     """Rows and columns of tiles for pictures of these sizes; None where one tile is enough.
 
     Pictures of several shapes stay whole: they are padded to one canvas, which would be cut where some show nothing.
@@ -41,9 +39,7 @@ def chosen_tiles(
         limit *= 1.05
 
 
-def _tiles_at(
-    limit: float, frame_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: int
-) -> tuple[int, int]:
+def _tiles_at(limit: float, frame_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: int) -> tuple[int, int]:
     """Rows and columns where a model pixel covers about `limit` frame pixels at most, and tiles are nearly square."""
     (height, width), (tile_height, tile_width) = frame_hw, tile_hw
     down, across = height / limit, width / limit

@@ -47,9 +47,7 @@ def whole_view(sizes: Counter[tuple[int, int]], postprocess: PostprocessSpec) ->
     return "letterbox" if max(aspects) > SAME_SHAPE * min(aspects) else "stretch"
 
 
-def view_line(
-    spec: PreprocessSpec, sizes: Counter[tuple[int, int]], tiles: TileGrid | None = None
-) -> str | None:
+def view_line(spec: PreprocessSpec, sizes: Counter[tuple[int, int]], tiles: TileGrid | None = None) -> str | None:
     """What part of a picture is seen, at what scale, at what cost, and which defects show; None without a picture.
 
     Args:

@@ -39,8 +39,8 @@ def test_the_line_says_what_is_seen_and_how_large() -> None:
     sizes = Counter({(460, 1130): 5, (100, 246): 2})
     stretched = view_line(PreprocessSpec(*SIZE, resize_mode="stretch"), sizes)
     assert stretched == (
-        "the model sees all of 1130x460, stretched to 256x256: one of its pixels is 4.4x1.8 of theirs; 2 of 7"
-        " pictures looked at have other sizes"
+        "the model sees all of 1130x460, stretched to 256x256: one of its pixels is 4.4x1.8 of theirs, and a defect"
+        " shows from about 9x4 of them on (2 model pixels); 2 of 7 pictures looked at have other sizes"
     )
     padded = view_line(PreprocessSpec(*SIZE, resize_mode="letterbox"), sizes)
     assert padded is not None and "padded to 256x256: one of its pixels is 4.4 of theirs" in padded
