@@ -81,7 +81,7 @@ def learn(bundle: Bundle, options: LearnOptions, tools: Tools, now: Callable[[],
     seen = _of_this_line(model, rejected, manifest, threshold, tools)
     place, none = place_of(manifest, base, constants, [given for _, given in seen])
     known = rows_of(constants, none)
-    rehearsal, rows = Rehearsal(base, place, none), known
+    rehearsal, rows = Rehearsal(base, place, none, manifest.tiles), known
     learned: list[tuple[Judged, int]] = []
     shown = tools.watch("learning")([picture.sample for picture, _ in seen])
     for (picture, given), _ in zip(seen, shown, strict=True):

@@ -51,6 +51,11 @@ def place_of(
         raise ConfigError(
             "bundle", [f"family {family.name!r} has nothing that tells good patches apart; raise the threshold instead"]
         )
+    if manifest.tiles is not None:
+        raise ConfigError(
+            "bundle",
+            [f"family {family.name!r} learns of whole pictures, and this bundle has tiles; train anew instead"],
+        )
     check_follows_patch_map(base)
     names = taps_of(base, family.appearance)
     *shapes, patches = shapes_of(base, [*names, PATCH_MAP], manifest.preprocess.size_hw)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.calibration.learn.graph import Floats, Place, serialized, wired
 from edge_ad.errors import ExportError, one_line
+from edge_ad.image.tiles import joined_map, shared_cells
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -48,10 +50,11 @@ class Rehearsal:
         base: a graph without learned patches.
         place: where it takes them in.
         none: of them, (0, D).
+        tiles: how the graph cuts a picture apart; None where it does not.
     """
 
-    def __init__(self, base: ModelProto, place: Place, none: Floats) -> None:
-        self._place = place
+    def __init__(self, base: ModelProto, place: Place, none: Floats, tiles: TileGrid | None = None) -> None:
+        self._place, self._tiles = place, tiles
         self._model = wired(base, place)
         graph = self._model.graph
         makers = {name: node for node in graph.node for name in node.output}
@@ -76,8 +79,16 @@ class Rehearsal:
     def scene(self, image_hwc: NDArray[np.uint8]) -> Scene:
         """Compute the network. Args: image_hwc: (H, W, 3) uint8 RGB at model size. Raises: ExportError."""
         found = dict(zip(self._wanted, run(self._network, self._wanted, image_hwc), strict=True))
-        patches = found[self._place.patches][0] / np.float32(-2)
+        patches = self._whole(found[self._place.patches]) / np.float32(-2)
         return Scene({name: found[name] for name in self._read}, patches)
+
+    def _whole(self, patches: Floats) -> Floats:
+        """(N, D, h, w) or, in tiles, (N·T, D, h, w) → (D, h, w) of the first picture."""
+        if self._tiles is None:
+            return patches[0]
+        rows, columns = patches.shape[2:]
+        of_picture = patches[: self._tiles.count]
+        return joined_map(of_picture, self._tiles, shared_cells(self._tiles, (rows, columns)))
 
     def say(self, scene: Scene, rows: Floats) -> Said:
         """What the graph says with learned patches (K, D)."""

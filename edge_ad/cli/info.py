@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.graph.contract import GraphFacts
 from edge_ad.bundle.manifest import Quantization
 from edge_ad.bundle.specs import Precision
+from edge_ad.bundle.tiles import SMALLEST_DEFECT
 from edge_ad.cli.family_table import families_json, paper_of, print_families
 from edge_ad.errors import BundleError
 from edge_ad.validation import dump_yaml, plain
@@ -49,12 +51,28 @@ def _print_bundle(bundle: str, *, as_json: bool) -> None:
         "default_precision": opened.precision(None),
         "precisions": {precision: _of(opened, precision) for precision in opened.manifest.models},
         "graphs": {precision: _graph_line(graph) for precision, graph in graphs.items()},
+        "sees": _sees(opened, graphs),
         **plain(opened.manifest),
     }
     click.echo(json.dumps(facts, indent=2) if as_json else dump_yaml(facts).rstrip())
     for graph in graphs.values():
         if isinstance(graph, BundleError):
             raise graph
+
+
+def _sees(bundle: Bundle, graphs: Mapping[Precision, GraphFacts | BundleError]) -> str:
+    """Size of the model's input, its tiles with what they cost, and which defects show: one line."""
+    spec, grid = bundle.manifest.preprocess, bundle.manifest.tiles
+    least = f"a defect shows from about {SMALLEST_DEFECT} of its pixels on"
+    if spec.resize_mode == "stretch":
+        across, down = spec.width // SMALLEST_DEFECT, spec.height // SMALLEST_DEFECT
+        least += f", 1/{across} of a frame's width and 1/{down} of its height"
+    told = f"{spec.width}x{spec.height} pixels"
+    if grid is not None:
+        peaks = [graph.peak_bytes for graph in graphs.values() if isinstance(graph, GraphFacts)]
+        memory = f" and {max(peaks) / 1e6:.0f} MB of tensors at most" if peaks else ""
+        told += f" in {grid}, which takes about {grid.count} times as long as one{memory}"
+    return f"{told}; {least}"
 
 
 def _of(bundle: Bundle, precision: Precision) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_ad.bundle.tiles import TileGrid
-from edge_ad.errors import ConfigError
+from edge_ad.image.tiles import half_of, shared_cells
 
 
 class Tiling(nn.Module):
@@ -29,9 +29,7 @@ class Tiling(nn.Module):
     def __init__(self, grid: TileGrid, patch_hw: tuple[int, int], border: int = 0) -> None:
         super().__init__()
         self._grid, self._tile_patch_hw = grid, patch_hw
-        sides = zip(grid.tile_hw, patch_hw, strict=True)
-        shared = [_shared(tile, patches, grid.overlap, border) for tile, patches in sides]
-        self._patches = shared[0], shared[1]
+        self._patches = shared = shared_cells(grid, patch_hw, border)
         self._pixels = grid.overlap, grid.overlap
         self.size_hw = grid.canvas_hw
         self.patch_hw = (
@@ -72,7 +70,7 @@ def _behind(parts: Tensor, sizes: tuple[int, int, int], shared: int) -> Tensor:
         sizes: n, side and k, which are numbers in the graph.
     """
     count, side, depth = sizes
-    first = shared - shared // 2
+    first = half_of(shared)
     last = first + side - shared
     pieces = [parts[:, :, first:last].reshape(-1, count * (side - shared), depth)]
     if first:
@@ -80,18 +78,3 @@ def _behind(parts: Tensor, sizes: tuple[int, int, int], shared: int) -> Tensor:
     if last < side:
         pieces.append(parts[:, count - 1 :, last:].reshape(-1, side - last, depth))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-
-
-def _shared(tile: int, patches: int, overlap: int, border: int) -> int:
-    """Patches that neighbours share along one axis. Raises: ConfigError where that is no whole number."""
-    seen = tile - 2 * border
-    shared, rest = divmod((overlap - 2 * border) * patches, seen)
-    if rest or shared < 0:
-        raise ConfigError(
-            "tile_overlap",
-            [
-                f"{overlap} pixels are {(overlap - 2 * border) * patches / seen:.3g} of the {patches} patches along a"
-                f" tile of {tile} pixels; wanted a whole number of them"
-            ],
-        )
-    return shared

@@ -17,6 +17,7 @@ from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
 from edge_ad.image.padding import frame_score, shown_part, without_padding
 from edge_ad.image.preprocess import Preprocessor
+from edge_ad.image.tiles import joined_map, shared_cells
 from edge_ad.metrics.localization import PixelGroup, group_metrics
 from edge_ad.metrics.ranking import auroc
 
@@ -142,19 +143,14 @@ class LabelledPictures:
         scores: Sequence[float] | None,
     ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]] | None, list[float] | None]:
         """Answers to tiles as those to whole pictures, as the exported graph joins them."""
-        import torch
-
-        from edge_ad.models.tiling import Tiling
-
         rows, columns = patch_maps[0].shape
-        tiling = Tiling(grid, (rows, columns), self._border)
-        patches, whole, highest = tiling.joined(
-            torch.from_numpy(np.stack(patch_maps)),
-            None if anomaly_maps is None else torch.from_numpy(np.stack(anomaly_maps)),
-            None if scores is None else torch.tensor(scores),
-        )
-        return (
-            list(patches.numpy()),
-            None if whole is None else list(whole.numpy()),
-            None if highest is None else highest.tolist(),
-        )
+        shared, count = shared_cells(grid, (rows, columns), self._border), grid.count
+        starts = range(0, len(patch_maps), count)
+        patches = [joined_map(np.stack(patch_maps[at : at + count]), grid, shared) for at in starts]
+        whole = highest = None
+        if anomaly_maps is not None:
+            pixels = grid.overlap, grid.overlap
+            whole = [joined_map(np.stack(anomaly_maps[at : at + count]), grid, pixels) for at in starts]
+        if scores is not None:
+            highest = [max(scores[at : at + count]) for at in starts]
+        return patches, whole, highest
