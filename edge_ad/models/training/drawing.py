@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-ORDER, ANOMALY, NOISE = range(3)  # what a generator is for; part of its seed
+ORDER, ANOMALY, NOISE, VARIATION = range(4)  # what a generator is for; part of its seed
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")

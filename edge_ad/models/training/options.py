@@ -14,7 +14,8 @@ from edge_ad.bundle.specs import Filter, PostprocessSpec, PreprocessSpec, Resize
 from edge_ad.bundle.tiles import STRIDE, TileGrid
 from edge_ad.datasets import Dataset, open_dataset, plain_dataset
 from edge_ad.errors import ConfigError, one_line
-from edge_ad.models.option_types import Positive, Size, Tiles, option
+from edge_ad.models.option_types import Positive, Share, Size, Tiles, option
+from edge_ad.models.training.variations import Flip, Turn, Variations, copies_of
 from edge_ad.validation import build_rest, strict
 
 View = Literal["auto", "shorter_side_crop", "stretch", "letterbox"]
@@ -73,6 +74,10 @@ class TrainOptions:
         tiles: into how many rows and columns of tiles a picture is cut, each of `imgsz`; `auto` is chosen by the
             pictures, see `view`; `off` makes each picture one.
         tile_overlap: model pixels that neighbouring tiles share.
+        rotate: at which angles parts may lie: as in the pictures (`none`), in quarters of a turn, `any`; `auto` looks
+            at the pictures. Good pictures are learned from in so many angles.
+        flip, shift, light: how else good pictures may vary, see `Variations`.
+        copies: variations of each picture; None for as many as are useful.
         batch: pictures in a step; of tiles, so many of them.
         epochs: how often the pictures are gone through, or as the family counts.
         select: which epoch's weights are kept: the `best` on labelled test pictures (by training losses where there
@@ -110,6 +115,13 @@ class TrainOptions:
     )
     tiles: Tiles = option("off", "Judge each picture in RxC tiles of imgsz, auto (by the pictures) or off.", "RxC")
     tile_overlap: Positive = option(STRIDE, "Pixels that tiles share (default: 32).")
+    rotate: Turn | Literal["auto"] = option(
+        "none", "Angles that parts lie at: none (as shown), 90, any or auto (by the pictures).", "ANGLES"
+    )
+    flip: Flip = option("none", "Mirror images that are good too: none, across, down or both.", "WAY")
+    shift: Share = option(0.0, "Parts may lie so far off, as a share of the picture (default: 0).", "X")
+    light: Share = option(0.0, "Pictures may be so much brighter or darker (default: 0).", "X")
+    copies: Positive | None = option(None, "Variations of each picture by these (default: 3 to 15).")
     batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures in a step (paper: 8).")
     epochs: Positive = option(1, "Epochs.")
     select: Literal["best", "last"] = option("best", "Keep the best epoch (paper) or the last.", "RULE")
@@ -153,6 +165,17 @@ class TrainOptions:
         chosen = replace(self, resize_mode=mode) if self.resize_mode == "auto" else self
         return replace(chosen, tiles=tiles or "off") if chosen.tiles == "auto" else chosen
 
+    def varying(self: OptionsT, turn: Turn) -> OptionsT:
+        """The same, and where the angles are to be chosen, these."""
+        return replace(self, rotate=turn) if self.rotate == "auto" else self
+
+    def variations(self, pictures: int) -> Variations:
+        """Of each of so many pictures, once the angles are chosen (`varying`)."""
+        assert self.rotate != "auto"
+        useful = copies_of(self.rotate, self.flip, self.shift, self.light, pictures)
+        copies = (self.copies or useful) if useful else 0
+        return Variations(self.rotate, self.flip, self.shift, self.light, copies, self.seed)
+
     @property
     def postprocess(self) -> PostprocessSpec:
         """How labelled pictures are scored."""
@@ -184,6 +207,8 @@ class TrainOptions:
             yield "masks: are those of --bad DIR, which is not given"
         if self.resize is not None and self.resize_mode != CROP:
             yield f"resize: belongs to resize_mode shorter_side_crop, not to {self.resize_mode}; leave it out"
+        if self.copies is not None and (self.rotate, self.flip, self.shift, self.light) == ("none", "none", 0, 0):
+            yield "copies: of nothing that varies; give --rotate, --flip, --shift or --light too"
         yield from grid_faults(self.tiles, self.imgsz, self.tile_overlap)
         faults = score_faults(self.output_spec, self.score, self.score_ranges)
         yield from faults
@@ -209,6 +234,8 @@ class TrainOptions:
         """Values of the preset that `given` asks for, as far as they hold beside what else is given."""
         preset = str(given.get("preset", "paper"))
         values = dict(cls.presets.get(preset, {}))
+        if preset != "paper":
+            values["rotate"] = "auto"
         if preset != "paper" and "resize" not in given:
             values["resize_mode"] = "auto"
         if given.get("resize_mode", values.get("resize_mode", CROP)) != CROP:

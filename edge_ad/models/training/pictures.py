@@ -18,11 +18,13 @@ from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.models.synthesis.foreground import MIN_AGREEMENT, foreground_mask
+from edge_ad.models.training.variations import Variations
 
 Foreground = Literal["none", "auto", "files"]
 """Where something may be laid over a picture: everywhere, where an object is found, where foreground pictures say."""
 
 NAMED = 3  # unreadable files that a message names
+NO_VARIATIONS = Variations()
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Picture:
     foreground: NDArray[np.bool_] | None
     geometry: FrameGeometry
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.image_hwc.nbytes + (0 if self.foreground is None else self.foreground.nbytes)
+
     def part(self, grid: TileGrid, place: int) -> Picture:
         """A tile of this picture, which is its canvas. Args: place: which one, row by row."""
         (top, left), (height, width) = grid.origins[place], grid.tile_hw
@@ -50,13 +57,15 @@ class Picture:
 class GoodPictures:
     """The readable ones of some samples, in memory as far as `cache_bytes` go and read again beyond.
 
-    In tiles, each tile is a picture: they come sample by sample, and row by row.
+    In variations, each of a sample is a picture, the sample itself first; in tiles, each tile of each: they come sample
+    by sample, variation by variation, and row by row.
 
     Args:
         spec: how samples become pictures; in tiles, the canvas of all of them.
         foreground: where textures may lie.
         progress: called after each sample.
         tiles: how they are cut apart; None where each is one picture.
+        variations: which of each sample are pictures beside it.
 
     Attributes:
         samples: those that can be read.
@@ -76,9 +85,11 @@ class GoodPictures:
         cache_bytes: int,
         progress: Callable[[], None] = lambda: None,
         tiles: TileGrid | None = None,
+        variations: Variations = NO_VARIATIONS,
     ) -> None:
         self._preprocess = Preprocessor(spec)
         self._tiles = tiles
+        self._variations = variations
         self._read_last: tuple[int, Picture] | None = None
         self._foreground = foreground
         self._kept: list[Picture] = []
@@ -93,16 +104,22 @@ class GoodPictures:
         used = 0
         for sample in samples:
             progress()
+            self.samples.append(sample)
+            number = len(self.samples) - 1
             try:
-                picture, found = self._read(sample)
+                picture, found = self._read(number)
             except ImageError as exc:
                 self.unreadable.append(str(exc))
+                self.samples.pop()
                 continue
             self.found += found
-            used += picture.image_hwc.nbytes + (0 if picture.foreground is None else picture.foreground.nbytes)
-            if used <= cache_bytes and len(self._kept) == len(self.samples):
-                self._kept.append(picture)
-            self.samples.append(sample)
+            if len(self._kept) == number * self._of_each:
+                others = (self._read(number, copy)[0] for copy in range(1, self._of_each))
+                for kept in (picture, *others):
+                    used += kept.nbytes
+                    if used > cache_bytes:
+                        break
+                    self._kept.append(kept)
             contents.add(hashlib.sha256(picture.image_hwc.tobytes()).digest())
             self._note_crop(picture.geometry)
         self.different = len(contents)
@@ -110,14 +127,14 @@ class GoodPictures:
             raise SourceError(f"no good picture can be read: {'; '.join(self.unreadable[:NAMED])}")
         if foreground == "auto" and not self.agreed:
             self._foreground = "none"
-            self._kept = [self._read(sample)[0] for sample in self.samples[: len(self._kept)]]
+            self._kept = [self._read(*divmod(index, self._of_each))[0] for index in range(len(self._kept))]
 
     def __len__(self) -> int:
         return len(self.samples) * self.per_sample
 
     def __getitem__(self, index: int) -> Picture:
-        number, place = divmod(index, self.per_sample)
-        picture = self._picture(number)
+        view, place = divmod(index, 1 if self._tiles is None else self._tiles.count)
+        picture = self._picture(view)
         return picture if self._tiles is None else picture.part(self._tiles, place)
 
     def __iter__(self) -> Iterator[Picture]:
@@ -126,21 +143,24 @@ class GoodPictures:
     @property
     def per_sample(self) -> int:
         """How many pictures there are of each sample."""
-        return 1 if self._tiles is None else self._tiles.count
+        return self._of_each * (1 if self._tiles is None else self._tiles.count)
+
+    @property
+    def _of_each(self) -> int:
+        """How many whole pictures there are of each sample."""
+        return 1 + self._variations.copies
 
     def of_samples(self, numbers: Sequence[int]) -> list[int]:
         """Indices of all pictures of some samples."""
         return [number * self.per_sample + place for number in numbers for place in range(self.per_sample)]
 
-    def _picture(self, number: int) -> Picture:
-        """Of a whole sample. The last one that had to be read is kept while its other tiles may be asked for."""
-        if number < len(self._kept):
-            return self._kept[number]
-        if self._tiles is None:
-            return self._read(self.samples[number])[0]
+    def _picture(self, view: int) -> Picture:
+        """A whole sample, or a variation. The last one that had to be read is kept while its tiles may be asked for."""
+        if view < len(self._kept):
+            return self._kept[view]
         last = self._read_last
-        if last is None or last[0] != number:
-            last = self._read_last = number, self._read(self.samples[number])[0]
+        if last is None or last[0] != view or self._tiles is None:
+            last = self._read_last = view, self._read(*divmod(view, self._of_each))[0]
         return last[1]
 
     @property
@@ -185,9 +205,13 @@ class GoodPictures:
         if self._least_seen is None or geometry.share_outside > self._least_seen.share_outside:
             self._least_seen = geometry
 
-    def _read(self, sample: Sample) -> tuple[Picture, bool]:
-        """A picture, and whether the automatic rule finds an object in it."""
+    def _read(self, number: int, copy: int = 0) -> tuple[Picture, bool]:
+        """A sample or a variation of it, and whether the automatic rule finds an object in it."""
+        sample = self.samples[number]
         frame = read_image(sample)
+        variation = self._variations.of(number, copy)
+        if variation is not None:
+            frame = variation.of_picture(frame)
         model_input = self._preprocess(frame)
         image_hwc, (x_min, y_min, x_max, y_max) = model_input.image_hwc, model_input.geometry.content_box
         content = np.zeros(image_hwc.shape[:2], np.bool_)
@@ -195,6 +219,7 @@ class GoodPictures:
         if self._foreground == "files":
             given = read_foreground(sample, (frame.shape[0], frame.shape[1]))
             assert given is not None
+            given = given if variation is None else variation.of_mask(given)
             mask = model_mask(given, self._preprocess.spec)
             if not mask.any():
                 raise ConfigError("foreground", [f"files: {sample.foreground} is black where the model looks"])

@@ -23,6 +23,7 @@ from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
 from edge_ad.models.training.run_folder import RunFolder, check_apart, check_folder, check_tensorboard
 from edge_ad.models.training.tiles import with_view
+from edge_ad.models.training.turned import with_angles
 from edge_ad.models.training.view import sizes_of
 from edge_ad.models.weights import NotFetchedError
 from edge_ad.training_run import SCHEMA_VERSION, STATE_FILE, RunRecord, is_run, read_run
@@ -158,7 +159,7 @@ def train(
     for note in dataset.notes:
         progress.say(f"note: {note}")
     begun = read_run(options.output).export if resume else None
-    options = with_view(options, sizes_of(dataset.train), untiled, begun, progress.say)
+    options = with_angles(with_view(options, sizes_of(dataset.train), untiled, begun, progress.say), dataset.train)
     used = textures.description if recipe.overlays(options) else "none is overlaid"
     progress.say(f"textures: {used}")
     device = _device(options)
@@ -252,9 +253,11 @@ def _device(options: TrainOptions) -> torch.device:
 def _pictures(options: TrainOptions, foreground: Foreground, dataset: Dataset, progress: Progress) -> GoodPictures:
     progress.begin("good pictures", len(dataset.train))
     cache_bytes = options.cache_mb * 1_000_000
-    pictures = GoodPictures(
-        dataset.train, options.preprocess, foreground, cache_bytes, lambda: progress.step(""), options.grid
-    )
+    variations = options.variations(len(dataset.train))
+    if variations.copies:
+        progress.say(f"each picture is learned from in {variations.copies} variations too: {variations}")
+    shown, step = options.preprocess, lambda: progress.step("")
+    pictures = GoodPictures(dataset.train, shown, foreground, cache_bytes, step, options.grid, variations)
     for note in pictures.notes:
         progress.say(f"note: {note}")
     if pictures.crop_warning is not None:

@@ -66,7 +66,8 @@ class CprRecipe:
             progress.say(f"note: {note}")
         config = _fitting_config(options, len(images), progress)
         numbers = chosen(found.histogram, options.reference_count, config)
-        names = tuple(material.pictures.samples[number].image.name for number in numbers)
+        each = material.pictures.per_sample
+        names = tuple(material.pictures.samples[number // each].image.name for number in numbers)
         torch.manual_seed(options.seed)
         channels = [int(tap.shape[1]) for tap in found.taps.mean]
         lrb = LocalBranch(channels).to(memory_format=torch.channels_last) if options.metric else None
