@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_ad.cli.choosing import choose, foreign_faults, is_auto
 from edge_ad.cli.family_options import FamilyCommand
 from edge_ad.cli.option import text_option
 from edge_ad.cli.printable import console_on, shown
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 @text_option(
     "--family", metavar="NAME", help=f"Model family (default: {DEFAULT_FAMILY}); its options are listed with --help."
 )
+@text_option("--minutes", metavar="N", help="For --preset auto: time for trying and training (default: 10).")
+@text_option("--budget-ms", metavar="X", help="For --preset auto: longest time of a frame on this machine.")
+@text_option(
+    "--choose-by",
+    metavar="WHAT",
+    help="For --preset auto: drawn (default; defects drawn on held-out good pictures) or labels (test pictures).",
+)
+@text_option("--take", metavar="NAME", help="For --preset auto: the configuration of that name, without a trial.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; give the same options.")
 @click.option("--force", is_flag=True, help="Replace an earlier run.")
 @click.option(
@@ -43,6 +52,8 @@ if TYPE_CHECKING:
 )
 def command(config: str | None, resume: bool, force: bool, **given: Any) -> None:
     """Train on the good pictures of DATA: a folder in the layout of MVTec AD, VisA or DAGM, or of good pictures.
+
+    Told nothing else, it tries a few configurations on the pictures and takes the best (--preset auto).
 
     Writes a run: a checkpoint, logs, pictures of what was synthesised. Then 'edge-ad export RUN -o BUNDLE' needs no
     other option, and 'edge-ad eval RUN DATA' says how good it is.
@@ -53,10 +64,16 @@ def command(config: str | None, resume: bool, force: bool, **given: Any) -> None
     try:
         from edge_ad.models import model_family
 
-        family = model_family(str(values.pop("family", DEFAULT_FAMILY)))
-        _refuse_foreign(values, family, where)
+        facts: dict[str, Any] = {}
         with terminal_progress() as progress:
-            record = family.train(values, where, progress, resume=resume, force=force)
+            if is_auto(values):
+                choice = choose(values, where, progress, resume=resume)
+                values, facts = {"family": choice.family, **choice.values}, choice.facts
+            elif faults := foreign_faults(values):
+                raise ConfigError(where, faults)
+            family = model_family(str(values.pop("family", DEFAULT_FAMILY)))
+            _refuse_foreign(values, family, where)
+            record = family.train(values, where, progress, resume=resume, force=force, known=facts)
     except ImportError as exc:
         raise MissingExtraError("edge-ad train", exc.name or "torch", "train") from exc
     run = Path(str(values["output"]))

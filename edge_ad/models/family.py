@@ -172,7 +172,14 @@ class ModelFamily(ABC):
         """What it brings to a training with `train_options`."""
 
     def train(
-        self, values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool = False, force: bool = False
+        self,
+        values: Mapping[str, Any],
+        where: str,
+        progress: Progress,
+        *,
+        resume: bool = False,
+        force: bool = False,
+        known: Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Train a network and write a run (see `edge_ad.training_run`).
 
@@ -181,14 +188,16 @@ class ModelFamily(ABC):
             where: what messages call the options.
             resume: go on with an interrupted run that was told the same.
             force: replace an earlier run.
+            known: what was found out before, by name, for the record.
 
         Raises: EdgeAdError; what was written before is still there.
         """
         from edge_ad.models.training.session import train
 
         options = self.train_options.checked(values, where, self.size_faults, self.tile_faults)
+        border, untiled = self.border, self.untiled
         return train(
-            self.recipe(), options, progress, resume=resume, force=force, border=self.border, untiled=self.untiled
+            self.recipe(), options, progress, resume=resume, force=force, border=border, untiled=untiled, known=known
         )
 
     @abstractmethod

@@ -121,7 +121,7 @@ class TrainOptions:
     flip: Flip = option("none", "Mirror images that are good too: none, across, down or both.", "WAY")
     shift: Share = option(0.0, "Parts may lie so far off, as a share of the picture (default: 0).", "X")
     light: Share = option(0.0, "Pictures may be so much brighter or darker (default: 0).", "X")
-    copies: Positive | None = option(None, "Variations of each picture by these (default: 3 to 15).")
+    copies: Positive | None = option(None, "Variations of each picture by these (default: 3 to 11).")
     batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures in a step (paper: 8).")
     epochs: Positive = option(1, "Epochs.")
     select: Literal["best", "last"] = option("best", "Keep the best epoch (paper) or the last.", "RULE")

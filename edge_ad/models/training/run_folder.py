@@ -22,6 +22,7 @@ from edge_ad.models.training.epochs import EpochFigures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.weights import read_tensors
 from edge_ad.training_run import BACKBONE_FILE, STATE_FILE, TEACHER_FILE, BestEpoch, RunRecord, write_run
+from edge_ad.validation import plain
 
 METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -208,3 +209,13 @@ def check_apart(options: TrainOptions, dataset: Dataset) -> None:
     for folder in folders:
         if folder is not None and output.is_relative_to(folder.resolve()):
             raise ConfigError("output", [f"{options.output} lies in {folder}, from which pictures are read"])
+
+
+def check_same(family: str, options: TrainOptions, record: RunRecord) -> None:
+    """Raise ConfigError when an interrupted run was told something else."""
+    told, wanted = record.options, plain(options)
+    faults = [] if record.family == family else [f"family: the run has {record.family!r}, now {family!r}"]
+    other = [key for key in wanted if key != "output" and told.get(key) != wanted[key]]  # a run may be moved
+    faults += [f"{key}: the run has {told.get(key)!r}, now {wanted[key]!r}" for key in other]
+    if faults:
+        raise ConfigError(f"--resume {options.output}", [*faults, "give the same options, or train in another folder"])

@@ -21,7 +21,7 @@ from edge_ad.models.training.epochs import EpochFigures, best_epoch, is_better, 
 from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
-from edge_ad.models.training.run_folder import RunFolder, check_apart, check_folder, check_tensorboard
+from edge_ad.models.training.run_folder import RunFolder, check_apart, check_folder, check_same, check_tensorboard
 from edge_ad.models.training.tiles import with_view
 from edge_ad.models.training.turned import with_angles
 from edge_ad.models.training.view import sizes_of
@@ -133,6 +133,7 @@ def train(
     force: bool = False,
     border: int = 0,
     untiled: str | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Train a network and write a run.
 
@@ -140,6 +141,7 @@ def train(
         border, untiled: of the family, see `ModelFamily`.
         resume: go on with the interrupted run in `options.output`, which must have been told the same.
         force: replace an earlier run.
+        known: what was found out before, by name, for the record.
 
     Raises: EdgeAdError; what was written before is still there.
     """
@@ -153,7 +155,7 @@ def train(
     check_apart(options, dataset)
     textures = open_textures(options.textures)
     if resume:
-        _check_same(recipe.family, options, read_run(options.output))
+        check_same(recipe.family, options, read_run(options.output))
     else:
         check_folder(options.output, force, is_run)
     for note in dataset.notes:
@@ -184,6 +186,7 @@ def train(
         "notes": [*dataset.notes, *pictures.notes],
         "textures": used,
         **found,
+        **(known or {}),
         "device": str(device),
     }
     folder = _folder(recipe.family, told, options.export, facts, resume)
@@ -232,16 +235,6 @@ def _run(options: TrainOptions, trainer: Trainer, folder: RunFolder, progress: P
         if best is not None and patience_is_over(options, best, figures.epoch):
             progress.say(f"no better result for {options.patience} epochs: stopped after epoch {figures.epoch}")
             return
-
-
-def _check_same(family: str, options: TrainOptions, record: RunRecord) -> None:
-    """Raise ConfigError when an interrupted run was told something else."""
-    told, wanted = record.options, plain(options)
-    faults = [] if record.family == family else [f"family: the run has {record.family!r}, now {family!r}"]
-    other = [key for key in wanted if key != "output" and told.get(key) != wanted[key]]  # a run may be moved
-    faults += [f"{key}: the run has {told.get(key)!r}, now {wanted[key]!r}" for key in other]
-    if faults:
-        raise ConfigError(f"--resume {options.output}", [*faults, "give the same options, or train in another folder"])
 
 
 def _device(options: TrainOptions) -> torch.device:

@@ -22,9 +22,9 @@ Turn = Literal["none", "90", "any"]
 Flip = Literal["none", "across", "down", "both"]
 """Which mirror images count as good."""
 
-ANY_ANGLE, FEW = 15, 3
-"""Variations of a picture where parts lie at any angle (24 degrees apart, on average), and where they do not."""
-ENOUGH_PICTURES = 600
+ANY_ANGLE, FEW = 11, 3
+"""Variations of a picture where parts lie at any angle (30 degrees apart, on average), and where they do not."""
+ENOUGH_PICTURES = 300
 """With so many in all, no more variations are drawn of each than FEW."""
 
 

@@ -90,7 +90,7 @@ def test_masks_move_with_their_pictures() -> None:
         ("none", "none", 0.1, 100, FEW),
         ("90", "none", 0, 100, 3),
         ("any", "none", 0, 30, ANY_ANGLE),
-        ("any", "none", 0, 100, 5),
+        ("any", "none", 0, 50, 5),
         ("any", "none", 0, 5000, FEW),
     ],
 )

@@ -1,0 +1,57 @@
+"""Configurations that are tried, from the cheapest on: a further one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration.
+
+    Attributes:
+        name: what the user calls it by.
+        says: what it is, in words.
+        family: model family.
+        options: of its training, by name, beside the preset `fast`.
+        cost: about how many times as long as the first one it takes to train and try.
+        wants_tiles: whether it makes sense only where pictures are so large or long that tiles show more.
+    """
+
+    name: str
+    says: str
+    family: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 1.0
+    wants_tiles: bool = False
+
+
+CANDIDATES = (
+    Candidate("bank", "bank of good patches", "patchcore"),
+    Candidate(
+        "bank-coarse",
+        "the same of deeper layers, in a quarter as many patches",
+        "patchcore",
+        {"layers": ["features.10", "features.13"]},
+        0.6,
+    ),
+    Candidate("bank-large", "bank of good patches at 384 pixels", "patchcore", {"imgsz": 384}, 3.0),
+    Candidate("bank-tiles", "bank of good patches in tiles", "patchcore", {"tiles": "auto"}, 4.0, True),
+    Candidate("head", "discriminator on patches, whose cost grows with no bank", "glass", {}, 6.0),
+)
+
+
+def candidates_for(family: str | None, tiled: bool) -> tuple[Candidate, ...]:
+    """Those that make sense.
+
+    Args:
+        family: that the user wants; None for any.
+        tiled: whether tiles would show more of the pictures.
+    """
+    return tuple(
+        candidate
+        for candidate in CANDIDATES
+        if family in (None, candidate.family) and (tiled or not candidate.wants_tiles)
+    )
