@@ -19,7 +19,10 @@ from edge_ad.image.cells import Cells
 from edge_ad.image.counted import MaskArray
 from edge_ad.image.geometry import FrameGeometry
 
+FEW_LEVELS = 64  # which are sorted; the others are left out by halves of their range
 SLACK = 1e-9  # an area that was rounded is not one cell more
+
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -68,30 +71,45 @@ def highest_level(values: NDArray[np.float32], cells: Cells, least: int) -> floa
     return _highest(np.ascontiguousarray(part, np.float32), least)
 
 
-def _highest(values: NDArray[np.float32], least: int) -> float:
-    flat = values.ravel()
-    count = int(np.isfinite(flat).sum())
-    lowest = -np.inf
-    if least <= count:
-        most = np.partition(flat, len(flat) - least)[len(flat) - least]  # so many cells have to reach the level
-        lowest = _of_squares(values, least)
-        levels = np.unique(flat[(flat >= lowest) & (flat <= most) & np.isfinite(flat)])
-        low, high = -1, len(levels) - 1
-        while low < high:  # the level sought is `levels[low]` or above, and not above `levels[high]`
-            middle = (low + high + 1) // 2
-            if _has_area(values >= levels[middle], least):
-                low = middle
-            else:
-                high = middle - 1
-        if low >= 0:
-            return float(levels[low])
-    raise ImageError(
-        f"the least area of a defect is {least} cells of the model's grid, and nothing that is inspected has so much;"
-        " lower the least area, or inspect more"
-    )
+def _highest(values: Float32Array, least: int) -> float:
+    """Bisection: first over the range of values, then over the values themselves, in what is left of the map each time.
+
+    At all times areas of `least` cells exist at `low`, which is a value of the map, and none from `high` on.
+    """
+    low, high = _of_squares(values, least), math.inf
+    if low == -math.inf:  # no square of so many cells fits, but some other form may
+        low = float(values.min(initial=math.inf, where=np.isfinite(values)))
+    part = _within_areas(values, low, least)
+    if part is None:
+        raise ImageError(
+            f"the least area of a defect is {least} cells of the model's grid, and nothing that is inspected has so"
+            " much; lower the least area, or inspect more"
+        )
+    while True:
+        low = float(part.min(initial=math.inf, where=np.isfinite(part)))
+        between = part[(part > low) & (part < high)]
+        if len(between) <= FEW_LEVELS:
+            break
+        middle = float(np.float32(low / 2 + min(high, float(between.max())) / 2))
+        if not low < middle < high:
+            break
+        smaller = _within_areas(part, middle, least)
+        if smaller is None:
+            high = middle
+        else:
+            part = smaller
+    levels = np.unique(between)
+    first, last = -1, len(levels) - 1
+    while first < last:
+        index = (first + last + 1) // 2
+        if _within_areas(part, float(levels[index]), least) is not None:
+            first = index
+        else:
+            last = index - 1
+    return low if first < 0 else float(levels[first])
 
 
-def _of_squares(values: NDArray[np.float32], least: int) -> float:
+def _of_squares(values: Float32Array, least: int) -> float:
     """A level that an area has for sure: that of the best square of so many cells; -inf where none fits."""
     import cv2
 
@@ -102,8 +120,19 @@ def _of_squares(values: NDArray[np.float32], least: int) -> float:
     return float(lowest.max())
 
 
-def _has_area(inside: MaskArray, least: int) -> bool:
+def _within_areas(values: Float32Array, level: float, least: int) -> Float32Array | None:
+    """The box of a map that holds its areas of so many cells at a level, -inf outside of them; None without one."""
     import cv2
 
-    _, _, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
-    return bool((stats[1:, cv2.CC_STAT_AREA] >= least).any())
+    inside = values >= np.float32(level)
+    if np.count_nonzero(inside) < least:
+        return None
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    kept = stats[:, cv2.CC_STAT_AREA] >= least
+    kept[0] = False
+    if not kept.any():
+        return None
+    corners, sizes = stats[kept, :2], stats[kept, 2:4]
+    (left, top), (right, bottom) = corners.min(axis=0), (corners + sizes).max(axis=0)
+    box = slice(int(top), int(bottom)), slice(int(left), int(right))
+    return np.where(kept[labels[box]], values[box], np.float32(-np.inf))
