@@ -199,7 +199,8 @@ def _changed(bundle: Bundle, graph: bytes, lessons: tuple[Lesson, ...], lines: t
         "openvino_ir": {},
         "openvino_ir_parity": None,
     }
-    return Changed(changes, {file: graph}, frozenset(manifest.files) - {file}, lines)
+    inspected = () if manifest.inspection is None else manifest.inspection.files
+    return Changed(changes, {file: graph}, frozenset(manifest.files) - {file, *inspected}, lines)
 
 
 def _id(rows: Floats) -> str:

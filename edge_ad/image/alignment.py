@@ -19,7 +19,8 @@ from edge_ad.image.frame import Box, ColorOrder, ImageArray
 
 SMALLEST = 16  # pixels of the template's shorter side in the reduced picture
 LARGEST_FACTOR = 8
-PLACES = 3  # of the reduced picture that are refined
+PLACES = 3  # of the reduced picture that are refined, at most
+FAR_WORSE = 0.2  # than the best place: reducing moves a correlation by less
 LEAST_SPREAD = 1.0  # grey levels, standard deviation of a template
 
 Grey = NDArray[np.uint8]
@@ -98,11 +99,12 @@ class Template:
         """The best places (x, y) in the window, in its pixels, as the reduced picture has them."""
         factor = self._factor
         scores = _correlation(_reduced(window, factor), self._small)
+        best = float(scores.max())
         apart = max(1, min(self._small.shape) // 4)
         places = []
         for _ in range(PLACES if factor > 1 else 1):
             y, x = (int(index) for index in np.unravel_index(int(scores.argmax()), scores.shape))
-            if not np.isfinite(scores[y, x]):
+            if scores[y, x] < best - FAR_WORSE:
                 break
             places.append((x * factor, y * factor))
             scores[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -np.inf
