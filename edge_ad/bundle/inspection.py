@@ -10,6 +10,7 @@ from pydantic import Field
 from edge_ad.validation import strict
 
 LARGEST_EDGE = 100_000  # pixels of a frame
+LARGEST_AREA = 1e10  # of all pixels of such a frame
 MOST_POLYGONS = 64
 MOST_CORNERS = 1000
 IGNORE_FILE = "inspection/ignore.png"
@@ -57,9 +58,9 @@ class Inspection:
     roi: tuple[Edge, Edge, Edge, Edge] | None = None
     polygons: Polygons = ()
     ignore: Annotated[str, Field(min_length=1)] | None = None
-    min_area_px: Annotated[float, Field(gt=0)] | None = None
-    min_area_mm2: Annotated[float, Field(gt=0)] | None = None
-    mm_per_px: Annotated[float, Field(gt=0)] | None = None
+    min_area_px: Annotated[float, Field(gt=0, le=LARGEST_AREA)] | None = None
+    min_area_mm2: Annotated[float, Field(gt=0, le=LARGEST_AREA)] | None = None
+    mm_per_px: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     align: Alignment | None = None
 
     def __post_init__(self) -> None:

@@ -67,9 +67,9 @@ def command(**given: Any) -> None:
     held = path_in(bundle)
     inspector = Inspector(spec, lambda name: name if name in new else held(name))
     inspector.check(bundle.manifest.postprocess)
+    if inspector.ignored is not None:  # which has the size of the frame
+        inspector.check_frame((inspector.ignored.shape[0], inspector.ignored.shape[1]))
     spec, files = _stored(spec, inspector, new)
-    if spec.is_everything and not any(files):
-        spec = type(spec)()
     if given["frame"] is not None:
         click.echo(_tried(inspector, bundle, given["frame"]), err=True)
     without = set(before.files if before else ()) - set(spec.files)
@@ -97,7 +97,6 @@ def _stored(spec: Inspection, inspector: Inspector, new: set[str]) -> tuple[Insp
     if spec.ignore in new and inspector.ignored is not None:
         files[IGNORE_FILE] = png_bytes(inspector.ignored.view("uint8") * 255)
         spec = replace(spec, ignore=IGNORE_FILE)
-        inspector.check_frame((inspector.ignored.shape[0], inspector.ignored.shape[1]))
     if spec.align is not None and spec.align.template in new and inspector.template is not None:
         files[TEMPLATE_FILE] = png_bytes(inspector.template.grey)
         spec = replace(spec, align=replace(spec.align, template=TEMPLATE_FILE))

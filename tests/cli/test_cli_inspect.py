@@ -79,6 +79,11 @@ def test_write_try_change_and_take_out(tiny_bundle: Path, files: Path, capsys: C
         (["--roi", "9,0,3,4", "-o", "n"], 3, "roi: wanted left, top, right, bottom"),
         (["--roi", "1,2,3", "-o", "n"], 3, "roi: wanted L,T,R,B"),
         (["--min-area-mm2", "2", "-o", "n"], 3, "min_area_mm2: needs mm_per_px"),
+        (
+            ["--min-area-mm2", "2", "--mm-per-px", "1e-300", "-o", "n"],
+            3,
+            "mm_per_px: wanted a number of at least",
+        ),
         (["--min-area-px", "-1", "-o", "n"], 3, "min_area_px: wanted a number above 0"),
         (["--align", "template.png", "-o", "n"], 3, "at: missing"),
         (["--at", "60,40", "-o", "n"], 3, "align: missing"),
