@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from edge_ad.calibration.evaluation.evaluate import Judge, Watch, judge_one, names_of
 from edge_ad.datasets import Sample
 from edge_ad.errors import SourceError
+from edge_ad.image.cells import counted_cells
+from edge_ad.image.counted import MaskArray
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Answer:
         score: raw score.
         anomaly_map: (h, w) float32, the map at model size without what is padding.
         infer_ms: time of the engine.
+        counted: (h, w) bool, which pixels of the map are inspected; None for all of them.
     """
 
     score: float
     anomaly_map: NDArray[np.float32]
     infer_ms: float
+    counted: MaskArray | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,11 @@ def answer_of(name: str, sample: Sample, judge: Judge) -> Answer | Lost:
         return Lost(name, "unusable" if result.status == "unusable" else "error", result.reason or result.status)
     if verdict.maps is None:
         return Lost(name, "error", "it was scored without an anomaly map")
-    x_min, y_min, x_max, y_max = verdict.maps.geometry.content_box  # padding is no part of the image
-    content = verdict.maps.anomaly_map[y_min:y_max, x_min:x_max]
+    anomaly_map = verdict.maps.anomaly_map
+    cells = counted_cells((anomaly_map.shape[0], anomaly_map.shape[1]), verdict.maps.geometry)
     # A copy: a slice would keep the engine's whole output in memory for as long as the answers live.
-    return Answer(result.score, np.array(content, np.float32, order="C"), verdict.timings_ms.get("infer", 0.0))
+    content = np.array(anomaly_map[cells.part], np.float32, order="C")  # padding is no part of the image
+    return Answer(result.score, content, verdict.timings_ms.get("infer", 0.0), cells.within_part())
 
 
 def pairs_of(reference: Answers, candidate: Answers) -> list[Pair]:

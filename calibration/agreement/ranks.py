@@ -66,8 +66,8 @@ def pixel_rank_change(pairs: Sequence[Pair], truths: Truths) -> RankChange | Non
     for pair in pairs:
         mask = truths.of(pair)
         if mask is not None:
-            ours.add(pair.reference.anomaly_map, mask)
-            theirs.add(pair.candidate.anomaly_map, mask)
+            ours.add(pair.reference.anomaly_map, mask, pair.reference.counted)
+            theirs.add(pair.candidate.anomaly_map, mask, pair.candidate.counted)
     before, after = group_metrics([ours]), group_metrics([theirs])
     if before.auroc is None or after.auroc is None:
         return None

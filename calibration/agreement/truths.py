@@ -13,6 +13,7 @@ from edge_ad.calibration.evaluation.evaluate import Watch
 from edge_ad.datasets import MaskArray, Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
 from edge_ad.image.geometry import place
+from edge_ad.image.inspected import AS_THEY_ARE, Inspector
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,18 @@ class Truths:
         return self.masks.get(pair.index)
 
 
-def read_truths(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = lambda samples: samples) -> Truths:
+def read_truths(
+    samples: Sequence[Sample],
+    spec: PreprocessSpec,
+    watch: Watch = lambda samples: samples,
+    inspector: Inspector = AS_THEY_ARE,
+) -> Truths:
     """Read the masks of defective images. A picture that cannot be read has none: no model can judge it either.
 
     Args:
         samples: the images, as they are judged.
         spec: how the model sees a frame.
+        inspector: which part of them it sees.
 
     Raises: ImageError for a mask that is damaged or of another size than its picture.
     """
@@ -49,13 +56,14 @@ def read_truths(samples: Sequence[Sample], spec: PreprocessSpec, watch: Watch = 
         if not sample.anomalous or sample.mask is None:
             continue
         try:
-            height, width = read_image(sample).shape[:2]
+            image = read_image(sample)
+            box = inspector.place(image).box
         except ImageError:
             continue
-        x_min, y_min, x_max, y_max = place(spec, (height, width)).content_box
-        truth = read_mask(sample, (height, width))
+        x_min, y_min, x_max, y_max = place(spec, (box[3] - box[1], box[2] - box[0])).content_box
+        truth = read_mask(sample, (image.shape[0], image.shape[1]))
         if covers_nearly_all(truth):
             full.append(sample.mask)
-        mask = model_mask(truth, spec)
+        mask = model_mask(truth, spec, box)
         masks[index] = mask[y_min:y_max, x_min:x_max].copy()
     return Truths(masks, tuple(swapped_notes(full)))

@@ -15,8 +15,10 @@ from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluation.protocol import Half, halves
 from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask
 from edge_ad.errors import EngineError, ImageError
+from edge_ad.image.cells import counted_cells
+from edge_ad.image.counted import MaskArray
 from edge_ad.image.frame import ImageArray
-from edge_ad.image.geometry import place
+from edge_ad.image.geometry import FrameGeometry
 from edge_ad.metrics.localization import PixelGroup
 from edge_ad.record.verdict import Verdict
 
@@ -114,14 +116,22 @@ def judge_images(
         truth = read_mask(sample, (image.shape[0], image.shape[1]))
         if covers_nearly_all(truth):
             full.append(name)
-        mask = model_mask(truth, spec)
-        x_min, y_min, x_max, y_max = verdict.maps.geometry.content_box  # padding is no part of the image
-        shown = slice(y_min, y_max), slice(x_min, x_max)
+        geometry = verdict.maps.geometry
+        mask = model_mask(truth, spec, geometry.region)
+        cells = counted_cells(spec.size_hw, geometry)  # neither padding nor what is ignored is part of the image
         group = pixels.setdefault((sample.defect, result.half), PixelGroup())
-        if not group.add(verdict.maps.anomaly_map[shown], mask[shown]) and sample.anomalous:
-            left, top, right, bottom = place(spec, (image.shape[0], image.shape[1])).inspected_box
-            (empty if truth[top:bottom, left:right].any() else outside).append(name)
+        shown = verdict.maps.anomaly_map[cells.part], mask[cells.part], cells.within_part()
+        if not group.add(*shown) and sample.anomalous:
+            (empty if _is_seen(truth, geometry) else outside).append(name)
     return Judged(tuple(results), pixels, tuple(outside), tuple(empty), tuple(full))
+
+
+def _is_seen(truth: MaskArray, geometry: FrameGeometry) -> bool:
+    """Whether any of a defect lies in what is inspected, however small."""
+    left, top, right, bottom = geometry.inspected_box
+    counted = geometry.counted_in(geometry.inspected_box)
+    part = truth[top:bottom, left:right]
+    return bool((part if counted is None else part & counted).any())
 
 
 def judge_one(name: str, sample: Sample, judge: Judge) -> tuple[ImageResult, ImageArray | None, Verdict | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_ad.bundle.bundle import Bundle
-from edge_ad.bundle.manifest import LearnedPicture, Lesson, Manifest
+from edge_ad.bundle.manifest import LearnedPicture, Lesson
 from edge_ad.calibration.learn.cost import hold, told, with_recall
 from edge_ad.calibration.learn.graph import WEIGHT, Floats, joined, parsed, rows_of, split
 from edge_ad.calibration.learn.lesson import Lens, teach
@@ -78,7 +78,7 @@ def learn(bundle: Bundle, options: LearnOptions, tools: Tools, now: Callable[[],
             f"{options.good}: the float model rejects none of {len(judged)} pictures at {threshold:.6g}; nothing to"
             f" learn{_of_others(bundle)}"
         )
-    seen = _of_this_line(model, rejected, manifest, threshold, tools)
+    seen = _of_this_line(model, rejected, bundle, threshold, tools)
     place, none = place_of(manifest, base, constants, [given for _, given in seen])
     known = rows_of(constants, none)
     rehearsal, rows = Rehearsal(base, place, none, manifest.tiles), known
@@ -162,15 +162,15 @@ def _of_others(bundle: Bundle) -> str:
 
 
 def _of_this_line(
-    model: ModelProto, rejected: Sequence[Judged], manifest: Manifest, threshold: float, tools: Tools
+    model: ModelProto, rejected: Sequence[Judged], bundle: Bundle, threshold: float, tools: Tools
 ) -> list[tuple[Judged, ModelInput]]:
     """The pictures that can be of the bundle's line, with what the model sees of them; the others are warned of.
 
     Raises: SourceError without one.
     """
     whole, seen = Whole(model), []
-    for picture, given in zip(rejected, inputs_of(manifest.preprocess, rejected), strict=True):
-        lens = Lens(given.geometry, manifest.postprocess, threshold)
+    for picture, given in zip(rejected, inputs_of(bundle, rejected), strict=True):
+        lens = Lens(given.geometry, bundle.manifest.postprocess, threshold)
         if (reason := lens.foreign(lens.of(whole.say(given.image_hwc)))) is not None:
             tools.say(f"warning: {picture.name}: {reason}")
         else:
@@ -199,7 +199,8 @@ def _changed(bundle: Bundle, graph: bytes, lessons: tuple[Lesson, ...], lines: t
         "openvino_ir": {},
         "openvino_ir_parity": None,
     }
-    return Changed(changes, {file: graph}, frozenset(manifest.files) - {file}, lines)
+    inspected = () if manifest.inspection is None else manifest.inspection.files
+    return Changed(changes, {file: graph}, frozenset(manifest.files) - {file, *inspected}, lines)
 
 
 def _id(rows: Floats) -> str:

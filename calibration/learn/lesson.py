@@ -9,8 +9,9 @@ import numpy as np
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.calibration.learn.graph import Floats
 from edge_ad.calibration.learn.rehearsal import Rehearsal, Said, Scene
+from edge_ad.image.cells import counted_cells
 from edge_ad.image.geometry import FrameGeometry
-from edge_ad.image.padding import frame_score, shown_part, without_padding
+from edge_ad.image.padding import frame_score, without_padding
 
 MARGIN = 0.2
 """Of the way from the threshold down to what is usual on the picture: how far below the threshold its score is taken,
@@ -80,8 +81,8 @@ class Lens:
         return Said(patch_map, anomaly_map, score)
 
     def shown(self, said: Said) -> Floats:
-        """The patches that show the frame."""
-        return said.patch_map[shown_part(said.patch_map.shape, self.geometry)]
+        """The patches that count, whatever their form."""
+        return counted_cells(_hw(said.patch_map), self.geometry).values(said.patch_map)
 
     def foreign(self, said: Said) -> str | None:
         """Why a picture seems to be of another line than the bundle; None where it does not."""
@@ -106,8 +107,7 @@ def teach(rehearsal: Rehearsal, scene: Scene, known: Floats, lens: Lens) -> Taug
     before, usual = said.score, float(np.median(lens.shown(said)))
     goal = threshold - MARGIN * max(0.0, threshold - usual)
     depth, rows, columns = scene.patches.shape
-    open_cells = np.zeros((rows, columns), np.bool_)
-    open_cells[shown_part(open_cells.shape, lens.geometry)] = True
+    open_cells = counted_cells((rows, columns), lens.geometry).whole((rows, columns)).copy()
     learned: list[Floats] = []
     while (
         said.score >= goal
@@ -138,10 +138,8 @@ def _worst(said: Said, usual: float, open_cells: np.ndarray, lens: Lens) -> tupl
 def _reach(said: Said, lens: Lens) -> Floats:
     """(h, w) weight of each patch at the place of the highest pixel: that of the smoothing, or of a patch's width."""
     size, spec = said.anomaly_map.shape, lens.spec
-    part = shown_part(said.anomaly_map.shape, lens.geometry)
-    shown = said.anomaly_map[part]
-    within = np.unravel_index(int(shown.argmax()), shown.shape)
-    peak = [side.start + int(place) for side, place in zip(part, within, strict=True)]
+    counted = counted_cells(_hw(said.anomaly_map), lens.geometry).whole(size)
+    peak = np.unravel_index(int(np.where(counted, said.anomaly_map, -np.inf).argmax()), size)
     weights = []
     for place, pixels, patches in zip(peak, size, said.patch_map.shape, strict=True):
         width = pixels / patches
@@ -149,3 +147,7 @@ def _reach(said: Said, lens: Lens) -> Floats:
         centres = (np.arange(patches) + 0.5) * width - 0.5
         weights.append(np.exp(-0.5 * ((centres - place) / sigma) ** 2))
     return np.asarray(np.outer(*weights), np.float32)
+
+
+def _hw(array: Floats) -> tuple[int, int]:
+    return array.shape[0], array.shape[1]

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.calibration.evaluation.evaluate import Judge, judge_one, names_of
 from edge_ad.calibration.evaluation.results import shown
 from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import SourceError
+from edge_ad.image.inspected import inspector_of
 from edge_ad.image.preprocess import ModelInput, Preprocessor
 
 
@@ -45,11 +46,11 @@ def scores_of(samples: Sequence[Sample], judge: Judge, tools: Tools, what: str) 
     return found
 
 
-def inputs_of(spec: PreprocessSpec, pictures: Sequence[Judged]) -> list[ModelInput]:
-    """What the model sees of each."""
-    preprocess = Preprocessor(spec)
+def inputs_of(bundle: Bundle, pictures: Sequence[Judged]) -> list[ModelInput]:
+    """What the model sees of each. They were judged, so their part was found."""
+    preprocess, inspector = Preprocessor(bundle.manifest.preprocess), inspector_of(bundle)
     try:
-        return [preprocess(read_image(picture.sample)) for picture in pictures]
+        return [inspector.look(preprocess, read_image(picture.sample)).model_input for picture in pictures]
     finally:
         preprocess.close()
 

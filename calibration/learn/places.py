@@ -13,7 +13,7 @@ from edge_ad.calibration.learn.beside import PATCH_MAP, BesidePlace, Known, chec
 from edge_ad.calibration.learn.graph import Floats, Place
 from edge_ad.calibration.learn.rehearsal import Rehearsal, shapes_of
 from edge_ad.errors import ConfigError, SourceError
-from edge_ad.image.padding import shown_part
+from edge_ad.image.cells import counted_cells, shown_part
 from edge_ad.models import model_family
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _first_known(rehearsal: Rehearsal, pictures: Sequence[ModelInput], none: Flo
         patch_map = rehearsal.say(scene, none).patch_map
         rows, columns = shown_part(scene.patches.shape[1:], picture.geometry)
         shown.append(scene.patches[:, rows, columns])
-        levels.append(np.median(patch_map[shown_part(patch_map.shape, picture.geometry)]))
+        cells = counted_cells((patch_map.shape[0], patch_map.shape[1]), picture.geometry)
+        levels.append(np.median(cells.values(patch_map)))
     centre = np.mean([patches.mean((1, 2), dtype=np.float64) for patches in shown], axis=0).astype(np.float32)
     return Known(centre, usual_distance(shown), float(np.median(levels)))
 

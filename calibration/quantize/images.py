@@ -17,6 +17,7 @@ from edge_ad.calibration.evaluation.evaluate import Watch, names_of
 from edge_ad.datasets import Dataset, Sample, open_dataset, open_labelled, read_image
 from edge_ad.errors import ImageError, SourceError
 from edge_ad.image.frame import ImageArray
+from edge_ad.image.inspected import AS_THEY_ARE, Inspector
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.image.usability import EVERY_LINE, unusable_input
 
@@ -127,6 +128,7 @@ class CalibrationImages:
         spec: how the model sees a frame.
         watch: passes the samples on and may show how far they are.
         limits: which images show too little.
+        inspector: which part of them the model sees.
     """
 
     def __init__(
@@ -135,7 +137,9 @@ class CalibrationImages:
         spec: PreprocessSpec,
         watch: Watch = lambda samples: samples,
         limits: UsabilityLimits = EVERY_LINE,
+        inspector: Inspector = AS_THEY_ARE,
     ) -> None:
+        self._inspector = inspector
         self.samples = tuple(samples)
         self.limits = limits
         self.spec = spec
@@ -151,16 +155,16 @@ class CalibrationImages:
         try:
             for name, sample in zip(self._names, self._watch(self.samples), strict=True):
                 try:
-                    model_input = preprocess(read_image(sample))
+                    looked = self._inspector.look(preprocess, read_image(sample))
                 except ImageError as exc:
                     self._unreadable[name] = str(exc).removeprefix(f"picture {sample.image}: ")
                     continue
-                reason = unusable_input(model_input, self.limits)
+                reason = looked.reason or unusable_input(looked.model_input, self.limits)
                 if reason is not None:
                     self._unusable[name] = reason
                     continue
                 used += 1
-                yield sample, model_input.image_hwc
+                yield sample, looked.model_input.image_hwc
         finally:
             preprocess.close()
         self._used = used

@@ -42,6 +42,8 @@ from edge_ad.calibration.tools import Tools
 from edge_ad.datasets import read_image
 from edge_ad.disk.blob_cache import default_cache_dir
 from edge_ad.errors import BundleError, GateError
+from edge_ad.image.inspected import inspector_of
+from edge_ad.validation import plain
 
 REPORT, REPORT_JSON = "report.html", "report.json"
 TIMED_ROUNDS = 21  # of float and quantized in turns
@@ -142,14 +144,18 @@ def _subject(
         names = tuple(layer.name for layer in graph.layers)
         return Subject(names, partial(with_half, graph), lambda half: tools.open_graph(rounded_to_half(half))), 0
     tools.say(f"note: {chosen.drawn}")
-    images = CalibrationImages(
-        chosen.calibration, bundle.manifest.preprocess, tools.watch("calibrating"), bundle.usability
-    )
+    spec, inspector = bundle.manifest.preprocess, inspector_of(bundle)
+    images = CalibrationImages(chosen.calibration, spec, tools.watch("calibrating"), bundle.usability, inspector)
     key = cache_key(
         graph=float_graph,
         images_sha256=content_sha256(chosen.calibration),
-        preprocess=bundle.manifest.preprocess,
-        options={"ranges": options.ranges, "seed": options.seed, "revision": REVISION},
+        preprocess=spec,
+        options={
+            "ranges": options.ranges,
+            "seed": options.seed,
+            "revision": REVISION,
+            "inspection": _inspection_key(bundle),
+        },
     )
     cache = CalibrationCache(options.calibration_cache or default_cache_dir("calibration"))
     arrays = cache.get(key)
@@ -177,6 +183,12 @@ def _subject(
     return Subject(calibration.layers, build, tools.open_graph), used
 
 
+def _inspection_key(bundle: Bundle) -> object:
+    """What decides which part of an image the model sees."""
+    spec = bundle.manifest.inspection
+    return None if spec is None else [plain(spec), *(bundle.manifest.files[name] for name in spec.files)]
+
+
 def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: Tools) -> HeldOut:
     """Judge the held-out images with the float model."""
     with tools.open_float() as judge:
@@ -184,7 +196,9 @@ def _held_out(bundle: Bundle, chosen: Chosen, options: QuantizeOptions, tools: T
         noise = measure_noise(chosen.held_out, judge, answers, seed=options.seed, watch=tools.watch("score noise"))
     for lost in answers.lost:
         tools.say(f"warning: {lost.name} is held out and was not judged: {lost.reason}")
-    truths = read_truths(chosen.held_out, bundle.manifest.preprocess) if chosen.labelled else None
+    truths = None
+    if chosen.labelled:
+        truths = read_truths(chosen.held_out, bundle.manifest.preprocess, inspector=inspector_of(bundle))
     for note in truths.notes if truths is not None else ():
         tools.say(f"note: {note}")
     return HeldOut(

@@ -101,6 +101,10 @@ def _files(manifest: Manifest) -> Iterator[str]:
     for precision, name in (*manifest.models.items(), *manifest.openvino_ir.items()):
         if name not in manifest.files:
             yield f"models: {name[:60]!r} ({precision}) has no checksum under files"
+    if manifest.inspection is not None:
+        for name in manifest.inspection.files:
+            if name not in manifest.files:
+                yield f"inspection: {name[:60]!r} has no checksum under files"
     if not manifest.models:
         yield "models: wanted at least one"
     foreign = {*manifest.quantization, *manifest.precision_thresholds} - manifest.models.keys()

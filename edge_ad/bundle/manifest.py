@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_ad.bundle.inspection import Inspection
 from edge_ad.bundle.specs import (
     GateVerdict,
     PostprocessSpec,
@@ -168,6 +169,8 @@ class Manifest:
         precision_thresholds: of the precisions that have their own.
         usability: which frames show too little to be judged, learned from good ones; None where nobody has shown any.
         learned: lessons of `edge-ad learn`, in their order; what they added stands in the float model in that order.
+        inspection: what of a frame counts, and how the part is found; its pictures are files of the bundle. None for
+            all of every frame.
         openvino_ir: the same as OpenVINO IR (`.xml` file), where it was asked for.
         parity, openvino_ir_parity: what the export check saw on the ONNX graph, without what it has learned since, and
             on the IR.
@@ -190,6 +193,7 @@ class Manifest:
     quantization: dict[Precision, Quantization] = field(default_factory=dict)
     usability: UsabilityLimits | None = None
     learned: tuple[Lesson, ...] = ()
+    inspection: Inspection | None = None
     openvino_ir: dict[Precision, str] = field(default_factory=dict)
     parity: Parity | None = None
     openvino_ir_parity: Parity | None = None

@@ -95,6 +95,7 @@ def quantize(options: QuantizeOptions) -> None:
     from edge_ad.calibration.evaluation.usability import learned_from
     from edge_ad.calibration.quantize.images import good_images
     from edge_ad.calibration.quantize.quantized import RejectedError, quantize_bundle
+    from edge_ad.image.inspected import inspector_of
     from edge_ad.runtime.host.opencv import load_cv2
 
     bundle = Bundle.read(options.bundle)
@@ -102,7 +103,8 @@ def quantize(options: QuantizeOptions) -> None:
     load_cv2()  # before anything else does, so that it is silent, and its absence is said in one line
     notes: tuple[str, ...] = ()
     if bundle.manifest.usability is None:
-        learned = learned_from(good_images(options.data), bundle.manifest.preprocess, watching("good images"))
+        good, spec = good_images(options.data), bundle.manifest.preprocess
+        learned = learned_from(good, spec, watching("good images"), inspector_of(bundle))
         # Whether black frames are how the line looks is for `threshold` to say: on them nothing can be calibrated.
         ordinary = UsabilityLimits(learned.limits.images, learned.limits.sharpness_min)
         if learned.limits.images and learned.limits == ordinary:

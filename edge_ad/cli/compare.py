@@ -96,6 +96,7 @@ def compare(options: CompareOptions) -> ReportContent:
     from edge_ad.calibration.agreement.truths import read_truths
     from edge_ad.calibration.evaluation.results_folder import check_folder
     from edge_ad.datasets import open_labelled
+    from edge_ad.image.inspected import inspector_of
     from edge_ad.runtime.host.opencv import load_cv2
 
     if options.output is not None:
@@ -116,7 +117,7 @@ def compare(options: CompareOptions) -> ReportContent:
         detectors = [stack.enter_context(detector) for detector in _detectors(options, first, second)]
         judges = detectors[0].judge, detectors[1].judge
         reference, candidate = (collect(samples, judge, watch) for judge in judges)
-        truths = read_truths(samples, first.manifest.preprocess) if labelled else None
+        truths = read_truths(samples, first.manifest.preprocess, inspector=inspector_of(first)) if labelled else None
         agreed = agreement(
             reference,
             candidate,

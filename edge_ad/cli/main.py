@@ -27,6 +27,8 @@ COMMANDS = {
     "check": "Say what is wrong with a line's file, without opening a camera.",
     "eval": "Measure a bundle or a training run on labelled images.",
     "threshold": "Choose a bundle's threshold on images or scores.",
+    "inspect": "Say what of a frame a bundle inspects, and how the part is found.",
+    "cut": "Cut the part out of frames, as the line will, for training.",
     "learn": "Teach a bundle good pictures that it rejects, or take that back.",
     "bench": "Measure how fast a bundle is here, and whether it became slower.",
     "compare": "Say how far two models agree.",

@@ -73,13 +73,15 @@ def command(**given: Any) -> None:
 def _learned(options: ThresholdOptions, bundle: Bundle) -> Learned | None:
     """Limits for unusable frames from all good images, those of the training included; None without any."""
     from edge_ad.calibration.evaluation.usability import learned_from
+    from edge_ad.image.inspected import inspector_of
     from edge_ad.runtime.host.opencv import load_cv2
 
     dataset = options.dataset
     if dataset is None:
         return None
     load_cv2()
-    learned = learned_from((*dataset.train, *dataset.test), bundle.manifest.preprocess, watching("good images"))
+    samples, spec = (*dataset.train, *dataset.test), bundle.manifest.preprocess
+    learned = learned_from(samples, spec, watching("good images"), inspector_of(bundle))
     return learned if learned.limits.images else None
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets.sample import Sample
 from edge_ad.errors import ImageError
-from edge_ad.image.frame import ImageArray
+from edge_ad.image.frame import Box, ImageArray
+from edge_ad.image.inspected import cropped
 from edge_ad.image.pictures import read_nonzero, read_picture
 from edge_ad.image.preprocess import Preprocessor
 
@@ -64,13 +65,19 @@ def read_foreground(sample: Sample, frame_hw: tuple[int, int]) -> MaskArray | No
     return mask
 
 
-def model_mask(mask: MaskArray, spec: PreprocessSpec) -> MaskArray:
+def model_mask(mask: MaskArray, spec: PreprocessSpec, box: Box | None = None) -> MaskArray:
     """A mask in the model's pixels, (height, width) bool: resized and cropped as its picture is, padding False.
+
+    Args:
+        mask: (H, W) of the picture's size.
+        box: the part of the picture that the model is shown, also beyond its edge, which is repeated; None for all.
 
     A model pixel is anomalous when at least half of what it shows is, by the weights of the picture's own resize. That
     keeps areas and edges where they are; a defect of less than half a model pixel disappears, as it does in the
     picture.
     """
+    if box is not None:
+        mask = cropped(mask.view(np.uint8), box).view(np.bool_)
     levels = np.repeat(mask.astype(np.uint8)[:, :, None] * np.uint8(255), 3, axis=2)
     resized = Preprocessor(replace(spec, pad_rgb=(0, 0, 0)), threads=1)(levels)
     return np.asarray(resized.image_hwc[:, :, 0] > 127)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edge_ad.bundle.specs import PreprocessSpec
+from edge_ad.image.counted import Counted, MaskArray
 from edge_ad.image.frame import Box
 
 
@@ -21,7 +24,9 @@ class FrameGeometry:
         model_hw: model input size in pixels.
         resized_hw: size of the whole frame, or of its part `roi`, after the resize, before crop or padding.
         top, left: offset of the canvas in the resized frame; negative where the canvas is padded.
-        roi: the part of the frame that was resized, in frame pixels; None for all of it.
+        roi: the part of the frame that was resized, in frame pixels; None for all of it. Where a part was followed that
+            has moved, it may reach beyond the frame, whose edge was repeated there.
+        counts: what counts of that part; None for all of it.
     """
 
     frame_hw: tuple[int, int]
@@ -30,6 +35,7 @@ class FrameGeometry:
     top: int
     left: int
     roi: Box | None = None
+    counts: Counted | None = None
 
     @property
     def region(self) -> Box:
@@ -70,6 +76,22 @@ class FrameGeometry:
         return self.content_box == (0, 0, self.model_hw[1], self.model_hw[0])
 
     @property
+    def is_inside(self) -> bool:
+        """Whether all that was resized lies in the frame."""
+        return self.seen_region == self.region
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all of the model's canvas counts: no padding, nothing masked out, nothing beyond the frame."""
+        return self.is_filled and self.is_inside and (self.counts is None or self.counts.mask is None)
+
+    @property
+    def seen_region(self) -> Box:
+        """The part of `region` that lies in the frame."""
+        (x_min, y_min, x_max, y_max), (height, width) = self.region, self.frame_hw
+        return max(0, x_min), max(0, y_min), min(width, x_max), min(height, y_max)
+
+    @property
     def inspected_box(self) -> Box:
         """Part of the frame that the model sees, in frame pixels, rounded outwards."""
         return self.to_frame(self.content_box)
@@ -77,7 +99,7 @@ class FrameGeometry:
     @property
     def covers_region(self) -> bool:
         """Whether the model sees all of the frame, or of its part `roi`."""
-        return self.inspected_box == self.region
+        return self.inspected_box == self.seen_region
 
     @property
     def share_outside(self) -> float:
@@ -96,23 +118,43 @@ class FrameGeometry:
         height, width = (max(1, round(side / factor)) for side in self.frame_hw)
         roi = self.roi
         if roi is not None:
-            left, top = min(int(roi[0] / factor), width - 1), min(int(roi[1] / factor), height - 1)
+            left, top = min(math.floor(roi[0] / factor), width - 1), min(math.floor(roi[1] / factor), height - 1)
             right, bottom = math.ceil(roi[2] / factor), math.ceil(roi[3] / factor)
-            roi = left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
+            if self.is_inside:
+                right, bottom = min(right, width), min(bottom, height)
+            roi = left, top, max(right, left + 1), max(bottom, top + 1)
         return replace(self, frame_hw=(height, width), roi=roi)
 
     def to_frame(self, box: Box) -> Box:
-        """A box on the model grid in frame pixels: rounded outwards, clipped to `region`."""
+        """A box on the model grid in frame pixels: rounded outwards, clipped to `seen_region`."""
         x_min, y_min, x_max, y_max = box
-        height, width = self.region_hw
         x_0, y_0 = self.region[:2]
+        left, top, right, bottom = self.seen_region
         slack = 1e-6  # keeps a product such as 288 · (1080 / 288) from being rounded up past its exact value
         return (
-            x_0 + max(0, math.floor((x_min + self.left) * self.scale_x + slack)),
-            y_0 + max(0, math.floor((y_min + self.top) * self.scale_y + slack)),
-            x_0 + min(width, math.ceil((x_max + self.left) * self.scale_x - slack)),
-            y_0 + min(height, math.ceil((y_max + self.top) * self.scale_y - slack)),
+            max(left, x_0 + math.floor((x_min + self.left) * self.scale_x + slack)),
+            max(top, y_0 + math.floor((y_min + self.top) * self.scale_y + slack)),
+            min(right, x_0 + math.ceil((x_max + self.left) * self.scale_x - slack)),
+            min(bottom, y_0 + math.ceil((y_max + self.top) * self.scale_y - slack)),
         )
+
+    def counted_in(self, box: Box) -> MaskArray | None:
+        """(rows, columns) bool of the pixels that count in a box of the frame, in `seen_region`; None where all do."""
+        if self.counts is None or self.counts.mask is None:
+            return None
+        x_0, y_0 = self.region[:2]
+        left, top, right, bottom = box
+        return self.counts.resampled(self.region_hw)[top - y_0 : bottom - y_0, left - x_0 : right - x_0]
+
+    def counted_pixels(self) -> MaskArray | None:
+        """(H, W) bool over the frame of the pixels that count, as they lie there; None where all of them do."""
+        part = self.counted_in(self.seen_region)
+        if part is None:
+            return None
+        left, top, right, bottom = self.seen_region
+        counted = np.zeros(self.frame_hw, np.bool_)
+        counted[top:bottom, left:right] = part
+        return counted
 
 
 def place(spec: PreprocessSpec, frame_hw: tuple[int, int]) -> FrameGeometry:

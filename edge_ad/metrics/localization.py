@@ -59,12 +59,13 @@ class PixelGroup:
         self._is_sorted = False
         self.regions = 0
 
-    def add(self, anomaly_map: ArrayLike, mask: ArrayLike) -> int:
+    def add(self, anomaly_map: ArrayLike, mask: ArrayLike, counted: NDArray[np.bool_] | None = None) -> int:
         """Take the pixels of one image.
 
         Args:
             anomaly_map: (H, W) finite scores; they are counted as float32.
             mask: (H, W), not 0 where the image is defective.
+            counted: (H, W) which pixels count; None for all of them.
 
         Returns: number of defective regions in the mask.
 
@@ -75,7 +76,10 @@ class PixelGroup:
             raise ValueError(f"wanted a map and a mask (H, W) of equal size, got {values.shape} and {defective.shape}")
         if not np.isfinite(values).all():
             raise ValueError("wanted a finite anomaly map, got NaN or infinity in it")
-        self._good_parts.append(values[~defective])
+        good = ~defective
+        if counted is not None:
+            good, defective = good & counted, defective & counted
+        self._good_parts.append(values[good])
         self._is_sorted = False
         if not defective.any():
             return 0

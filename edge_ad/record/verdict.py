@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.image.frame import Box, Frame
 from edge_ad.image.geometry import FrameGeometry
+from edge_ad.image.inspected import Inspected
 from edge_ad.image.operators import FrameMap
 from edge_ad.record.decision import reaches
+from edge_ad.record.marks import leave_what_counts
 from edge_ad.record.timestamps import utc_text
 
 Status = Literal["ok", "late", "skipped", "stale", "unusable", "error"]
@@ -86,6 +88,7 @@ class Verdict:
         timings_ms: milliseconds by stage.
         reason: why the frame was not judged.
         maps: the maps, for a judged frame.
+        inspected: what of the frame counted, and where the part lay; None where all of it counts.
     """
 
     status: Status
@@ -97,15 +100,20 @@ class Verdict:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
     maps: Maps | None = None
+    inspected: Inspected | None = None
 
     @cached_property
     def anomaly_map_frame(self) -> NDArray[np.float32]:
-        """(H_frame, W_frame) float32: the anomaly map in frame coordinates, 0 outside `inspected_box`.
+        """(H_frame, W_frame) float32: the anomaly map in frame coordinates, 0 where nothing is inspected.
 
         Raises: ValueError when the frame was not judged.
         """
         maps = self._judged_maps()
-        return maps.in_frame(maps.geometry)(maps.carried)
+        whole = maps.in_frame(maps.geometry)(maps.carried)
+        counted = maps.geometry.counted_pixels()
+        if counted is not None:
+            whole[~counted] = 0
+        return whole
 
     @cached_property
     def mask_frame(self) -> NDArray[np.uint8]:
@@ -126,6 +134,7 @@ class Verdict:
         for top, values in maps.in_frame(maps.geometry).strips(maps.carried):
             inside = reaches(values, maps.pixel_threshold)
             mask[top : top + len(values), x_min:x_max] = inside * np.uint8(255)
+        leave_what_counts(mask, maps.anomaly_map, maps.geometry, maps.pixel_threshold)
         for region in self.regions:
             mask[region.peak_xy[1], region.peak_xy[0]] = 255
         return mask
@@ -172,6 +181,8 @@ def record(frame: Frame, verdict: Verdict, provenance: Provenance, *, budget_ms:
         "budget_ms": budget_ms,
         "timings_ms": {stage: round(value, 3) for stage, value in verdict.timings_ms.items()},
     }
+    if verdict.inspected is not None:
+        result |= verdict.inspected.entries()
     if frame.truth is not None:
         boxes = [list(box) for box in frame.truth.boxes_xyxy]
         result["truth"] = {"anomalous": frame.truth.anomalous, "boxes_xyxy": boxes}

@@ -16,10 +16,11 @@ import numpy as np
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.specs import Precision, Thresholds
 from edge_ad.engine import COARSEST, TOLERANCES, Engine, EngineHealth, Outputs
-from edge_ad.errors import BundleError, ImageError
+from edge_ad.errors import BundleError
 from edge_ad.image.frame import Box, ColorOrder, ImageArray
+from edge_ad.image.inspected import AS_THEY_ARE, Inspected, Inspector, inspector_of
 from edge_ad.image.padding import frame_score, without_padding
-from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
+from edge_ad.image.preprocess import ModelInput, Preprocessor
 from edge_ad.image.usability import unusable_input
 from edge_ad.record.verdict import Maps, Provenance, Region, Verdict
 from edge_ad.runtime.judge.postprocess import (
@@ -44,11 +45,13 @@ class Prepared:
         model_input: what the model is to see.
         took_ms: time that making it took.
         reason: why the frame cannot be judged, or None.
+        inspected: what of the frame counts; None for all of it.
     """
 
     model_input: ModelInput
     took_ms: float
     reason: str | None
+    inspected: Inspected | None = None
 
 
 class Detector:
@@ -67,6 +70,7 @@ class Detector:
         self._engine = engine
         self._preprocess = Preprocessor(bundle.manifest.preprocess)
         self._usability = bundle.usability
+        self._inspector = inspector_of(bundle)
         self._preparing, self._inferring = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Detector:
@@ -76,7 +80,8 @@ class Detector:
             self._preprocess = self._engine.preprocessor(self.bundle.manifest.preprocess)
             height, width = self.bundle.manifest.preprocess.size_hw
             ramp = np.add.outer(np.arange(2 * height), np.arange(2 * width)).astype(np.uint8)
-            prepared = self.prepare(np.repeat(ramp[:, :, None], 3, axis=2))  # usable or not
+            # As it is: it may have neither the size nor the part that an inspection speaks of. Usable or not.
+            prepared = self.prepare(np.repeat(ramp[:, :, None], 3, axis=2), inspector=AS_THEY_ARE)
             outputs = self.infer([prepared])
             self._check_smoothing(outputs)
             maps = self.conclude(prepared, outputs).maps
@@ -149,7 +154,8 @@ class Detector:
         Args:
             image_hwc: (H, W, 3) uint8, any size.
             color_order: `rgb`, or `bgr` for pictures that come from OpenCV.
-            roi: the part of the frame that is judged, in frame pixels; None for all of it.
+            roi: the part of the frame that is judged, in frame pixels; None for what the bundle's inspection says, all
+                of it without one.
 
         Returns: a verdict whose arrays belong to the caller. Its status is `unusable` for a frame that shows nothing,
             or is far blurrier than the line's good ones.
@@ -170,26 +176,33 @@ class Detector:
         }
         return replace(verdict, timings_ms=timings_ms)
 
-    def prepare(self, image_hwc: ImageArray, *, color_order: ColorOrder = "rgb", roi: Box | None = None) -> Prepared:
+    def prepare(
+        self,
+        image_hwc: ImageArray,
+        *,
+        color_order: ColorOrder = "rgb",
+        roi: Box | None = None,
+        inspector: Inspector | None = None,
+    ) -> Prepared:
         """First part of `judge`: the model input. The parts may run in three threads, each of them in one at a time.
 
         Args:
-            roi: the part of the frame that is judged, in frame pixels; None for all of it.
+            roi: the part of the frame that is judged, in frame pixels; None for what is inspected.
+            inspector: in place of the bundle's.
 
         Raises: ImageError, also for a `roi` that the frame does not hold; EngineError where the engine's device makes
             the model input, and fails.
         """
         began = time.perf_counter()
         with self._preparing:
-            if roi is None:
-                model_input = self._preprocess(image_hwc, color_order)
-            else:
-                check_image(image_hwc)
-                model_input = self._preprocess(_cropped(image_hwc, roi), color_order)
-                geometry = model_input.geometry.within((image_hwc.shape[0], image_hwc.shape[1]), roi)
-                model_input = replace(model_input, geometry=geometry)
+            looked = (inspector or self._inspector).look(self._preprocess, image_hwc, color_order, roi)
         took_ms = (time.perf_counter() - began) * 1e3
-        return Prepared(model_input, took_ms, unusable_input(model_input, self._usability))
+        reason = looked.reason or unusable_input(looked.model_input, self._usability)
+        return Prepared(looked.model_input, took_ms, reason, looked.inspected)
+
+    def roi_of(self, roi: Box | None, inspector: Inspector | None) -> Box | None:
+        """What `prepare` cuts out of a frame when it is told this, where no part has moved; None for nothing."""
+        return roi or (inspector or self._inspector).spec.roi
 
     def unusable(self, prepared: Prepared, *, thresholds: Thresholds | None = None) -> Verdict:
         """The verdict of a frame that shows too little, which is not to be inferred."""
@@ -199,6 +212,7 @@ class Detector:
             inspected_box=prepared.model_input.geometry.inspected_box,
             timings_ms={"preprocess": prepared.took_ms},
             reason=prepared.reason,
+            inspected=prepared.inspected,
         )
 
     def infer(self, batch: Sequence[Prepared]) -> Outputs:
@@ -239,15 +253,5 @@ class Detector:
             regions=regions,
             inspected_box=geometry.inspected_box,
             maps=Maps(patch_map, anomaly_map, geometry, postprocess, thresholds.pixels),
+            inspected=prepared.inspected,
         )
-
-
-def _cropped(image_hwc: ImageArray, roi: Box) -> ImageArray:
-    x_min, y_min, x_max, y_max = roi
-    height, width = image_hwc.shape[:2]
-    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
-        raise ImageError(
-            f"region of interest {list(roi)} (left, top, right, bottom) lies outside of the {width}x{height} frame;"
-            " correct roi or the camera's resolution"
-        )
-    return image_hwc[y_min:y_max, x_min:x_max]

@@ -224,10 +224,15 @@ def _colour(picture: ImageArray, verdict: Verdict, geometry: FrameGeometry) -> N
     cv2, maps = load_cv2(), verdict.maps
     assert maps is not None
     frame_map = maps.in_frame(geometry)
+    counted = geometry.counted_pixels()
+    if counted is not None:
+        counted = counted[:, geometry.inspected_box[0] : geometry.inspected_box[2]]
     low, high = _heat_range((values for _, values in frame_map.strips(maps.carried)), verdict.threshold)
     for top, values in frame_map.strips(maps.carried):
         heat = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
         colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+        if counted is not None:
+            heat *= counted[top : top + len(values)]
         opacity = (HEAT_OPACITY * heat)[..., None]
         part = picture[top : top + len(values)]
         part[:] = (part * (1 - opacity) + colours * opacity).astype(np.uint8)

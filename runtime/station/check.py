@@ -18,6 +18,7 @@ from edge_ad.errors import ConfigError, EdgeAdError, MissingExtraError, OutputEr
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.sinks.factory import SinkContext, make_sinks, sink_faults
 from edge_ad.runtime.sources import open_source
+from edge_ad.runtime.station.inspecting import inspector_for
 from edge_ad.runtime.station.mqtt_triggers import MqttTriggers
 from edge_ad.runtime.station.settings import CameraSettings, LineSettings
 
@@ -71,10 +72,11 @@ def check_line(settings: LineSettings, *, unknown_bundle: bool = False) -> Repor
     """
     findings: list[Finding] = []
     remarks: list[str] = []
-    thresholds = None
+    thresholds = bundle = None
     if not unknown_bundle:
         try:
-            thresholds = _thresholds(settings)
+            bundle = Bundle.read(settings.bundle)
+            thresholds = _thresholds(settings, bundle)
         except ConfigError as exc:  # of the only setting that depends on the bundle
             findings.append(Finding("batch", exc))
         except EdgeAdError as exc:
@@ -82,6 +84,8 @@ def check_line(settings: LineSettings, *, unknown_bundle: bool = False) -> Repor
     findings += _engine(settings)
     for index, camera in enumerate(settings.cameras):
         findings += _source(f"cameras.{index}", camera)
+        if bundle is not None:
+            findings += _inspection(f"cameras.{index}", camera, bundle)
         if thresholds is not None:
             remarks += _threshold(f"cameras.{index}", camera, *thresholds)
     findings += _folders(settings)
@@ -91,9 +95,8 @@ def check_line(settings: LineSettings, *, unknown_bundle: bool = False) -> Repor
     return Report(tuple(findings), tuple(remarks))
 
 
-def _thresholds(settings: LineSettings) -> tuple[Thresholds, tuple[float, float]]:
-    """Those of the bundle, which is read whole, and the range of its scores. Raises: BundleError; ConfigError."""
-    bundle = Bundle.read(settings.bundle)
+def _thresholds(settings: LineSettings, bundle: Bundle) -> tuple[Thresholds, tuple[float, float]]:
+    """Those of the bundle and the range of its scores. Raises: BundleError; ConfigError."""
     precision = bundle.precision(settings.precision)
     open_detector(bundle, engine=settings.engine, precision=precision, dla=settings.dla, batch=settings.batch)
     return bundle.thresholds(precision), bundle.manifest.postprocess.scores
@@ -114,6 +117,13 @@ def _source(where: str, camera: CameraSettings) -> Iterator[Finding]:
     if camera.buffer == "freshest" and not source.live:
         fault = "this source waits to be read, so none of its frames is dropped; use auto"
         yield Finding(f"{where}.buffer", ConfigError("buffer", [fault]))
+
+
+def _inspection(where: str, camera: CameraSettings, bundle: Bundle) -> Iterator[Finding]:
+    try:
+        inspector_for(camera, bundle)
+    except EdgeAdError as exc:
+        yield Finding(f"{where}.inspect", exc)
 
 
 def _threshold(where: str, camera: CameraSettings, of_bundle: Thresholds, scores: tuple[float, float]) -> Iterator[str]:

@@ -192,7 +192,7 @@ def _put(data: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 def _sound(data: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
     """The settings without what is faulty, down to single keys of cameras; and the faults."""
-    named, faults = _with_names(data, "")
+    named, faults = _with_names(_with_polygons(data), "")
     settings, found = build_rest(LineSettings, named, _STAND_INS)
     faults += [fault.line for fault in found]
     if any(line.startswith("cameras.") for line in faults):  # else the faulty ones are said to be too few as well
@@ -216,6 +216,21 @@ def _sound(data: Mapping[str, Any]) -> tuple[LineSettings, list[str]]:
         except ValueError as exc:
             faults.append(f"cameras.{index}.{exc}")
     return replace(settings, cameras=tuple(sound)), [*dict.fromkeys(_without_values(line) for line in faults)]
+
+
+def _with_polygons(data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The same, with polygons that stand for a camera's `roi` under their own key."""
+    cameras = data.get("cameras")
+    if not isinstance(cameras, list):
+        return data
+    return {**data, "cameras": [_polygons_apart(one) if isinstance(one, dict) else one for one in cameras]}
+
+
+def _polygons_apart(camera: dict[Any, Any]) -> dict[Any, Any]:
+    roi = camera.get("roi")
+    if "polygons" in camera or not (isinstance(roi, list) and roi and isinstance(roi[0], list)):
+        return camera
+    return {key: value for key, value in camera.items() if key != "roi"} | {"polygons": roi}
 
 
 def _with_source(camera: CameraSettings) -> CameraSettings:

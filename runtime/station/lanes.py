@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from edge_ad.bundle.bundle import Bundle
 from edge_ad.image.frame import FrameSource
 from edge_ad.runtime.line.scheduling.lane import Lane
 from edge_ad.runtime.line.scheduling.thresholds import InUse
 from edge_ad.runtime.sources import open_source
+from edge_ad.runtime.station.inspecting import inspector_for
 from edge_ad.runtime.station.settings import LineSettings
 
 
@@ -17,8 +19,10 @@ def open_sources(settings: LineSettings) -> list[FrameSource]:
     return [open_source(camera.source, camera) for camera in settings.cameras]
 
 
-def make_lanes(settings: LineSettings, sources: Sequence[FrameSource], in_use: Sequence[InUse]) -> list[Lane]:
-    """The lanes of all cameras.
+def make_lanes(
+    settings: LineSettings, sources: Sequence[FrameSource], in_use: Sequence[InUse], bundle: Bundle
+) -> list[Lane]:
+    """The lanes of all cameras. Raises: ImageError, ConfigError for what one of them is to inspect.
 
     Cameras without a name of their own get that of their source; what tells two of those apart may be a secret, which
     names leave out, so they are numbered.
@@ -42,6 +46,7 @@ def make_lanes(settings: LineSettings, sources: Sequence[FrameSource], in_use: S
             max_frames=camera.max_frames,
             silence_s=camera.silence_s,
             roi=camera.roi,
+            inspector=inspector_for(camera, bundle),
             trigger=camera.rule,
         )
         lanes.append(lane)

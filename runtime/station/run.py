@@ -104,7 +104,7 @@ def run(
                 say(f"warning: the token for {place} goes in clear text and can be read on its way; {remedy}")
         detector = _detector(settings, make)
         sources = open_sources(settings)
-        lanes = make_lanes(settings, sources, configured(settings, detector.thresholds))
+        lanes = make_lanes(settings, sources, configured(settings, detector.thresholds), detector.bundle)
         telemetry = Telemetry()
         failure: SourceError | None = None
         with detector, stopping(stop) as interrupted, ExitStack() as stack:
@@ -190,7 +190,8 @@ def _sinks(
     settings: LineSettings, context: SinkContext, lanes: Sequence[Lane], detector: Detector, stop: threading.Event
 ) -> Iterator[Sink]:
     yield from make_sinks(settings.sinks, context)
-    yield CoverageWarning(detector.bundle.manifest.preprocess, context.say, {lane.name: lane.roi for lane in lanes})
+    rois = {lane.name: detector.roi_of(lane.roi, lane.inspector) for lane in lanes}
+    yield CoverageWarning(detector.bundle.manifest.preprocess, context.say, rois)
     yield SizeChanges(context.say)
     if settings.show:
         from edge_ad.runtime.sinks.window import Window

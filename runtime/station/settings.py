@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from edge_ad.bundle.inspection import Edge, Inspection, Polygons
 from edge_ad.bundle.specs import Precision
 from edge_ad.image.limits import MOST_MEGAPIXELS
 from edge_ad.runtime.engines import ENGINES
@@ -27,7 +28,6 @@ from edge_ad.validation import strict
 MAX_NAME = 200  # characters of a camera's name
 MAX_CAMERAS = 256
 LONGEST_MS = 86_400_000.0  # a day, for intervals and time-outs
-LARGEST_EDGE = 100_000  # pixels, for regions of interest
 
 
 def _one_of(names: Any) -> BeforeValidator:
@@ -89,7 +89,6 @@ def _on_or_off(value: object) -> object:
 
 OnOrOff = Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)]
 Pathname = Annotated[Path, AfterValidator(_usable_path)]
-Edge = Annotated[int, Field(ge=0, le=LARGEST_EDGE)]
 
 
 @strict
@@ -103,7 +102,10 @@ class CameraSettings(SourceSettings):
             `source`.
         name: what records call it; by default the source, without its secrets.
         threshold: raw score in place of the bundle's.
-        roi: left, top, right, bottom of what is judged, in frame pixels; right and bottom exclusive.
+        roi: left, top, right, bottom of what is judged, in frame pixels; right and bottom exclusive. A list of polygons
+            in its place is read as `polygons`.
+        polygons: in place of the bundle's: what lies in one of them is inspected.
+        inspect: what is inspected, in place of all that the bundle says of it; its pictures are files.
         trigger: what makes a frame be captured.
         trigger_timeout_ms: how long a trigger by software waits for its frame.
         budget_ms, buffer, vid_stride, max_fps, max_frames, silence_s: see `edge_ad.runtime.line.scheduling.lane.Lane`.
@@ -116,6 +118,8 @@ class CameraSettings(SourceSettings):
     budget_ms: Annotated[float, Field(gt=0, le=LONGEST_MS)] | None = None
     buffer: Annotated[Buffer, _one_of(BUFFERS)] = "auto"
     roi: tuple[Edge, Edge, Edge, Edge] | None = None
+    polygons: Polygons = ()
+    inspect: Inspection | None = None
     trigger: Annotated[Trigger, PlainValidator(_trigger)] = EVERY_FRAME
     trigger_timeout_ms: Annotated[float, Field(ge=1, le=LONGEST_MS)] = 1000.0
     vid_stride: Annotated[int, Field(gt=0)] = 1
@@ -227,6 +231,9 @@ def _camera_contradictions(where: str, camera: CameraSettings) -> Iterator[str]:
         yield f"{where}.wait_for_source: cannot wait when reconnect is never; leave out one of them"
     if camera.roi is not None and not (camera.roi[0] < camera.roi[2] and camera.roi[1] < camera.roi[3]):
         yield f"{where}.roi: wanted [left, top, right, bottom], each pair in that order, got {list(camera.roi)}"
+    for key, given in (("roi", camera.roi is not None), ("polygons", bool(camera.polygons))):
+        if given and camera.inspect is not None and getattr(camera.inspect, key):
+            yield f"{where}.{key}: stands in inspect too; wanted one of them"
     if not isinstance(camera.trigger, EveryFrame):
         for key, given in (("vid_stride", camera.vid_stride != 1), ("max_fps", camera.max_fps is not None)):
             if given:

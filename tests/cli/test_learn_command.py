@@ -48,6 +48,28 @@ def test_learn_look_and_take_back(
     assert Bundle.read(new).manifest.learned == ()
 
 
+def test_what_is_inspected_stays_and_what_is_ignored_is_not_learned(
+    bundle: Path, checked_parts: Path, tmp_path: Path, engine_cache: Path
+) -> None:
+    good = checked_parts / "test" / "good"
+    height, width = read_picture(str(sorted(good.iterdir())[0])).shape[:2]
+    ignored = np.zeros((height, width), np.uint8)
+    ignored[:, : width // 4] = 255
+    Image.fromarray(ignored).save(tmp_path / "ignore.png")
+    new, masked = tmp_path / "new.edgead", tmp_path / "masked.edgead"
+    assert main(["inspect", str(bundle), "--ignore", str(tmp_path / "ignore.png"), "-o", str(masked)]) == 0
+    with open_detector(masked, engine_cache=engine_cache) as detector:
+        scores = sorted((detector.judge(read_picture(str(path))).score or 0.0 for path in good.iterdir()), reverse=True)
+    threshold = (scores[0] + scores[1]) / 2  # one picture is rejected, by what counts of it
+    assert main(["threshold", str(masked), "--value", str(threshold), "--in-place"]) == 0
+    assert main(["learn", str(masked), "--good", str(good), "--engine-cache", str(engine_cache), "-o", str(new)]) == 0
+    before, after = Bundle.read(masked), Bundle.read(new)
+    assert after.manifest.inspection == before.manifest.inspection is not None
+    assert before.manifest.files["inspection/ignore.png"] == after.manifest.files["inspection/ignore.png"]
+    with open_detector(new, engine_cache=engine_cache) as detector:
+        assert max(detector.judge(read_picture(str(path))).score or 0.0 for path in good.iterdir()) < threshold
+
+
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [

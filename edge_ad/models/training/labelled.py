@@ -12,10 +12,11 @@ from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.bundle.tiles import TileGrid
 from edge_ad.datasets import Sample, covers_nearly_all, model_mask, read_image, read_mask, swapped_notes
 from edge_ad.errors import ImageError
+from edge_ad.image.cells import shown_part
 from edge_ad.image.frame import ImageArray
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.operators import ResizeSmooth
-from edge_ad.image.padding import frame_score, shown_part, without_padding
+from edge_ad.image.padding import frame_score, without_padding
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.image.tiles import joined_map, shared_cells
 from edge_ad.metrics.localization import PixelGroup, group_metrics

@@ -167,8 +167,10 @@ class Judging:
         assert frame.image_hwc is not None
         verdict: Verdict | None = None
         try:
-            roi = self._lanes[ticket.lane].roi
-            prepared = self._detector.prepare(frame.image_hwc, color_order=frame.color_order, roi=roi)
+            lane = self._lanes[ticket.lane]
+            prepared = self._detector.prepare(
+                frame.image_hwc, color_order=frame.color_order, roi=lane.roi, inspector=lane.inspector
+            )
             if prepared.reason is not None:
                 verdict = self._detector.unusable(prepared, thresholds=self._thresholds.of(ticket.lane))
         except Exception as exc:

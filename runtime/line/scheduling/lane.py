@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from edge_ad.bundle.specs import Thresholds
 from edge_ad.errors import ConfigError
 from edge_ad.image.frame import Box, FrameSource
+from edge_ad.image.inspected import Inspector
 from edge_ad.runtime.line.scheduling.trigger import EVERY_FRAME, Software, Trigger
 
 Buffer = Literal["auto", "every_frame", "freshest"]
@@ -29,7 +30,8 @@ class Lane:
         max_fps: frames captured per second at most.
         max_frames: captured frames after which the lane ends.
         silence_s: seconds without a frame after which a live source is reported as silent; None never does.
-        roi: the part of the frame that is judged, in frame pixels; None for all of it.
+        roi: the part of the frame that is judged, in frame pixels; None for what is inspected.
+        inspector: looks at its frames, in place of the bundle's.
         trigger: what makes a frame be captured.
     """
 
@@ -43,6 +45,7 @@ class Lane:
     max_frames: int | None = None
     silence_s: float | None = None
     roi: Box | None = None
+    inspector: Inspector | None = None
     trigger: Trigger = EVERY_FRAME
 
     @property
