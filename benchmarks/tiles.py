@@ -1,6 +1,6 @@
 """What tiles cost: a frame in more and more of them against one tile, in turns, and how close it comes to so many ones.
 
-    python benchmarks/tiles.py [--family patchcore|glass] [--grids 1x1,1x2,1x4,2x4,3x9] [--rounds 15]
+    python benchmarks/tiles.py [--grids 1x1,1x2,1x4,2x4,3x9] [--entries 1000] [--rounds 15]
 
 Random weights of MobileNetV2 at 256x256 pixels, for time does not depend on them; PatchCore's bank has as many entries
 in every grid. Engine alone, all cores.

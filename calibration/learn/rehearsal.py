@@ -85,7 +85,8 @@ class Rehearsal:
     def _whole(self, patches: Floats) -> Floats:
         """(N, D, h, w) or, in tiles, (N·T, D, h, w) → (D, h, w) of the first picture."""
         if self._tiles is None:
-            return patches[0]
+            first: Floats = patches[0]
+            return first
         rows, columns = patches.shape[2:]
         of_picture = patches[: self._tiles.count]
         return joined_map(of_picture, self._tiles, shared_cells(self._tiles, (rows, columns)))

@@ -15,7 +15,10 @@ from edge_ad.bundle.tiles import TileGrid
 from edge_ad.datasets import open_dataset, plain_dataset
 from edge_ad.errors import ConfigError
 from edge_ad.models import FAMILIES, model_family
+from edge_ad.models.glass.training.batches import Batches
+from edge_ad.models.glass.training.options import GlassTrainOptions
 from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
+from edge_ad.models.synthesis.textures import ProceduralTextures
 from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.pictures import GoodPictures
 from edge_ad.models.training.tiles import MOST_CHOSEN, chosen_tiles, too_large, with_view
@@ -147,7 +150,7 @@ def test_the_view_is_chosen_once_and_kept_by_a_run_that_goes_on() -> None:
     assert "--tiles auto takes 1x5 of them" in said[1]
     said.clear()
     assert with_view(options(tiles="auto"), sizes, "it sees all", None, said.append).tiles == "off" and len(said) == 1
-    with pytest.raises(ConfigError, match="tiles: 8x22 tiles .* at most 4x17 fit"):
+    with pytest.raises(ConfigError, match=r"tiles: 8x22 tiles .* at most 4x17 fit"):
         with_view(options(tiles="8x22"), sizes, None, None, said.append)
 
 
@@ -180,6 +183,18 @@ def test_padding_of_the_canvas_is_no_foreground_of_a_tile(long_pictures: Path) -
     )
     assert left.foreground is not None and not left.foreground[:, :32].any() and left.foreground[:, 32:].all()
     assert middle.foreground is not None and middle.foreground.all()
+
+
+def test_nothing_is_drawn_on_a_tile_beside_the_object(long_pictures: Path) -> None:
+    spec, told = PreprocessSpec(64, 224, resize_mode="letterbox"), {"imgsz": (64, 64), "batch": 3, "overlay_share": 1}
+    grid = TileGrid(1, 6, 64, 64, 32)
+    pictures = GoodPictures(plain_dataset(long_pictures).train, spec, "none", 1 << 30, tiles=grid)
+    empty = [index for index, each in enumerate(pictures) if each.foreground is not None and not each.foreground.any()]
+    assert empty == [0, 5, 6, 11, 12, 17]
+    glass = GlassTrainOptions(output=Path("run"), **told)
+    batches = list(Batches(pictures, ProceduralTextures(), glass, (16, 16))(0))
+    drawn = {batch.indices[each.place] for batch in batches for each in batch.overlaid}
+    assert sorted({*drawn, *empty}) == list(range(18)) and not drawn & {*empty}
 
 
 def test_labelled_pictures_are_ranked_whole(own_parts: Path) -> None:

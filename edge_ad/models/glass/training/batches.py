@@ -90,9 +90,14 @@ class Batches:
         overlaid = []
         for place, index in enumerate(indices):
             rng = generator(options.seed, epoch, ANOMALY, step * options.batch + place)
-            if rng.random() < options.overlay_share:
+            if rng.random() < options.overlay_share and self._has_room(index):
                 overlaid.append(Overlaid(place, self._synthesise(index, rng)))
         return Batch(step, tuple(indices), tuple(overlaid))
+
+    def _has_room(self, index: int) -> bool:
+        """Whether a texture may lie anywhere; on a tile beside the object it may not."""
+        foreground = self._pictures[index].foreground
+        return foreground is None or bool(foreground.any())
 
     def _synthesise(self, index: int, rng: np.random.Generator) -> SyntheticAnomaly:
         picture = self._pictures[index]
