@@ -1,0 +1,110 @@
+"""Students: small networks that learned to give the features of a larger one.
+
+A student is named `student:<network>`, and each of its taps says what it imitates: `features.6@256/8` is the layer
+`features.6` of the network, taken by a 1×1 convolution to 256 channels on a grid of an eighth of the picture's sides.
+So the name and the taps say all that its shape depends on, as those of every backbone do. `edge_ad.models.distillation`
+trains them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_ad.errors import ConfigError, MissingExtraError
+from edge_ad.models.networks import check_taps, cut, layers_of, network
+
+STUDENT_PREFIX = "student:"
+MOST_CHANNELS = 1 << 14  # what no tap of a network has; a file may claim any number
+_TAP = re.compile(r"(?P<layer>[^@]+)@(?P<channels>\d{1,5})/(?P<stride>\d{1,4})")
+_PROBE = 224
+
+
+@dataclass(frozen=True)
+class StudentTap:
+    """What one tap of a student gives.
+
+    Attributes:
+        layer: of the student's own network.
+        channels: of the imitated tap.
+        stride: pixels of the picture that one row, and one column, of the imitated tap stands for.
+    """
+
+    layer: str
+    channels: int
+    stride: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer}@{self.channels}/{self.stride}"
+
+    def grid(self, image_hw: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns for a picture of (height, width) pixels."""
+        return -(-image_hw[0] // self.stride), -(-image_hw[1] // self.stride)
+
+
+def student_tap(name: str) -> StudentTap:
+    """The inverse of `StudentTap.name`. Raises: ConfigError."""
+    found = _TAP.fullmatch(name)
+    if found is None or not 0 < int(found["channels"]) <= MOST_CHANNELS or not int(found["stride"]):
+        wanted = "a student's taps are written LAYER@CHANNELS/STRIDE, such as features.6@256/8"
+        raise ConfigError("layers", [f"{name!r}: {wanted}"])
+    return StudentTap(found["layer"], int(found["channels"]), int(found["stride"]))
+
+
+def student_faults(name: str, taps: Sequence[str]) -> list[str]:
+    """What is wrong with a student's name and taps, each with its option, as far as the installed packages can tell."""
+    own = name.removeprefix(STUDENT_PREFIX)
+    try:
+        check_taps(layers_of(own), own, [student_tap(tap).layer for tap in taps])
+    except ConfigError as exc:
+        return [f"{exc.where}: {fault}" for fault in exc.faults]
+    except MissingExtraError:
+        return []
+    return []
+
+
+class StudentTrunk(nn.Module):
+    """(N, 3, H, W) float32 normalised RGB → (N, channels, H/stride, W/stride) float32 by the name of the tap.
+
+    Args:
+        name: with its prefix.
+        taps: as they are written.
+
+    Raises: ConfigError, MissingExtraError.
+    """
+
+    def __init__(self, name: str, taps: Sequence[str]) -> None:
+        super().__init__()
+        own = name.removeprefix(STUDENT_PREFIX)
+        self.taps = tuple(student_tap(tap) for tap in taps)
+        layers = tuple(dict.fromkeys(tap.layer for tap in self.taps))
+        self.network = cut(network(own), own, layers)
+        with torch.no_grad():
+            found = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
+        widths = [int(found[tap.layer].shape[1]) for tap in self.taps]
+        self.projections = nn.ModuleList(
+            nn.Conv2d(width, tap.channels, 1) for width, tap in zip(widths, self.taps, strict=True)
+        )
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.own_features(image)
+        given = zip(self.taps, self.projections, features, strict=True)
+        return {tap.name: projection(feature) for tap, projection, feature in given}
+
+    def own_features(self, image: Tensor) -> list[Tensor]:
+        """What the 1×1 convolutions get: layers of the network on the grids of the imitated taps."""
+        found = self.network(image)
+        image_hw = (int(image.shape[2]), int(image.shape[3]))
+        return [_resized(found[tap.layer], tap.grid(image_hw)) for tap in self.taps]
+
+
+def _resized(feature: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    if (int(feature.shape[2]), int(feature.shape[3])) == size_hw:
+        return feature
+    return F.interpolate(feature, size=size_hw, mode="bilinear", align_corners=False)
