@@ -50,7 +50,7 @@ class FamilyCommand(click.Command):
         taken = {parameter.name for parameter in (*own, last)}
         other = ctx.meta.get(OTHER_KEY)
         kind, asked = (None, False) if other is None else other
-        first = [] if not asked else list(_new(kind, taken, hidden=False))
+        first = list(_new(kind, taken, hidden=False)) if asked and kind is not None else []
         added = list(self._of_families(None if asked else ctx.meta.get(FAMILY_KEY), taken, hidden=asked))
         rest = [] if kind is None else _new(kind, taken, hidden=True)
         return [*own, *first, *added, *rest, last]

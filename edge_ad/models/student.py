@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,38 @@ class StudentTrunk(nn.Module):
         found = self.network(image)
         image_hw = (int(image.shape[2]), int(image.shape[3]))
         return [_resized(found[tap.layer], tap.grid(image_hw)) for tap in self.taps]
+
+
+class NarrowTaps(nn.Module):
+    """A student's taps turned so that as few numbers as possible hold all of them; distances stay what they are.
+
+    A tap of C channels that comes out of K by a 1×1 convolution [W b] lies in a space of at most K + 1 dimensions. With
+    [W b] = Q R and orthonormal columns in Q, R alone gives the tap in the basis Q; nothing is lost, at the borders
+    neither, where what is linear over positions mixes the tap with zeros.
+
+    `forward`: (N, 3, H, W) float32 normalised RGB → one (N, min(C, K + 1), h, w) float32 for each tap.
+
+    Attributes:
+        bases: Q of every tap, (C, min(C, K + 1)) float64.
+    """
+
+    def __init__(self, trunk: StudentTrunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.bases: list[Tensor] = []
+        self.turned = nn.ModuleList()
+        for projection in cast("list[nn.Conv2d]", list(trunk.projections)):
+            assert projection.bias is not None
+            joint = torch.cat([projection.weight.flatten(1), projection.bias[:, None]], dim=1).detach().double()
+            basis, rest = torch.linalg.qr(joint)
+            layer = nn.Conv2d(projection.in_channels, len(rest), 1)
+            layer.weight = nn.Parameter(rest[:, :-1, None, None].float().contiguous(), requires_grad=False)
+            layer.bias = nn.Parameter(rest[:, -1].float().contiguous(), requires_grad=False)
+            self.bases.append(basis)
+            self.turned.append(layer)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return [layer(own) for layer, own in zip(self.turned, self.trunk.own_features(image), strict=True)]
 
 
 def _resized(feature: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -61,8 +61,8 @@ class StudentTrainOptions(TrainOptions):
         0.7, "Side of the smallest crop, as a share of the picture's (default: 0.7).", "X"
     )
     learning_rate: PositiveFloat = option(1e-3, "Of Adam (default: 1e-3).", "X")
-    epochs: Positive = option(5, "Epochs (default: 5).")
-    epoch_steps: Positive = option(30, "Steps of an epoch (default: 30).")
+    epochs: Positive = option(4, "Epochs (default: 4).")
+    epoch_steps: Positive = option(20, "Steps of an epoch (default: 20).")
     imgsz: Size = (256, 256)
     resize: Positive | None = None
     resize_mode: View = "stretch"
