@@ -5,7 +5,7 @@
     RUN/
         run.yaml                 what `RunRecord` describes
         ckpt_best_<epoch>.pth    the chosen weights, in the official format of the family
-        backbone.pth             weights of the frozen backbone that they belong to, where there is one
+        backbone.pth             weights of the backbone that they belong to, where there is one
         teacher.pth              weights of the teacher that they were learned from, where there is one
         state.pt                 everything needed to go on after an interruption
         metrics.csv              one line for each epoch

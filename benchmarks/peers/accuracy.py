@@ -15,7 +15,7 @@ from PIL import Image
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import Sample, model_mask, open_dataset, read_image, read_mask
 from edge_ad.image.preprocess import Preprocessor
-from edge_ad.metrics.localization import PixelGroup, group_metrics
+from edge_ad.metrics.localization import PixelGroup, PixelMetrics, group_metrics
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,14 @@ class Pictures:
         return paths
 
     def pixel_auroc(self, maps: Path) -> float | None:
+        """See `pixel_figures`. Returns: None where no defective picture has a mask."""
+        return self.pixel_figures(maps).auroc
+
+    def pixel_figures(self, maps: Path) -> PixelMetrics:
         """Of the pixels of those with a mask and of the good ones, at the models' size, as `edge-ad eval` has it.
 
         Args:
             maps: file of an (n, h, w) array, the anomaly maps of all pictures.
-
-        Returns: None where no defective picture has a mask.
         """
         group = PixelGroup()
         for sample, anomaly_map in zip(self.samples, np.load(maps, allow_pickle=False), strict=True):
@@ -74,7 +76,7 @@ class Pictures:
             with Image.open(sample.image) as opened:
                 frame_hw = opened.height, opened.width
             group.add(anomaly_map, model_mask(read_mask(sample, frame_hw), self.preprocess))
-        return group_metrics([group]).auroc
+        return group_metrics([group])
 
 
 def labelled(data: Path, preprocess: PreprocessSpec) -> Pictures:

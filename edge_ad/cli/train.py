@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.choosing import choose, foreign_faults, is_auto
-from edge_ad.cli.family_options import FamilyCommand
+from edge_ad.cli.family_options import FamilyCommand, named_option
 from edge_ad.cli.option import text_option
 from edge_ad.cli.printable import console_on, shown
 from edge_ad.errors import ConfigError, MissingExtraError
@@ -21,9 +21,23 @@ from edge_ad.validation import read_yaml
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edge_ad.models.family import ModelFamily
     from edge_ad.models.progress import Progress
-    from edge_ad.training_run import BestEpoch
+    from edge_ad.training_run import BestEpoch, RunRecord
+
+
+def teaches(teacher: object, kind: type[Any]) -> bool:
+    """Whether `--teacher` names the run of a teacher: a folder, or anything for a family without such an option."""
+    from edge_ad.models.family import option_names
+
+    return teacher is not None and (Path(str(teacher)).is_dir() or "teacher" not in option_names(kind))
+
+
+def student_kind(args: Sequence[str]) -> tuple[type[Any], bool]:
+    """Options of a student, and whether arguments ask for one: `--teacher` with a folder."""
+    from edge_ad.models.distillation.options import StudentTrainOptions
+
+    teacher = named_option(args, "--teacher")
+    return StudentTrainOptions, teacher is not None and Path(teacher).is_dir()
 
 
 @click.command(
@@ -31,6 +45,7 @@ if TYPE_CHECKING:
     short_help="Train a detector on good pictures.",
     cls=FamilyCommand,
     kind=lambda family: family.train_options,
+    other=student_kind,
 )
 @click.argument("data", required=False)
 @text_option("-o", "--output", metavar="RUN", help="Folder of the run to write.")
@@ -57,23 +72,16 @@ def command(config: str | None, resume: bool, force: bool, **given: Any) -> None
 
     Writes a run: a checkpoint, logs, pictures of what was synthesised. Then 'edge-ad export RUN -o BUNDLE' needs no
     other option, and 'edge-ad eval RUN DATA' says how good it is.
+
+    With --teacher RUN a small backbone learns the features of that run's, whose head is kept; the options of that are
+    listed by 'edge-ad train --teacher RUN --help'.
     """
     where = f"train options ({config})" if config else "train options"
     values = _by_name(read_yaml(Path(config)), where) if config else {}
     values |= {key: value for key, value in given.items() if value is not None}
     try:
-        from edge_ad.models import model_family
-
-        facts: dict[str, Any] = {}
         with terminal_progress() as progress:
-            if is_auto(values):
-                choice = choose(values, where, progress, resume=resume)
-                values, facts = {"family": choice.family, **choice.values}, choice.facts
-            elif faults := foreign_faults(values):
-                raise ConfigError(where, faults)
-            family = model_family(str(values.pop("family", DEFAULT_FAMILY)))
-            _refuse_foreign(values, family, where)
-            record = family.train(values, where, progress, resume=resume, force=force, known=facts)
+            record = _trained(values, where, progress, resume=resume, force=force)
     except ImportError as exc:
         raise MissingExtraError("edge-ad train", exc.name or "torch", "train") from exc
     run = Path(str(values["output"]))
@@ -83,17 +91,51 @@ def command(config: str | None, resume: bool, force: bool, **given: Any) -> None
     click.echo(str(run / str(record.checkpoint)))
 
 
-def _refuse_foreign(values: Mapping[str, Any], family: ModelFamily, where: str) -> None:
-    """Raise ConfigError for options that other families have and this one has not."""
+def _trained(values: dict[str, Any], where: str, progress: Progress, *, resume: bool, force: bool) -> RunRecord:
+    """Train a family, that of the configuration that is chosen, or a student of a run's."""
+    from edge_ad.models import model_family
+
+    facts: dict[str, Any] = {}
+    if is_auto(values):
+        choice = choose(values, where, progress, resume=resume)
+        values, facts = {"family": choice.family, **choice.values}, choice.facts
+    elif faults := foreign_faults(values):
+        raise ConfigError(where, faults)
+    named = values.pop("family", None)
+    family = model_family(str(named or DEFAULT_FAMILY))
+    if teaches(values.get("teacher"), family.train_options):
+        return _taught(values, named, where, progress, resume=resume, force=force)
+    _refuse_foreign(values, f"family {family.name!r}", family.train_options, where)
+    return family.train(values, where, progress, resume=resume, force=force, known=facts)
+
+
+def _taught(
+    values: dict[str, Any], named: object, where: str, progress: Progress, *, resume: bool, force: bool
+) -> RunRecord:
+    from edge_ad.models.distillation.options import StudentTrainOptions
+    from edge_ad.models.distillation.train import train_student
+    from edge_ad.training_run import read_run
+
+    run = Path(str(values["teacher"]))
+    record = read_run(run)
+    if named not in (None, record.family):
+        raise ConfigError(where, [f"family: the teacher {run} is a run of {record.family!r}, got {named!r}; leave it"
+                                  " out"])  # fmt: skip
+    _refuse_foreign(values, "a student", StudentTrainOptions, where)
+    return train_student(values, where, progress, resume=resume, force=force)
+
+
+def _refuse_foreign(values: Mapping[str, Any], whose: str, kind: type[Any], where: str) -> None:
+    """Raise ConfigError for options that families have and `kind` has not."""
     from edge_ad.models import FAMILIES, model_family
     from edge_ad.models.family import option_names
 
-    own = option_names(family.train_options)
+    own = option_names(kind)
     faults = []
     for key in values:
         owners = [name for name in FAMILIES if key in option_names(model_family(name).train_options)]
         if key not in own and owners:
-            faults.append(f"{key}: family {family.name!r} has no such option; it is one of {', '.join(owners)}")
+            faults.append(f"{key}: {whose} has no such option; it is one of {', '.join(owners)}")
     if faults:
         raise ConfigError(where, faults)
 

@@ -1,24 +1,23 @@
-"""Frozen feature extractors: any torchvision or timm network, cut at named taps.
+"""Frozen feature extractors: any torchvision or timm network, cut at named taps, and what learned to imitate one.
 
 A backbone is named as torchvision names it (`wide_resnet50_2`) or as `timm:<name>`; a tap is the dotted name of
-a module inside it (`layer2`, `features.13`). Only the layers up to the last tap are kept.
+a module inside it (`layer2`, `features.13`). Only the layers up to the last tap are kept. A third kind are students,
+`student:<name of either kind>`, see `edge_ad.models.student`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from edge_ad.errors import CheckpointError, ConfigError, EdgeAdError, MissingExtraError, one_line
+from edge_ad.errors import CheckpointError, ConfigError, MissingExtraError, one_line
+from edge_ad.models.networks import check_taps, cut, layers_of, network
 from edge_ad.models.state import check_shapes, load_tensors, missing_tensors
-
-TIMM_PREFIX = "timm:"
+from edge_ad.models.student import STUDENT_PREFIX, StudentTrunk, student_faults
 
 
 class Backbone(nn.Module):
@@ -28,7 +27,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.taps = tuple(taps)
-        self.trunk = _cut(_network(name), name, self.taps)
+        self.trunk = _trunk(name, self.taps)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         features = self.trunk(image)
@@ -80,8 +79,10 @@ def _same_aspect(feature: Tensor, aspect: float) -> bool:
 
 def backbone_faults(name: str, taps: Sequence[str]) -> list[str]:
     """What is wrong with the name and the taps, each with its option, as far as the installed packages can tell."""
+    if name.startswith(STUDENT_PREFIX):
+        return student_faults(name, taps)
     try:
-        _check_taps(_layers(name), name, taps)
+        check_taps(layers_of(name), name, taps)
     except ConfigError as exc:
         return [f"{exc.where}: {fault}" for fault in exc.faults]
     except MissingExtraError:
@@ -91,79 +92,9 @@ def backbone_faults(name: str, taps: Sequence[str]) -> list[str]:
 
 def network_state(name: str) -> dict[str, Tensor]:
     """Untrained state dict of a whole network, in its own order."""
-    return _network(name).state_dict()
+    return network(name).state_dict()
 
 
-@lru_cache(maxsize=32)
-def _layers(name: str) -> tuple[str, ...]:
-    """Dotted names of all modules of a network, which is built without memory for its weights where that works."""
-    try:
-        with torch.device("meta"):
-            network = _network(name)
-    except EdgeAdError:
-        raise
-    except Exception:  # some networks compute with tensors while they are built
-        network = _network(name)
-    return tuple(layer for layer, _ in network.named_modules())
-
-
-def _network(name: str) -> nn.Module:
-    if name.startswith(TIMM_PREFIX):
-        return _timm_network(name.removeprefix(TIMM_PREFIX))
-    try:
-        import torchvision
-    except ImportError as exc:
-        raise MissingExtraError(f"backbone {name!r}", "torchvision", "export") from exc
-    known: Sequence[str] = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise ConfigError(
-            "backbone",
-            [
-                f"{name!r} is no torchvision classifier{_did_you_mean(name, known)};"
-                " timm networks are written timm:<name>"
-            ],
-        )
-    builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return builder(weights=None, **extra)
-
-
-def _timm_network(name: str) -> nn.Module:
-    try:
-        import timm
-    except ImportError as exc:
-        raise MissingExtraError(f"backbone 'timm:{name}'", "timm", "timm") from exc
-    if name not in timm.list_models():
-        raise ConfigError("backbone", [f"{name!r} is no timm network{_did_you_mean(name, timm.list_models())}"])
-    network: nn.Module = timm.create_model(name, pretrained=False)
-    return network
-
-
-def _cut(network: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
-    try:
-        from torchvision.models.feature_extraction import create_feature_extractor
-    except ImportError as exc:
-        extra = "timm" if name.startswith(TIMM_PREFIX) else "export"
-        raise MissingExtraError(f"backbone {name!r}", "torchvision", extra) from exc
-    _check_taps([layer for layer, _ in network.named_modules()], name, taps)
-    network.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that train mode has further nodes; a frozen network has no train mode
-            trunk: nn.Module = create_feature_extractor(network, return_nodes={tap: tap for tap in taps})
-    except Exception as exc:
-        raise ConfigError("backbone", [f"{name!r} cannot be cut at {', '.join(taps)}: {one_line(exc)}"]) from exc
-    return trunk
-
-
-def _check_taps(layers: Sequence[str], name: str, taps: Sequence[str]) -> None:
-    unknown = [tap for tap in taps if tap not in layers or not tap]
-    if unknown:
-        raise ConfigError("layers", [f"{tap!r} is no layer of {name!r}{_did_you_mean(tap, layers)}" for tap in unknown])
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3)
-    return f", did you mean {' or '.join(close)}?" if close else ""
+def _trunk(name: str, taps: tuple[str, ...]) -> nn.Module:
+    """(N, 3, H, W) → features by tap."""
+    return StudentTrunk(name, taps) if name.startswith(STUDENT_PREFIX) else cut(network(name), name, taps)

@@ -21,10 +21,11 @@ from edge_ad.validation import strict
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.backbone import Backbone
     from edge_ad.models.progress import Progress
     from edge_ad.models.references import References
     from edge_ad.models.training.options import TrainOptions
-    from edge_ad.models.training.session import Recipe
+    from edge_ad.models.training.session import Material, Recipe
 
 NetworkT = TypeVar("NetworkT")
 
@@ -102,6 +103,8 @@ class ModelFamily(ABC):
         rounding_unit: size of the numbers whose difference its patch map is, where that is no probability: 1 of a map
             of 1 - cosine. Float32 rounds those, however small their difference is, and the export check allows it; 0
             where the map's own size is all that counts.
+        takes_students: whether its head goes with another backbone that gives the same features: `on_backbone`,
+            `refit` and `checkpoint` are its own then, see `edge_ad.models.distillation`.
         operators: those of ONNX that its exports are written in, see `edge_ad.bundle.graph.operators`; the export holds
             every graph to it.
     """
@@ -121,6 +124,7 @@ class ModelFamily(ABC):
     bank: ClassVar[str | None] = None
     appearance: ClassVar[tuple[str, ...]] = ()
     rounding_unit: ClassVar[float] = 0.0
+    takes_students: ClassVar[bool] = False
     operators: ClassVar[frozenset[str]] = COMMON
 
     def size_faults(self, size_hw: tuple[int, int]) -> list[str]:
@@ -199,6 +203,23 @@ class ModelFamily(ABC):
         return train(
             self.recipe(), options, progress, resume=resume, force=force, border=border, untiled=untiled, known=known
         )
+
+    def on_backbone(self, network: Any, backbone: Backbone) -> Any:
+        """A network whose head stays, on another backbone, which gives features of the same shapes."""
+        raise NotImplementedError
+
+    def refit(self, network: Any, told: Mapping[str, Any], material: Material[Any]) -> None:
+        """Fit anew what of a head is made in one pass over the features of the good pictures; by default nothing is.
+
+        Args:
+            told: options of the training that the head came from.
+            material: the good pictures, and the options of whoever changed the backbone.
+        """
+        return
+
+    def checkpoint(self, network: Any) -> dict[str, Any]:
+        """What is kept of a network beside its backbone, in the official format."""
+        raise NotImplementedError
 
     @abstractmethod
     def published(

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 
 from edge_ad.errors import CheckpointError, one_line, os_reason
-from edge_ad.models.backbone import TIMM_PREFIX, network_state
+from edge_ad.models.backbone import network_state
+from edge_ad.models.networks import TIMM_PREFIX
 from edge_ad.models.packaged import PACKAGED, PACKAGES
 from edge_ad.models.state import State, check_shapes, state_of
+from edge_ad.models.student import STUDENT_PREFIX
 
 
 def read_tensors(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
@@ -88,6 +90,10 @@ def backbone_state(name: str, file: Path | None) -> BackboneState:
     cache or the network; where neither has them, from an installed package (PACKAGES), which is noted. The file
     `packaged` asks for the package's at once. Raises: CheckpointError when nothing gives them.
     """
+    if name.startswith(STUDENT_PREFIX) and file in (None, PACKAGED):
+        raise CheckpointError(
+            f"weights of {name!r}: nobody publishes those of a student; give --backbone-weights RUN/backbone.pth"
+        )
     if file == PACKAGED:
         return _packaged_state(name)
     if file is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
@@ -14,6 +14,7 @@ from edge_ad.models.patch_head.options import HeadOptions
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.backbone import Backbone
     from edge_ad.models.glass.network import Glass
     from edge_ad.models.glass.training.train import GlassRecipe
     from edge_ad.models.references import References
@@ -36,6 +37,7 @@ class GlassFamily(ModelFamily):
     preprocess = PreprocessSpec(288, 288, resize=288)
     known_by = ("discriminator.tail.0.weight",)
     appearance = ("backbone",)
+    takes_students = True
     operators = ANY_BACKBONE
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:
@@ -52,6 +54,16 @@ class GlassFamily(ModelFamily):
         from edge_ad.models.glass.training.train import GlassRecipe
 
         return GlassRecipe()
+
+    def on_backbone(self, network: Glass, backbone: Backbone) -> Glass:
+        from edge_ad.models.patch_head.checkpoint import on_backbone
+
+        return on_backbone(network, backbone)
+
+    def checkpoint(self, network: Glass) -> dict[str, Any]:
+        from edge_ad.models.patch_head.checkpoint import head_parts
+
+        return head_parts(network)
 
     def published(
         self, loaded: LoadedNetwork[Glass], preprocess: PreprocessSpec, postprocess: PostprocessSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from edge_ad.errors import CheckpointError
-from edge_ad.models.backbone import backbone_faults
+from edge_ad.models.backbone import Backbone, backbone_faults
 from edge_ad.models.family import LoadedNetwork
 from edge_ad.models.patch_head.config import HeadConfig
 from edge_ad.models.patch_head.network import PatchHead
@@ -72,6 +72,21 @@ def load_head(checkpoint: Path, options: HeadOptions, kind: type[HeadT]) -> Load
     plain = {**asdict(config), "layers": list(config.layers), "backbone_weights": backbone.origin}
     notes += [*opened, *discriminator.notes, *adaptor.notes, *backbone.notes]
     return LoadedNetwork(network.eval().requires_grad_(False), plain, sha256_of(checkpoint), tuple(notes))
+
+
+def head_parts(network: PatchHead) -> dict[str, Any]:
+    """The weights as the authors keep them; a network without an adaptor has none to keep."""
+    parts = {DISCRIMINATOR_KEY: network.discriminator.state_dict()}
+    if len(network.adaptor.layers):
+        parts[ADAPTOR_KEY] = network.adaptor.state_dict()
+    return parts
+
+
+def on_backbone(network: HeadT, backbone: Backbone) -> HeadT:
+    """The same with another backbone, which gives features of the same shapes."""
+    network.backbone = backbone
+    network.config = replace(network.config, backbone=backbone.name, layers=backbone.taps)
+    return network
 
 
 def _parts(data: Mapping[str, Any], checkpoint: Path, title: str) -> tuple[Mapping[str, Any], list[str]]:

@@ -7,7 +7,7 @@ read by `source`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ def checkpoint_parts(network: PatchCore) -> dict[str, Any]:
     config = {**asdict(network.config), "layers": list(network.config.layers)}
     config[WEIGHTS_KEY] = weights_hash(network.backbone.trunk.state_dict())
     return {BANK_KEY: network.bank.cpu(), CONFIG_KEY: config}
+
+
+def on_backbone(network: PatchCore, backbone: Backbone) -> PatchCore:
+    """The same with another backbone, which gives features of the same shapes."""
+    network.backbone = backbone
+    network.config = replace(network.config, backbone=backbone.name, layers=backbone.taps)
+    return network
 
 
 def load_patchcore(checkpoint: Path, options: PatchCoreOptions, preprocess: PreprocessSpec) -> LoadedNetwork[PatchCore]:

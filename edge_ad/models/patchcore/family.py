@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
@@ -15,9 +16,11 @@ from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.backbone import Backbone
     from edge_ad.models.patchcore.network import PatchCore
     from edge_ad.models.patchcore.training.train import PatchCoreRecipe
     from edge_ad.models.references import References
+    from edge_ad.models.training.session import Material
 
 
 class PatchCoreFamily(ModelFamily):
@@ -40,6 +43,7 @@ class PatchCoreFamily(ModelFamily):
     known_by = ("memory_bank",)
     known_by_bytes = (b"IxF",)
     bank = "search"
+    takes_students = True
     operators = ANY_BACKBONE | {"GatherElements"}
 
     def faults(self, options: PatchCoreOptions, faulty: set[str]) -> list[str]:
@@ -56,6 +60,22 @@ class PatchCoreFamily(ModelFamily):
         from edge_ad.models.patchcore.training.train import PatchCoreRecipe
 
         return PatchCoreRecipe()
+
+    def on_backbone(self, network: PatchCore, backbone: Backbone) -> PatchCore:
+        from edge_ad.models.patchcore.checkpoint import on_backbone
+
+        return on_backbone(network, backbone)
+
+    def refit(self, network: PatchCore, told: Mapping[str, Any], material: Material[Any]) -> None:
+        """A bank of the new features, chosen as the old one was: the old one, kept, was far from them all."""
+        from edge_ad.models.patchcore.training.fit import refit
+
+        refit(network, told, material)
+
+    def checkpoint(self, network: PatchCore) -> dict[str, Any]:
+        from edge_ad.models.patchcore.checkpoint import checkpoint_parts
+
+        return checkpoint_parts(network)
 
     def published(
         self, loaded: LoadedNetwork[PatchCore], preprocess: PreprocessSpec, postprocess: PostprocessSpec

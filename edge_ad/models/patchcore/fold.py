@@ -20,6 +20,10 @@ from edge_ad.models.patchcore.bank import CentredBank, check_fits, constant_byte
 from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.embedding import fast_embedding
 from edge_ad.models.patchcore.network import PatchCore, as_distance
+from edge_ad.models.student import NarrowTaps, StudentTrunk
+
+OUTSIDE = 1e-5
+"""Share of its largest number by which a bank may lie beside its student's features: the rounding of float32."""
 
 
 class BankSearch(nn.Module):
@@ -79,11 +83,11 @@ class FoldedPatchCore(nn.Module):
         config = network.config
         reweighted = postprocess.score == "reweighted"
         around = min(config.neighbours, len(network.bank)) if reweighted else 0
-        entries, dim = network.bank.shape
+        self.backbone, held, channels = narrowed(network, [channels for channels, _, _ in shapes])
+        entries, dim = held.shape
         check_fits(int(entries), int(dim), around, constant_bytes(network.backbone))
-        self.backbone = network.backbone
-        self.embedding = fast_embedding(config, [channels for channels, _, _ in shapes])
-        bank = CentredBank.of(network.bank)
+        self.embedding = fast_embedding(config, channels)
+        bank = CentredBank.of(held)
         patches = shapes[0][1] * shapes[0][2]
         self.search = BankSearch(bank, config, self.embedding.widths, patches)
         table = neighbour_table(bank.entries, around) if around > 1 else None
@@ -97,6 +101,24 @@ class FoldedPatchCore(nn.Module):
             return patches
         score = patches.amax((1, 2)) if self.reweight is None else self.reweight(patches, _joined(parts, 1))
         return Answer(patches, score=score)
+
+
+def narrowed(network: PatchCore, channels: list[int]) -> tuple[nn.Module, Tensor, list[int]]:
+    """Backbone, bank (M, D) and channels of the taps, in as few numbers as give the same distances.
+
+    A student's taps lie in few dimensions, and so does a bank of them, where the embedding leaves channels apart. One
+    of other features does not, and is left as it is.
+    """
+    trunk = network.backbone.trunk
+    if not isinstance(trunk, StudentTrunk) or network.config.embedding != "averaged":
+        return network.backbone, network.bank, channels
+    taps = NarrowTaps(trunk)
+    parts = torch.split(network.bank.double(), channels, dim=1)
+    turned = [part @ basis for part, basis in zip(parts, taps.bases, strict=True)]
+    back = torch.cat([part @ basis.T for part, basis in zip(turned, taps.bases, strict=True)], dim=1)
+    if bool((back - network.bank).abs().max() > OUTSIDE * network.bank.abs().max()):
+        return network.backbone, network.bank, channels
+    return taps, torch.cat(turned, dim=1).float(), [part.shape[1] for part in turned]
 
 
 class Reweight(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.graph.operators import ANY_BACKBONE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
@@ -15,6 +15,7 @@ from edge_ad.models.simplenet.training.options import SimpleNetTrainOptions
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.models.backbone import Backbone
     from edge_ad.models.references import References
     from edge_ad.models.simplenet.network import SimpleNet
     from edge_ad.models.simplenet.training.train import SimpleNetRecipe
@@ -38,6 +39,7 @@ class SimpleNetFamily(ModelFamily):
     postprocess = OUTPUT
     known_by = ("discriminator.tail.weight",)
     appearance = ("backbone",)
+    takes_students = True
     operators = ANY_BACKBONE
 
     def faults(self, options: HeadOptions, faulty: set[str]) -> list[str]:
@@ -55,6 +57,16 @@ class SimpleNetFamily(ModelFamily):
         from edge_ad.models.simplenet.training.train import SimpleNetRecipe
 
         return SimpleNetRecipe()
+
+    def on_backbone(self, network: SimpleNet, backbone: Backbone) -> SimpleNet:
+        from edge_ad.models.patch_head.checkpoint import on_backbone
+
+        return on_backbone(network, backbone)
+
+    def checkpoint(self, network: SimpleNet) -> dict[str, Any]:
+        from edge_ad.models.patch_head.checkpoint import head_parts
+
+        return head_parts(network)
 
     def published(
         self, loaded: LoadedNetwork[SimpleNet], preprocess: PreprocessSpec, postprocess: PostprocessSpec

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,20 @@ METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES_FOLDER = "samples"
 CHECKPOINTS = "ckpt_best_*.pth"
+
+
+@runtime_checkable
+class LearnsFiles(Protocol):
+    """A trainer that changes weights which a run keeps beside its checkpoint, and which belong to it."""
+
+    def files(self) -> Mapping[str, Any]:
+        """Those of now, by the file that keeps them."""
+        ...
+
+
+def files_of(trainer: object) -> Mapping[str, Any]:
+    """What a trainer learns beside its checkpoint; most learn nothing there."""
+    return trainer.files() if isinstance(trainer, LearnsFiles) else {}
 
 
 class RunFolder:
@@ -57,12 +71,15 @@ class RunFolder:
         for name, state in frozen.items():
             self._write(name, _saved(state))
 
-    def keep(self, parts: Mapping[str, Any], best: BestEpoch) -> None:
+    def keep(self, parts: Mapping[str, Any], best: BestEpoch, beside: Mapping[str, Any]) -> None:
         """Make weights the run's checkpoint; the earlier one goes when the record names this one.
 
         Args:
             parts: content of the checkpoint, in the official format of the family.
+            beside: weights that belong to it, by the file that keeps them.
         """
+        for file, state in beside.items():
+            self._write(file, _saved(state))
         name = f"ckpt_best_{best.epoch}.pth"
         self._write(name, _saved(dict(parts)))
         self._update(checkpoint=name, best=best)

@@ -21,7 +21,14 @@ from edge_ad.models.training.epochs import EpochFigures, best_epoch, is_better, 
 from edge_ad.models.training.labelled import LabelledPictures
 from edge_ad.models.training.options import TrainOptions
 from edge_ad.models.training.pictures import Foreground, GoodPictures
-from edge_ad.models.training.run_folder import RunFolder, check_apart, check_folder, check_same, check_tensorboard
+from edge_ad.models.training.run_folder import (
+    RunFolder,
+    check_apart,
+    check_folder,
+    check_same,
+    check_tensorboard,
+    files_of,
+)
 from edge_ad.models.training.tiles import with_view
 from edge_ad.models.training.turned import with_angles
 from edge_ad.models.training.view import sizes_of
@@ -226,7 +233,7 @@ def _run(options: TrainOptions, trainer: Trainer, folder: RunFolder, progress: P
 
     for figures in trainer.epochs(first, after_step):
         if is_better(options, figures, folder.record.best):
-            folder.keep(trainer.checkpoint(), best_epoch(options, figures))
+            folder.keep(trainer.checkpoint(), best_epoch(options, figures), files_of(trainer))
         folder.save_state(figures, trainer.state())
         running["epoch"] = str(figures.epoch + 1)
         if figures.standing is not None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_ad.errors import TrainingError
-from edge_ad.models.patch_head.checkpoint import ADAPTOR_KEY, DISCRIMINATOR_KEY
+from edge_ad.models.patch_head.checkpoint import head_parts
 from edge_ad.models.patch_head.features import TapCache
 from edge_ad.models.patch_head.frozen import FrozenFeatures
 from edge_ad.models.patch_head.network import PatchHead
@@ -77,11 +77,8 @@ class HeadTrainer(ABC, Generic[HeadT, OptionsT]):
             yield EpochFigures(epoch, losses, means, self._look(epoch))
 
     def checkpoint(self) -> dict[str, Any]:
-        """The weights as the authors keep them; a network without an adaptor has none to keep."""
-        parts = {DISCRIMINATOR_KEY: self.network.discriminator.state_dict()}
-        if len(self.network.adaptor.layers):
-            parts[ADAPTOR_KEY] = self.network.adaptor.state_dict()
-        return parts
+        """The weights as the authors keep them."""
+        return head_parts(self.network)
 
     def state(self) -> dict[str, Any]:
         """All that changes while training."""

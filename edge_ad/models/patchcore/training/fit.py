@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,22 @@ from edge_ad.models.training.drawing import chunks
 from edge_ad.models.training.epochs import EpochFigures
 from edge_ad.models.training.labelled import LabelledPictures, Standing
 from edge_ad.models.training.session import Material, SamplePair
+from edge_ad.validation import build
 
 PARTS = 20  # steps of the progress bar in which the entries are chosen
 FLOAT_BYTES = 4
+
+
+def refit(network: PatchCore, told: Mapping[str, Any], material: Material[Any]) -> None:
+    """Fill the bank of a network anew, from the features of its own backbone.
+
+    Args:
+        told: options of the training that the old bank came from.
+    """
+    options = build(PatchCoreTrainOptions, dict(told), "options of the run").seeing(material.options.resize_mode)
+    fit = BankFit(network, replace(material, options=options, labelled=None))
+    for _ in fit.epochs(0, lambda _: None):
+        pass
 
 
 class BankFit:
