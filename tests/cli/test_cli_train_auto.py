@@ -74,7 +74,7 @@ def test_configurations_are_tried_and_one_is_trained(data: Path, capsys: Capture
     assert said.count("tried ") == 2 and "taken: " in said and "by --take " in said
     record = read_run(Path("run"))
     choice = record.facts["choice"]
-    assert record.status == "done" and record.family == "patchcore"
+    assert record.status == "finished" and record.family == "patchcore"
     assert [one["name"] for one in choice["tried"]] == ["bank", "coarse"] and choice["chosen_by"] == "drawn"
     assert record.facts["dataset"]["good"] == GOOD, "the one that is taken learns from all"
     layers = {"bank": ["layer1", "layer2"], "coarse": ["layer2"]}
