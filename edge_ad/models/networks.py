@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,10 +73,22 @@ def cut(whole: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that train mode has further nodes; a frozen network has no train mode
-            trunk: nn.Module = create_feature_extractor(whole, return_nodes={tap: tap for tap in taps})
+            trunk: nn.Module = create_feature_extractor(
+                whole, return_nodes={tap: tap for tap in taps}, tracer_kwargs=_kept_whole(name)
+            )
     except Exception as exc:
         raise ConfigError("backbone", [f"{name!r} cannot be cut at {', '.join(taps)}: {one_line(exc)}"]) from exc
     return trunk
+
+
+def _kept_whole(name: str) -> dict[str, Any] | None:
+    """Parts that tracing does not look into: timm's paddings, such as those of networks that come from TensorFlow,
+    depend on sizes."""
+    if not name.startswith(TIMM_PREFIX):
+        return None
+    from timm.models import get_notrace_functions, get_notrace_modules
+
+    return {"leaf_modules": list(get_notrace_modules()), "autowrap_functions": list(get_notrace_functions())}
 
 
 def check_taps(layers: Sequence[str], name: str, taps: Sequence[str]) -> None:

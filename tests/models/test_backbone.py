@@ -12,6 +12,7 @@ import torchvision
 
 from edge_ad.errors import CheckpointError, ConfigError, MissingExtraError
 from edge_ad.models.backbone import Backbone, backbone_faults
+from edge_ad.models.networks import network as network_of
 
 TAPS = ("layer1", "layer2")
 
@@ -186,3 +187,18 @@ def test_faults_are_found_without_memory_for_weights() -> None:
     (line,) = backbone_faults("resnet152", ("layer1", "layer9"))
     assert line.startswith("layers: 'layer9' is no layer of 'resnet152', did you mean layer")
     assert backbone_faults("resnet152", ("layer1",)) == []
+
+
+def test_paddings_that_depend_on_sizes_are_cut_around() -> None:
+    """Networks of timm that come from TensorFlow pad by the size of what they get."""
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = network_of("timm:tf_efficientnet_lite0").eval()
+    backbone = Backbone("timm:tf_efficientnet_lite0", ("blocks.1",)).eval()
+    backbone.load_weights(whole.state_dict(), "itself")
+    image = torch.randn(1, 3, 70, 64)
+    with torch.no_grad():
+        wanted = image
+        for part in (whole.conv_stem, whole.bn1, whole.blocks[0], whole.blocks[1]):  # type: ignore[index]
+            wanted = part(wanted)  # type: ignore[operator]
+        assert torch.equal(backbone(image)[0], wanted)

@@ -9,7 +9,7 @@ from edge_ad.models.student import StudentTap
 
 KNOWN_LAYERS: Mapping[str, Mapping[int, str]] = {
     "mobilenet_v2": {4: "features.3", 8: "features.6", 16: "features.13", 32: "features.17"},
-    "timm:tf_efficientnet_lite0": {4: "blocks.1", 8: "blocks.2", 16: "blocks.4", 32: "blocks.6"},
+    "timm:efficientnet_lite0": {4: "blocks.1", 8: "blocks.2", 16: "blocks.4", 32: "blocks.6"},
 }
 """The last layer of each resolution, by its stride."""
 

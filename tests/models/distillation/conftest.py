@@ -28,7 +28,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
     },
     "simplenet": {"pretrain_embed_dim": 48, "embed_dim": 48, "hidden_dim": 32, "epochs": 1, "rounds": 1},
 }
-SHORT = {"backbone_weights": "random", "epochs": 2, "epoch_steps": 2, "batch": 3, "device": "cpu", "cache_mb": 64}
+SHORT = {"backbone_weights": "packaged", "epochs": 2, "epoch_steps": 2, "batch": 3, "device": "cpu", "cache_mb": 64}
 
 
 @pytest.fixture(scope="session")
