@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -86,9 +87,11 @@ def _kept_whole(name: str) -> dict[str, Any] | None:
     depend on sizes."""
     if not name.startswith(TIMM_PREFIX):
         return None
-    from timm.models import get_notrace_functions, get_notrace_modules
-
-    return {"leaf_modules": list(get_notrace_modules()), "autowrap_functions": list(get_notrace_functions())}
+    models: Any = import_module("timm.models")
+    return {
+        "leaf_modules": list(models.get_notrace_modules()),
+        "autowrap_functions": list(models.get_notrace_functions()),
+    }
 
 
 def check_taps(layers: Sequence[str], name: str, taps: Sequence[str]) -> None:
