@@ -105,7 +105,7 @@ class TrainOptions:
     masks: Path | None = option(None, "Ground truth of --bad, under the same names.", "DIR")
     textures: Path | None = option(None, "Pictures to make anomalies of, such as DTD (default: drawn patterns).", "DIR")
     preset: Literal["paper", "fast"] = option(
-        "paper", "paper (default, the published values) or fast (minutes on a CPU).", "NAME"
+        "paper", "auto (default: tries some), fast (minutes on a CPU) or paper (as published).", "NAME"
     )
     imgsz: Size = option((256, 256), "Model input in pixels (paper: 256).", "N|HxW")
     resize: Positive | None = option(None, "Shorter side before the centre crop (default: imgsz).")

@@ -24,8 +24,8 @@ Flip = Literal["none", "across", "down", "both"]
 
 ANY_ANGLE, FEW = 11, 3
 """Variations of a picture where parts lie at any angle (30 degrees apart, on average), and where they do not."""
-ENOUGH_PICTURES = 300
-"""With so many in all, no more variations are drawn of each than FEW."""
+ENOUGH_PICTURES, MANY_PICTURES = 300, 2000
+"""Turned copies are drawn up to so many pictures in all; of more pictures than that still FEW, up to the second."""
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,5 @@ def copies_of(rotate: Turn, flip: Flip, shift: float, light: float, pictures: in
         return {"none": 0, "across": 1, "down": 1, "both": 3}[flip]
     if rotate != "any":
         return FEW
-    return min(ANY_ANGLE, max(FEW, math.ceil(ENOUGH_PICTURES / pictures) - 1))
+    few = min(FEW, MANY_PICTURES // pictures - 1)
+    return max(1 if moved else 0, min(ANY_ANGLE, max(few, math.ceil(ENOUGH_PICTURES / pictures) - 1)))

@@ -89,9 +89,13 @@ def test_masks_move_with_their_pictures() -> None:
         ("none", "across", 0, 100, 1),
         ("none", "none", 0.1, 100, FEW),
         ("90", "none", 0, 100, 3),
-        ("any", "none", 0, 30, ANY_ANGLE),
+        ("any", "none", 0, 30, 9),
+        ("any", "none", 0, 10, ANY_ANGLE),
         ("any", "none", 0, 50, 5),
-        ("any", "none", 0, 5000, FEW),
+        ("any", "none", 0, 320, FEW),
+        ("any", "none", 0, 1000, 1),
+        ("any", "none", 0, 5000, 0),
+        ("any", "none", 0.1, 5000, 1),
     ],
 )
 def test_number_of_copies(rotate: str, flip: str, shift: float, pictures: int, wanted: int) -> None:
