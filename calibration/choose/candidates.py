@@ -1,4 +1,7 @@
-"""Configurations that are tried, from the cheapest on: a further one is a line here."""
+"""Configurations that are tried, in the order in which they are believed in: a further one is a line here.
+
+The first was best, or as good as the best, on products that had no part in making it: see docs/quality.md.
+"""
 
 from __future__ import annotations
 

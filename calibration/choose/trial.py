@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,11 @@ from numpy.typing import NDArray
 from edge_ad.calibration.choose.defects import KINDS, Sources, draw_defect
 from edge_ad.datasets import GOOD, Sample, read_image
 from edge_ad.errors import ImageError, SourceError
+from edge_ad.image.pictures import picture_size
 from edge_ad.models.synthesis.textures import TexturePool
 
+MOST_DRAWN_PIXELS = 200_000_000
+"""Of all pictures with a defect drawn on them, which lie on disk while configurations are tried."""
 HELD_OUT_SHARE, LEAST_HELD_OUT, MOST_HELD_OUT = 0.25, 6, 40
 LEAST_GOOD = 12
 """Fewer good pictures leave too few to learn from and to hold out."""
@@ -60,7 +64,8 @@ def write_trial(good: Sequence[Sample], textures: TexturePool, folder: Path, see
     """
     rng = np.random.default_rng([seed, len(good)])
     order = [int(index) for index in rng.permutation(len(good))]
-    count = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, round(HELD_OUT_SHARE * len(good))))
+    most = min(MOST_HELD_OUT, MOST_DRAWN_PIXELS // (len(KINDS) * _pixels(good)))
+    count = max(LEAST_HELD_OUT, min(most, round(HELD_OUT_SHARE * len(good))))
     held_out, learned = order[:count], order[count : count + MOST_LEARNED]
     for index in learned:
         _copy(good[index].image, folder / "train" / GOOD, index)
@@ -89,9 +94,23 @@ def _read(sample: Sample) -> NDArray[np.uint8] | None:
         return None
 
 
+def _pixels(samples: Sequence[Sample]) -> int:
+    """Of the first picture whose size can be read."""
+    for sample in samples:
+        with suppress(ImageError):
+            height, width = picture_size(str(sample.image))
+            return height * width
+    return 1
+
+
 def _copy(image: Path, folder: Path, index: int) -> None:
+    """The picture under another name; a link where the file system has them."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(image, folder / f"{index:05d}{image.suffix.lower()}")
+    path = folder / f"{index:05d}{image.suffix.lower()}"
+    try:
+        path.symlink_to(image.resolve())
+    except OSError:
+        shutil.copyfile(image, path)
 
 
 def _write(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from edge_ad.errors import ConfigError, EdgeAdError
+from edge_ad.cli.trying import try_out
+from edge_ad.errors import ConfigError
 from edge_ad.validation import build_rest, strict
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from edge_ad.models.training.options import TrainOptions
 
 AUTO = "auto"
+PICTURES = ("data", "good", "bad", "masks")
 PLAIN_OPTIONS = frozenset(
-    {"data", "good", "bad", "masks", "textures", "output", "seed", "device", "cache_mb", "minutes", "budget_ms"}
-    | {"choose_by", "take"}
+    {*PICTURES, "textures", "output", "seed", "device", "cache_mb", "minutes", "budget_ms", "choose_by", "take"}
 )
 """Options beside which nothing says what to train, so that it is chosen."""
 
@@ -76,12 +75,13 @@ def foreign_faults(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}: belongs to --preset auto, which chooses; leave it out" for name in names]
 
 
-def choose(values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool) -> Choice:
+def choose(values: Mapping[str, Any], where: str, progress: Progress, *, resume: bool, force: bool) -> Choice:
     """Try configurations on the pictures, and take one.
 
     Args:
         values: options by name as the user gave them.
         resume: take the one that an interrupted run has taken, without a trial.
+        force: the run may replace an earlier one.
 
     Raises: EdgeAdError.
     """
@@ -90,34 +90,57 @@ def choose(values: Mapping[str, Any], where: str, progress: Progress, *, resume:
     if wrong:
         raise ConfigError(where, [fault.line for fault in wrong])
     given = {name: value for name, value in values.items() if name not in told and name not in ("family", "preset")}
-    return _choose(options, given, values.get("family"), where, progress, resume=resume)
+    family = values.get("family")
+    candidates = _candidates(family, given, where)
+    names = {candidate.name: candidate for candidate in candidates}
+    checked = _checked(candidates[0], given, where)
+    if resume:
+        return _named(names, _begun(checked.output), given, where)
+    from edge_ad.models.training.run_folder import check_folder
+    from edge_ad.training_run import is_run
+
+    check_folder(checked.output, force, is_run)
+    if options.take is not None:
+        return _named(names, options.take, given, where)
+    return _tried(options, given, names, checked, where, progress)
 
 
-def _choose(
-    options: ChoiceOptions, given: dict[str, Any], family: str | None, where: str, progress: Progress, *, resume: bool
-) -> Choice:
+def _candidates(family: str | None, given: Mapping[str, Any], where: str) -> tuple[Candidate, ...]:
+    """Those that make sense of the pictures. Raises: ConfigError for a family that has none."""
     from edge_ad.calibration.choose.candidates import candidates_for
-    from edge_ad.calibration.choose.choose import try_all
-    from edge_ad.calibration.choose.rule import taken
-    from edge_ad.calibration.choose.trial import LEAST_GOOD, write_trial
-    from edge_ad.models.synthesis.textures import open_textures
     from edge_ad.models.training.tiles import chosen_tiles
     from edge_ad.models.training.view import sizes_of
 
-    began = time.monotonic()
     candidates = candidates_for(family, tiled=True)
     if not candidates:
         raise ConfigError(where, [f"preset: auto chooses between no configurations of family {family!r}; give another"])
     checked = _checked(candidates[0], given, where)
-    dataset = checked.dataset()
-    tiles = chosen_tiles(sizes_of(dataset.train), checked.imgsz, checked.tile_overlap)
-    candidates = candidates_for(family, tiled=tiles is not None)
-    names = {candidate.name: candidate for candidate in candidates}
-    wanted = _begun(checked.output) if resume else options.take
-    if wanted is not None:
-        if wanted not in names:
-            raise ConfigError(where, [f"take: wanted one of {', '.join(names)}, got {wanted}"])
-        return _choice(names[wanted], given, {"taken": wanted})
+    tiles = chosen_tiles(sizes_of(checked.dataset().train), checked.imgsz, checked.tile_overlap)
+    return candidates_for(family, tiled=tiles is not None)
+
+
+def _named(names: Mapping[str, Candidate], wanted: str, given: Mapping[str, Any], where: str) -> Choice:
+    if wanted not in names:
+        raise ConfigError(where, [f"take: wanted one of {', '.join(names)}, got {wanted}"])
+    return _choice(names[wanted], given, {"taken": wanted})
+
+
+def _tried(
+    options: ChoiceOptions,
+    given: dict[str, Any],
+    names: Mapping[str, Candidate],
+    checked: TrainOptions,
+    where: str,
+    progress: Progress,
+) -> Choice:
+    """The best of those that were tried. Args: checked: options of the first, for the pictures and the seed."""
+    from edge_ad.calibration.choose.choose import try_all
+    from edge_ad.calibration.choose.rule import taken
+    from edge_ad.calibration.choose.trial import LEAST_GOOD, write_trial
+    from edge_ad.models.synthesis.textures import open_textures
+
+    began = time.monotonic()
+    candidates, dataset = tuple(names.values()), checked.dataset()
     by_labels = options.choose_by == "labels"
     if by_labels:
         _check_labels(dataset, where)
@@ -127,25 +150,23 @@ def _choose(
             f" {candidates[0].name} is taken untried"
         )
         return _choice(candidates[0], given, {"taken": candidates[0].name})
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-ad-choose-")))
-        data: dict[str, Any] = {name: given[name] for name in ("data", "good", "bad", "masks") if name in given}
-        if not by_labels:
-            written = write_trial(dataset.train, open_textures(checked.textures), scratch / "pictures", checked.seed)
-            data = {"data": str(written.folder)}
-            progress.say(
-                f"trying {len(candidates)} configurations, for {options.minutes:g} minutes at most: {written.learned}"
-                f" good pictures to learn from, {written.held_out} held out, {written.defective} defects drawn on these"
-            )
+    with tempfile.TemporaryDirectory(prefix="edge-ad-choose-") as folder:
+        scratch = Path(folder)
+        if by_labels:
+            pictures = {name: given[name] for name in PICTURES if name in given}
+            shown = f"{len(dataset.test)} labelled pictures; later figures on the same ones are too good"
         else:
-            progress.say(
-                f"trying {len(candidates)} configurations on {len(dataset.test)} labelled pictures; later figures on"
-                " the same ones are too good"
+            written = write_trial(dataset.train, open_textures(checked.textures), scratch / "pictures", checked.seed)
+            pictures = {"data": str(written.folder)}
+            shown = (
+                f"{written.learned} good pictures to learn from, {written.held_out} held out, {written.defective}"
+                " defects drawn on these"
             )
-        rest = {name: value for name, value in given.items() if name not in ("data", "good", "bad", "masks", "output")}
+        progress.say(f"trying {len(candidates)} configurations, for {options.minutes:g} minutes at most, on {shown}")
+        rest = {name: value for name, value in given.items() if name not in (*PICTURES, "output")}
 
         def attempt(candidate: Candidate) -> Tried:
-            return _try(candidate, {**rest, **data}, scratch, where, progress)
+            return try_out(candidate, {**rest, **pictures}, scratch, where, progress, drawn=not by_labels)
 
         trial = try_all(candidates, attempt, 60 * options.minutes - (time.monotonic() - began), progress.say)
         best = taken(trial.tried, options.budget_ms)
@@ -155,7 +176,7 @@ def _choose(
     facts = {
         "taken": best.name,
         "chosen_by": options.choose_by,
-        "tried": [asdict(one) for one in trial.tried],
+        "tried": [one.figures for one in trial.tried],
         "not_tried": [list(pair) for pair in trial.left_out],
     }
     return _choice(names[best.name], given, facts)
@@ -192,58 +213,3 @@ def _check_labels(dataset: Dataset, where: str) -> None:
         raise ConfigError(
             where, ["choose_by: labels wants good and defective test pictures; give both, or leave it out"]
         )
-
-
-def _try(candidate: Candidate, given: Mapping[str, Any], scratch: Path, where: str, progress: Progress) -> Tried:
-    """Train a candidate and judge the labelled pictures of the trial."""
-    from edge_ad.calibration.choose.rule import Tried
-    from edge_ad.calibration.evaluation.evaluate import judge_images
-    from edge_ad.calibration.evaluation.figures import measure
-    from edge_ad.cli.eval import bundle_of
-    from edge_ad.datasets import open_dataset, plain_dataset
-    from edge_ad.image.frame import ImageArray
-    from edge_ad.models import model_family
-    from edge_ad.models.progress import Progress
-    from edge_ad.record.verdict import Verdict
-    from edge_ad.runtime.host.opencv import load_cv2
-    from edge_ad.runtime.judge.loader import open_detector
-
-    began = time.monotonic()
-    run = scratch / candidate.name
-    values = {"preset": "fast", **candidate.options, **given, "output": str(run)}
-    quiet = Progress(lambda line: None, progress.begin, progress.step)
-    model_family(candidate.family).train(values, where, quiet)
-    if "data" in given:
-        test = open_dataset(Path(given["data"])).test
-    else:
-        paths = (None if given.get(name) is None else Path(given[name]) for name in ("good", "bad", "masks"))
-        good, bad, masks = paths
-        assert good is not None
-        test = plain_dataset(good, bad, masks).test
-    load_cv2()
-    times_ms: list[float] = []
-    with open_detector(bundle_of(run, scratch)) as detector:
-
-        def judge(image_hwc: ImageArray) -> Verdict:
-            verdict = detector.judge(image_hwc)
-            times_ms.append(sum(verdict.timings_ms.values()))
-            return verdict
-
-        progress.begin(f"judging with {candidate.name}", len(test))
-
-        def watch(samples: Any) -> Any:
-            for sample in samples:
-                yield sample
-                progress.step("")
-
-        judged = judge_images(test, judge, detector.bundle.manifest.preprocess, watch=watch)
-    figures = measure(judged, {})
-    if figures.auroc is None:
-        raise EdgeAdError(f"{candidate.name}: no good, or no defective picture could be judged")
-    return Tried(
-        candidate.name,
-        round(figures.auroc, 4),
-        None if figures.pixels.auroc is None else round(figures.pixels.auroc, 4),
-        round(statistics.median(times_ms), 2),
-        round(time.monotonic() - began, 1),
-    )

@@ -97,7 +97,7 @@ def _trained(values: dict[str, Any], where: str, progress: Progress, *, resume: 
 
     facts: dict[str, Any] = {}
     if is_auto(values):
-        choice = choose(values, where, progress, resume=resume)
+        choice = choose(values, where, progress, resume=resume, force=force)
         values, facts = {"family": choice.family, **choice.values}, choice.facts
     elif faults := foreign_faults(values):
         raise ConfigError(where, faults)

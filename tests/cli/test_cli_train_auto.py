@@ -122,6 +122,13 @@ def test_bad_options(data: Path, fails: Callable[..., str], told: list[str], wor
     assert words in fails(CONFIG, data, "-o", "run", *told)
 
 
+def test_a_folder_that_is_taken_is_refused_before_anything_is_tried(data: Path, capsys: Capture) -> None:
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+    assert main(["train", str(data), "-o", "run"]) != 0
+    assert "trying" not in capsys.readouterr().err
+
+
 def test_labels_that_are_not_there(data: Path, fails: Callable[..., str]) -> None:
     assert "choose_by: labels wants good and defective" in fails(
         CONFIG, "--good", data / "train" / "good", "-o", "run", "--choose-by", "labels"
