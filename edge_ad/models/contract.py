@@ -54,7 +54,7 @@ class ContractModule(nn.Module):
         border: int = 0,
     ) -> None:
         """Args:
-            head: for pictures of `preprocess`; in tiles, for one of them.
+            head: for pictures of `preprocess`; in tiles, for all tiles of pictures.
             preprocess: of a picture, or of a tile.
             tiles: how the picture is cut apart; None where the head is given all of it.
             border: of the head, see `ModelFamily.border`.
@@ -65,7 +65,7 @@ class ContractModule(nn.Module):
         super().__init__()
         head.eval()
         with torch.no_grad():
-            answer = _answer(head(torch.zeros(1, 3, *preprocess.size_hw)))
+            answer = _answer(head(torch.zeros(1 if tiles is None else tiles.count, 3, *preprocess.size_hw)))
         _check(answer, preprocess.size_hw, postprocess)
         self.logits = head
         patch_hw, size_hw = (int(answer.patches.shape[1]), int(answer.patches.shape[2])), preprocess.size_hw
@@ -121,7 +121,7 @@ def published_module(
         preprocess: of a picture, or of a tile.
         tiles: how pictures are cut apart; None where they are not.
     """
-    head = family.published(loaded, preprocess, postprocess)
+    head = family.published(family.on_canvas(loaded, preprocess, tiles), preprocess, postprocess)
     return ContractModule(head, preprocess, postprocess, tiles, family.border).eval()
 
 
@@ -133,7 +133,7 @@ def fast_module(
     tiles: TileGrid | None = None,
 ) -> ContractModule:
     """The network in the form that is exported, inside of the contract; arguments as for `published_module`."""
-    head = family.fast(loaded, preprocess, postprocess)
+    head = family.fast(family.on_canvas(loaded, preprocess, tiles), preprocess, postprocess)
     return ContractModule(head, preprocess, postprocess, tiles, family.border).eval()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from edge_ad.bundle.graph.operators import COMMON
 from edge_ad.bundle.specs import ChannelOrder, PostprocessSpec, PreprocessSpec, ScoreKind, ScoreRange
-from edge_ad.bundle.tiles import STRIDE
+from edge_ad.bundle.tiles import STRIDE, TileGrid
 from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
@@ -220,6 +220,17 @@ class ModelFamily(ABC):
     def checkpoint(self, network: Any) -> dict[str, Any]:
         """What is kept of a network beside its backbone, in the official format."""
         raise NotImplementedError
+
+    def on_canvas(
+        self, loaded: LoadedNetwork[Any], preprocess: PreprocessSpec, tiles: TileGrid | None
+    ) -> LoadedNetwork[Any]:
+        """A network that was told where in a picture its input lies; by default it does not care.
+
+        Args:
+            preprocess: of a picture, or of a tile.
+            tiles: how pictures are cut apart; None where they are not.
+        """
+        return loaded
 
     @abstractmethod
     def published(

@@ -88,4 +88,5 @@ Tiles = Annotated[Literal["auto", "off"] | tuple[int, int], BeforeValidator(_is_
 """The same, or a word."""
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0)]

@@ -8,6 +8,8 @@ A graph of this family has these constants, under `logits.search`:
   other they have D numbers. Distances do not change by it; what is rounded shrinks with the norms. It is the mean of
   the bank that was exported and need not be that of another
 
+Where a bank knows places of patches (`position`), these are the last two of the D numbers, a tap of their own.
+
 For `--score reweighted` alone there is `logits.reweight.neighbours` (M, b): the rows nearest to each row, itself first;
 `neighbour_table` makes it of all rows.
 

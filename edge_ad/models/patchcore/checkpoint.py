@@ -1,7 +1,7 @@
 """A bank, its backbone and the options of an export → a network.
 
-Our own file is `{"memory_bank": (M, D), "config": plain values by name}`, without the backbone. What others write is
-read by `source`.
+Our own file is `{"memory_bank": (M, D), "config": plain values by name}`, without the backbone, and `"places"` (M, 2)
+where the bank knows where its entries lie. What others write is read by `source`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,21 @@ from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.embedding import embedding_dim
 from edge_ad.models.patchcore.network import PatchCore
 from edge_ad.models.patchcore.options import PatchCoreOptions
-from edge_ad.models.patchcore.source import BANK_KEY, CONFIG_KEY, WEIGHTS_KEY, Source, read_source, weights_hash
+from edge_ad.models.patchcore.source import (
+    BANK_KEY,
+    CONFIG_KEY,
+    PLACES_KEY,
+    WEIGHTS_KEY,
+    Source,
+    read_source,
+    weights_hash,
+)
 from edge_ad.models.state import missing_tensors
 from edge_ad.models.weights import backbone_state, require_files, sha256_of
 from edge_ad.validation import build
 
+OF_PLACES = ("tile_position", "spread", "canvas_hw")
+"""What is written of a bank that knows places, and of no other."""
 OF_THE_BANK = ("backbone", "layers", "embedding", "pretrain_embed_dim")
 """Options that a bank was made with: another value is another bank."""
 
@@ -43,9 +53,15 @@ def layer_faults(layers: tuple[str, ...]) -> list[str]:
 
 def checkpoint_parts(network: PatchCore) -> dict[str, Any]:
     """What is kept of a network beside its backbone: tensors and plain values."""
-    config = {**asdict(network.config), "layers": list(network.config.layers)}
+    config = _plain(network.config)
     config[WEIGHTS_KEY] = weights_hash(network.backbone.trunk.state_dict())
-    return {BANK_KEY: network.bank.cpu(), CONFIG_KEY: config}
+    places = {PLACES_KEY: network.places.cpu()} if len(network.places) else {}
+    return {BANK_KEY: network.bank.cpu(), **places, CONFIG_KEY: config}
+
+
+def _plain(config: PatchCoreConfig) -> dict[str, Any]:
+    values = {**asdict(config), "layers": list(config.layers), "canvas_hw": list(config.canvas_hw)}
+    return {name: value for name, value in values.items() if config.tile_position or name not in OF_PLACES}
 
 
 def on_backbone(network: PatchCore, backbone: Backbone) -> PatchCore:
@@ -67,10 +83,10 @@ def load_patchcore(checkpoint: Path, options: PatchCoreOptions, preprocess: Prep
     source = read_source(checkpoint)
     where = f"checkpoint {checkpoint}"
     config, assumed = _config_of(source, options, where)
-    network = PatchCore(config, source.bank)
+    network = PatchCore(config, source.bank, source.places)
     origin, notes = _load_backbone(network.backbone, source, options, where)
     _check_dimension(network, source, (source.preprocess or preprocess).size_hw, where)
-    plain = {**asdict(config), "layers": list(config.layers), "entries": len(source.bank), "backbone_weights": origin}
+    plain = {**_plain(config), "entries": len(source.bank), "backbone_weights": origin}
     if config.embedding == "averaged":
         del plain["pretrain_embed_dim"]  # which means nothing there
     return LoadedNetwork(
@@ -97,6 +113,8 @@ def _config_of(source: Source, options: PatchCoreOptions, where: str) -> tuple[P
         for name in OF_THE_BANK
         if name in certain and name in given and given[name] != known[name]
     ]
+    if source.places is None and (given.get("tile_position") or known["tile_position"]):
+        faults.append("tile_position: the bank does not know where its patches lie; train with --tile-position, or 0")
     if faults:
         raise ConfigError(where, faults)
     values = {**known, **given, "layers": list(given.get("layers", known["layers"]))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_ad.models.option_types import Name, Names, Positive
+from edge_ad.models.option_types import Name, Names, Positive, Size, Weight
 from edge_ad.validation import strict
 
 Embedding = Literal["pooled", "averaged"]
@@ -30,6 +30,9 @@ class PatchCoreConfig:
         distance: what a patch map holds.
         nearest: how many of the nearest entries of the bank a patch is compared with; their mean counts.
         neighbours: entries of the bank around the nearest one that the score `reweighted` looks at.
+        tile_position: how many spreads apart the two ends of a picture are for the bank; 0 where it knows no places.
+        spread: of the good embeddings, root of the summed variance of their numbers.
+        canvas_hw: height and width of the whole picture that the bank was made on, model pixels; for their ratio.
     """
 
     backbone: Name = "wide_resnet50_2"
@@ -40,3 +43,11 @@ class PatchCoreConfig:
     distance: Distance = "squared"
     nearest: Positive = 1
     neighbours: Positive = NEIGHBOURS
+    tile_position: Weight = 0.0
+    spread: Weight = 0.0
+    canvas_hw: Size = (1, 1)
+
+    @property
+    def place_scale(self) -> float:
+        """What a whole side counts, in units of the embeddings."""
+        return self.tile_position * self.spread

@@ -16,6 +16,7 @@ from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
 if TYPE_CHECKING:
     from torch import nn
 
+    from edge_ad.bundle.tiles import TileGrid
     from edge_ad.models.backbone import Backbone
     from edge_ad.models.patchcore.network import PatchCore
     from edge_ad.models.patchcore.training.train import PatchCoreRecipe
@@ -76,6 +77,12 @@ class PatchCoreFamily(ModelFamily):
         from edge_ad.models.patchcore.checkpoint import checkpoint_parts
 
         return checkpoint_parts(network)
+
+    def on_canvas(
+        self, loaded: LoadedNetwork[PatchCore], preprocess: PreprocessSpec, tiles: TileGrid | None
+    ) -> LoadedNetwork[PatchCore]:
+        loaded.network.lie_on(preprocess.size_hw, tiles)
+        return loaded
 
     def published(
         self, loaded: LoadedNetwork[PatchCore], preprocess: PreprocessSpec, postprocess: PostprocessSpec

@@ -20,6 +20,7 @@ from edge_ad.models.patchcore.bank import CentredBank, check_fits, constant_byte
 from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.embedding import fast_embedding
 from edge_ad.models.patchcore.network import PatchCore, as_distance
+from edge_ad.models.patchcore.position import AXES
 from edge_ad.models.student import NarrowTaps, StudentTrunk
 
 OUTSIDE = 1e-5
@@ -83,19 +84,24 @@ class FoldedPatchCore(nn.Module):
         config = network.config
         reweighted = postprocess.score == "reweighted"
         around = min(config.neighbours, len(network.bank)) if reweighted else 0
-        self.backbone, held, channels = narrowed(network, [channels for channels, _, _ in shapes])
+        self.backbone, bank_alone, channels = narrowed(network, [channels for channels, _, _ in shapes])
+        held = network.with_places(bank_alone)
         entries, dim = held.shape
         check_fits(int(entries), int(dim), around, constant_bytes(network.backbone))
         self.embedding = fast_embedding(config, channels)
         bank = CentredBank.of(held)
         patches = shapes[0][1] * shapes[0][2]
-        self.search = BankSearch(bank, config, self.embedding.widths, patches)
+        self.positions = network.positions
+        widths = self.embedding.widths if self.positions is None else (*self.embedding.widths, AXES)
+        self.search = BankSearch(bank, config, widths, patches)
         table = neighbour_table(bank.entries, around) if around > 1 else None
         self.reweight = None if table is None else Reweight(self.search, bank.centre, table, patches)
         self._own_score = reweighted
 
     def forward(self, image: Tensor) -> Tensor | Answer:
         parts = self.embedding.parts(self.backbone(image))
+        if self.positions is not None:
+            parts = [*parts, self.positions(parts[0])]
         patches: Tensor = self.search(parts)
         if not self._own_score:
             return patches

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_ad.bundle.tiles import TileGrid
 from edge_ad.models.backbone import Backbone
 from edge_ad.models.contract import Answer
 from edge_ad.models.patchcore.config import Distance, PatchCoreConfig
 from edge_ad.models.patchcore.embedding import published_embedding
+from edge_ad.models.patchcore.position import AXES, Positions, places_of
 
 MOST_HELD = 1 << 25  # distances that are held at a time; 256 MB in float64
 
@@ -25,21 +27,47 @@ class PatchCore(nn.Module):
 
     Attributes:
         bank: (M, D) float32, set when it is known.
+        places: (M, 2) float32, where its entries lie, unscaled; (0, 2) where the bank does not know.
+        positions: where patches of a picture lie, set when its size is known; None where no place counts.
     """
 
     bank: Tensor
+    places: Tensor
+    positions: Positions | None
 
-    def __init__(self, config: PatchCoreConfig, bank: Tensor | None = None) -> None:
+    def __init__(self, config: PatchCoreConfig, bank: Tensor | None = None, places: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.layers)
         self.embedding = published_embedding(config)
         self.register_buffer("bank", torch.zeros(0, config.embed_dim) if bank is None else bank)
+        self.register_buffer("places", torch.zeros(0, AXES) if places is None else places)
+        self.positions = None
+
+    @property
+    def entries(self) -> Tensor:
+        """What embeddings are compared with: (M, D), or (M, D + 2) where places count."""
+        return self.with_places(self.bank)
+
+    def with_places(self, bank: Tensor) -> Tensor:
+        """Entries (M, d) of the bank and, where they count, their places."""
+        if not self.config.tile_position:
+            return bank
+        return torch.cat([bank, (self.places.double() * self.config.place_scale).float()], dim=1)
+
+    def lie_on(self, tile_hw: tuple[int, int], tiles: TileGrid | None) -> None:
+        """Find out where patches lie, as far as that counts. Args: tile_hw: of a picture, or of a tile."""
+        if self.config.tile_position:
+            _, rows, columns = self.backbone.shapes(*tile_hw)[0]
+            places = places_of((rows, columns), self.config.canvas_hw, tiles)
+            self.positions = Positions(places, self.config.place_scale).to(self.bank.device)
 
     def embed(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → patch embeddings (N, D, h, w)."""
+        """(N, 3, H, W) → patch embeddings (N, D, h, w), with (N, 2, h, w) places behind where they count."""
         embedding: Tensor = self.embedding(self.backbone(image))
-        return embedding
+        if self.positions is None:
+            return embedding
+        return torch.cat([embedding, self.positions(embedding)], dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.patch_map(self.embed(image))
@@ -47,7 +75,7 @@ class PatchCore(nn.Module):
     def patch_map(self, embedding: Tensor) -> Tensor:
         """(N, D, h, w) → distances (N, h, w)."""
         pictures, _, rows, columns = embedding.shape
-        squares, _ = nearest(as_rows(embedding), self.bank, min(self.config.nearest, len(self.bank)))
+        squares, _ = nearest(as_rows(embedding), self.entries, min(self.config.nearest, len(self.bank)))
         return as_distance(squares, self.config.distance).mean(1).view(pictures, rows, columns).float()
 
 
@@ -67,7 +95,7 @@ class Reweighted(nn.Module):
         network = self.network
         embedding = network.embed(image)
         patches = network.patch_map(embedding)
-        return Answer(patches, score=reweighted_score(patches, embedding, network.bank, network.config.neighbours))
+        return Answer(patches, score=reweighted_score(patches, embedding, network.entries, network.config.neighbours))
 
 
 def reweighted_score(patches: Tensor, embedding: Tensor, bank: Tensor, neighbours: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from edge_ad.models.option_types import Name, Names, Positive, option
+from edge_ad.models.option_types import Name, Names, Positive, Weight, option
 from edge_ad.models.patchcore.config import NEIGHBOURS, Distance, Embedding
 from edge_ad.validation import strict
 
@@ -41,7 +41,7 @@ class PatchCoreOptions:
 
     Attributes:
         backbone, backbone_weights, layers: network that gives the features, its weights, its taps.
-        embedding, pretrain_embed_dim, distance, nearest, neighbours: see PatchCoreConfig.
+        embedding, pretrain_embed_dim, distance, nearest, neighbours, tile_position: see PatchCoreConfig.
     """
 
     backbone: Name | None = option(
@@ -63,4 +63,7 @@ class PatchCoreOptions:
     nearest: Positive | None = option(None, "Entries whose mean distance counts (default: the checkpoint's, else 1).")
     neighbours: Positive | None = option(
         None, f"Of the nearest entry, for --score reweighted (default: the checkpoint's, else {NEIGHBOURS})."
+    )
+    tile_position: Weight | None = option(
+        None, "Spreads between the ends of a picture, of a bank with places (default: the checkpoint's).", "X"
     )

@@ -14,12 +14,14 @@ from torch import Tensor
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.errors import CheckpointError
 from edge_ad.models.patchcore.faiss_index import is_faiss, params_path, read_bank, read_params
+from edge_ad.models.patchcore.position import AXES
 from edge_ad.models.patchcore.specs import ANOMALIB_INPUT, ANOMALIB_OUTPUT, INPUT
 from edge_ad.models.state import BATCH_COUNTER, first_names, state_of, unwrapped
 from edge_ad.models.weights import read_tensors
 
-BANK_KEY, CONFIG_KEY, WEIGHTS_KEY = "memory_bank", "config", "backbone_sha256"
-"""Of our own file: the bank (M, D) float32, plain values by name, and among them the hash of the trunk's weights."""
+BANK_KEY, CONFIG_KEY, WEIGHTS_KEY, PLACES_KEY = "memory_bank", "config", "backbone_sha256", "places"
+"""Of our own file: the bank (M, D) float32, plain values by name, and among them the hash of the trunk's weights;
+where entries lie (M, 2), of a bank that knows."""
 ANOMALIB_BANK = "model.memory_bank"
 ANOMALIB_TRUNK = "model.feature_extractor.feature_extractor."
 ANOMALIB_CONFIG = {"backbone": "backbone", "layers": "layers", "num_neighbors": "neighbours"}
@@ -54,6 +56,7 @@ class Source:
         weights_sha256: of the weights that the bank was made with, see `weights_hash`; None where nobody wrote it down.
         preprocess, postprocess: see LoadedNetwork.
         notes: one line each.
+        places: (M, 2) float32, where entries lie; None of a bank that does not know.
     """
 
     bank: Tensor
@@ -64,6 +67,7 @@ class Source:
     preprocess: PreprocessSpec | None = None
     postprocess: PostprocessSpec | None = None
     notes: tuple[str, ...] = ()
+    places: Tensor | None = None
 
 
 def read_source(checkpoint: Path) -> Source:
@@ -102,7 +106,13 @@ def _own(data: Mapping[Any, Any], where: str, notes: tuple[str, ...]) -> Source:
     made_with = said.pop(WEIGHTS_KEY, None)
     if made_with is not None and not isinstance(made_with, str):
         raise CheckpointError(f"{where}: {WEIGHTS_KEY!r} is a {type(made_with).__name__}, wanted text")
-    return Source(_bank(data[BANK_KEY], f"{where}: {BANK_KEY!r}"), said, {}, None, made_with, notes=notes)
+    bank = _bank(data[BANK_KEY], f"{where}: {BANK_KEY!r}")
+    places = _bank(data[PLACES_KEY], f"{where}: {PLACES_KEY!r}") if PLACES_KEY in data else None
+    if places is not None and places.shape != (len(bank), AXES):
+        raise CheckpointError(
+            f"{where}: {PLACES_KEY!r} has shape {tuple(places.shape)}, wanted {(len(bank), AXES)}, a place per entry"
+        )
+    return Source(bank, said, {}, None, made_with, notes=notes, places=places)
 
 
 def _anomalib(data: Mapping[Any, Any], state: Mapping[Any, Any], where: str) -> Source:

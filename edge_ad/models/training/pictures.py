@@ -68,6 +68,7 @@ class GoodPictures:
         variations: which of each sample are pictures beside it.
 
     Attributes:
+        tiles: as given.
         samples: those that can be read.
         unreadable: what is wrong with the others.
         found: in how many the automatic rule finds an object; below MIN_AGREEMENT of them it is used in none.
@@ -88,7 +89,7 @@ class GoodPictures:
         variations: Variations = NO_VARIATIONS,
     ) -> None:
         self._preprocess = Preprocessor(spec)
-        self._tiles = tiles
+        self.tiles = tiles
         self._variations = variations
         self._read_last: tuple[int, Picture] | None = None
         self._foreground = foreground
@@ -133,9 +134,9 @@ class GoodPictures:
         return len(self.samples) * self.per_sample
 
     def __getitem__(self, index: int) -> Picture:
-        view, place = divmod(index, 1 if self._tiles is None else self._tiles.count)
+        view, place = divmod(index, 1 if self.tiles is None else self.tiles.count)
         picture = self._picture(view)
-        return picture if self._tiles is None else picture.part(self._tiles, place)
+        return picture if self.tiles is None else picture.part(self.tiles, place)
 
     def __iter__(self) -> Iterator[Picture]:
         return (self[index] for index in range(len(self)))
@@ -143,7 +144,7 @@ class GoodPictures:
     @property
     def per_sample(self) -> int:
         """How many pictures there are of each sample."""
-        return self._of_each * (1 if self._tiles is None else self._tiles.count)
+        return self._of_each * (1 if self.tiles is None else self.tiles.count)
 
     @property
     def _of_each(self) -> int:
@@ -159,7 +160,7 @@ class GoodPictures:
         if view < len(self._kept):
             return self._kept[view]
         last = self._read_last
-        if last is None or last[0] != view or self._tiles is None:
+        if last is None or last[0] != view or self.tiles is None:
             last = self._read_last = view, self._read(*divmod(view, self._of_each))[0]
         return last[1]
 

@@ -19,6 +19,7 @@ from edge_ad.models.patchcore.checkpoint import checkpoint_parts
 from edge_ad.models.patchcore.coreset import entries_of, k_centre, random_projection, random_start
 from edge_ad.models.patchcore.embedding import check_single_patch, fast_embedding
 from edge_ad.models.patchcore.network import PatchCore, as_rows, reweighted_score
+from edge_ad.models.patchcore.position import AXES, places_of, spread
 from edge_ad.models.patchcore.training.options import PatchCoreTrainOptions
 from edge_ad.models.training.drawing import chunks
 from edge_ad.models.training.epochs import EpochFigures
@@ -49,7 +50,8 @@ class BankFit:
         patches: of all pictures.
         entries: how many of them stay.
 
-    Raises: ConfigError for more entries than patches or than a file holds, and patches that memory does not hold.
+    Raises: ConfigError for more entries than patches or than a file holds, patches that memory does not hold, and
+    places of parts that lie at any angle.
     """
 
     state_keys = ()
@@ -57,6 +59,8 @@ class BankFit:
     def __init__(self, network: PatchCore, material: Material[PatchCoreTrainOptions]) -> None:
         self.network, self._pictures, self._labelled = network, material.pictures, material.labelled
         self._options = options = material.options
+        if faults := options.place_faults():
+            raise ConfigError("train options", faults)
         self._taps = FrozenTaps(network.backbone, options.preprocess, amp=options.amp)
         shapes = network.backbone.shapes(*options.imgsz)
         check_single_patch(shapes[0][1:], options.layers[0])
@@ -65,10 +69,16 @@ class BankFit:
         self.patches = len(material.pictures) * self._per_picture
         self.entries = entries_of(options.coreset, self.patches)
         self._dim = network.config.embed_dim
+        self._axes = AXES if network.config.tile_position else 0
         reweighted = options.postprocess.score == "reweighted"
-        check_fits(self.entries, self._dim, options.neighbours if reweighted else 0, constant_bytes(network.backbone))
+        check_fits(
+            self.entries,
+            self._dim + self._axes,
+            options.neighbours if reweighted else 0,
+            constant_bytes(network.backbone),
+        )
         self._projection = random_projection(self._dim, options.seed)
-        held = self.patches * self._projected * FLOAT_BYTES
+        held = self.patches * (self._projected + self._axes) * FLOAT_BYTES
         if held > options.cache_mb * 1_000_000:
             raise ConfigError(
                 "cache_mb",
@@ -95,6 +105,8 @@ class BankFit:
         seen = time.perf_counter()
         picks, radius = self._choose(projected, after_step)
         self.network.bank = self._entries(picks, kept)
+        if self._axes:
+            self.network.places = self._places[picks % len(self._places)].float()
         figures = {
             "entries": float(self.entries),
             "radius": radius,
@@ -130,22 +142,42 @@ class BankFit:
     def _features(self, after_batch: Callable[[], None]) -> tuple[Tensor, list[Tensor]]:
         """Projected patches (P, d) in the order of the pictures, and the unprojected ones as far as memory goes.
 
-        The latter are parts (·, D) of the first batches, on the CPU.
+        The latter are parts (·, D) of the first batches, on the CPU. Where places count, (P, 2) of them are behind the
+        projected ones, as far apart as they are.
         """
-        projected = torch.empty(self.patches, self._projected, device=self._taps.device)
+        width = self._projected
+        projected = torch.empty(self.patches, width + self._axes, device=self._taps.device)
         projection = None if self._projection is None else self._projection.to(projected.device)
         kept: list[Tensor] = []
         room = self._options.cache_mb * 1_000_000 - projected.nbytes
+        total, squares = torch.zeros(2, self._dim, dtype=torch.float64, device=projected.device)
         done = 0
         for indices in self._batches():
             rows = as_rows(self._embedded([self._pictures[index].image_hwc for index in indices]))
-            projected[done : done + len(rows)] = rows if projection is None else rows @ projection
+            projected[done : done + len(rows), :width] = rows if projection is None else rows @ projection
             done += len(rows)
+            if self._axes:
+                total += rows.double().sum(0)
+                squares += rows.double().square().sum(0)
             room -= rows.nbytes if projection is not None else 0
             if projection is not None and room >= 0:
                 kept.append(rows.cpu())
             after_batch()
-        return projected, [projected.cpu()] if projection is None else kept
+        if self._axes:
+            self._know_places(spread(total, squares, self.patches))
+            own = (self._places * self.network.config.place_scale).to(projected)
+            projected.view(-1, len(own), width + self._axes)[:, :, width:] = own
+        return projected, [projected[:, :width].cpu()] if projection is None else kept
+
+    def _know_places(self, found: float) -> None:
+        """Args: found: spread of the good embeddings."""
+        options, network = self._options, self.network
+        tiles = self._pictures.tiles
+        canvas_hw = options.imgsz if tiles is None else tiles.canvas_hw
+        network.config = replace(network.config, spread=found, canvas_hw=canvas_hw)
+        network.lie_on(options.imgsz, tiles)
+        _, rows, columns = network.backbone.shapes(*options.imgsz)[0]
+        self._places = as_rows(places_of((rows, columns), canvas_hw, tiles))
 
     def _choose(self, projected: Tensor, after_step: Callable[[str], None]) -> tuple[Tensor, float]:
         told = 0
@@ -179,12 +211,16 @@ class BankFit:
         maps, scores = [], []
         reweighted = self._options.postprocess.score == "reweighted"
         self.network.bank = self.network.bank.to(self._taps.device)
-        for images in chunks(labelled.images, self._options.batch):
-            embedding = self._embedded(images)
+        self.network.places = self.network.places.to(self._taps.device)
+        images = labelled.images
+        for indices in chunks(range(len(images)), self._options.batch):
+            embedding = self._embedded([images[index] for index in indices])
+            if self.network.positions is not None:
+                embedding = torch.cat([embedding, self.network.positions.of(indices).to(embedding)], dim=1)
             patches = self.network.patch_map(embedding)
             maps += list(patches.cpu().numpy())
             if reweighted:
                 config = self.network.config
-                found = reweighted_score(patches, embedding, self.network.bank, config.neighbours)
+                found = reweighted_score(patches, embedding, self.network.entries, config.neighbours)
                 scores += [float(score) for score in found]
         return labelled.ranked(list(map(np.asarray, maps)), scores=scores or None)

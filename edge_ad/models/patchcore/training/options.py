@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edge_ad.models.option_types import Name, Names, Positive, Size, option
+from edge_ad.models.option_types import Name, Names, Positive, Size, Weight, option
 from edge_ad.models.packaged import PACKAGED
 from edge_ad.models.patchcore.config import Distance, Embedding, PatchCoreConfig
 from edge_ad.models.patchcore.options import Coreset
@@ -31,7 +31,8 @@ class PatchCoreTrainOptions(TrainOptions):
         backbone_weights: its pretrained weights; a file, `packaged`, or None for the published ones.
         coreset: share of the patches that stay in the bank, or how many.
         amp: half precision for the backbone on CUDA.
-        layers, embedding, pretrain_embed_dim, embed_dim, distance, nearest, neighbours: see PatchCoreConfig.
+        layers, embedding, pretrain_embed_dim, embed_dim, distance, nearest, neighbours, tile_position: see
+            PatchCoreConfig.
         textures, epochs, select, patience: of other families; a bank is made in one pass over good pictures.
     """
 
@@ -56,6 +57,7 @@ class PatchCoreTrainOptions(TrainOptions):
     distance: Distance = option("squared", "In map and score: squared (the authors' code) or root.", "NAME")
     nearest: Positive = option(PatchCoreConfig.nearest, "Entries whose mean distance counts (paper: 1).")
     neighbours: Positive = option(PatchCoreConfig.neighbours, "Of the nearest entry, for --score reweighted.")
+    tile_position: Weight = option(0.0, "Where patches lie counts: spreads between the ends of a picture.", "X")
     batch: Annotated[int, Field(gt=0, le=1024)] = option(8, "Pictures that go through the backbone at once.")
     eval_every: Annotated[int, Field(ge=0, le=1)] = option(0, "1: look at the labelled pictures when it is done.")
     amp: bool = option(True, "Half precision for the backbone on CUDA (default: yes).", off="no-amp")
@@ -90,6 +92,7 @@ class PatchCoreTrainOptions(TrainOptions):
             distance=self.distance,
             nearest=self.nearest,
             neighbours=self.neighbours,
+            tile_position=self.tile_position,
         )
 
     def contradictions(self) -> Iterator[str]:
@@ -102,6 +105,14 @@ class PatchCoreTrainOptions(TrainOptions):
         for name in ("pretrain_embed_dim", "embed_dim"):
             if self.embedding == "averaged" and getattr(self, name) is not None:
                 yield f"{name}: belongs to --embedding pooled; leave it out"
+
+        yield from self.place_faults()
+
+    def place_faults(self) -> list[str]:
+        """What is wrong with places of patches, one line each; asked again when the pictures have chosen the angles."""
+        if self.tile_position and self.rotate == "any":
+            return ["tile_position: parts at any angle have no place; leave it out, or give --rotate none"]
+        return []
 
     def network_faults(self, faulty: set[str]) -> list[str]:
         from edge_ad.models.backbone import backbone_faults
