@@ -86,10 +86,10 @@ def _line(image_hwc: ImageArray, sources: Sources, rng: np.random.Generator) -> 
     points = [at]
     for _ in range(8):
         direction += float(rng.normal(0, 0.35))
-        step = side * rng.uniform(0.08, 0.3) / 8
+        step = side * rng.uniform(0.15, 0.5) / 8
         points.append(points[-1] + step * np.array([math.cos(direction), math.sin(direction)]))
     cover = np.zeros(shape_hw, np.float32)
-    thickness = max(1, round(side * float(rng.uniform(0.002, 0.012))))
+    thickness = max(1, round(side * float(rng.uniform(0.005, 0.02))))
     cv2.polylines(cover, [np.rint(np.array(points)).astype(np.int32)], False, 1.0, thickness, cv2.LINE_AA)
     return _shaded(image_hwc, cover, rng), cover
 
@@ -97,7 +97,7 @@ def _line(image_hwc: ImageArray, sources: Sources, rng: np.random.Generator) -> 
 def _spot(image_hwc: ImageArray, sources: Sources, rng: np.random.Generator) -> tuple[ImageArray, Any]:
     """A few small soft spots, darker or lighter: pits, drops, dust."""
     shape_hw = image_hwc.shape[0], image_hwc.shape[1]
-    first = _ellipse(shape_hw, rng, 0.008, 0.03)
+    first = _ellipse(shape_hw, rng, 0.015, 0.06)
     return _shaded(image_hwc, first, rng), first
 
 

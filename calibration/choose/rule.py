@@ -10,7 +10,7 @@ import numpy as np
 from edge_ad.errors import ConfigError
 from edge_ad.metrics.ranking import auroc
 
-MARGIN = 0.005
+MARGIN = 0.01
 """By how much the quality of a configuration has to exceed that of one before it, at least."""
 SURE = 2.0
 """And by how many standard deviations of the difference."""

@@ -31,10 +31,6 @@ class Tiling(nn.Module):
         self._grid, self._tile_patch_hw = grid, patch_hw
         self._patches = shared = shared_cells(grid, patch_hw, border)
         self._pixels = grid.overlap, grid.overlap
-        self._of_rows, self._of_columns = (
-            torch.cat([torch.arange(side) + number * (side - grid.overlap) for number in range(count)])
-            for count, side in zip((grid.rows, grid.columns), grid.tile_hw, strict=True)
-        )
         self.size_hw = grid.canvas_hw
         self.patch_hw = (
             grid.rows * patch_hw[0] - (grid.rows - 1) * shared[0],
@@ -42,15 +38,10 @@ class Tiling(nn.Module):
         )
 
     def cut(self, canvas: Tensor) -> Tensor:
-        """(N, H, W, 3) → (N·T, h, w, 3).
-
-        Rows and columns are picked by number: behind a concatenation OpenVINO would compute the first convolution
-        wrongly in int8, see `edge_ad.calibration.quantize.parts`.
-        """
-        (height, width), (rows, columns) = self._grid.tile_hw, (self._grid.rows, self._grid.columns)
-        picked = canvas.index_select(1, self._of_rows).index_select(2, self._of_columns)
-        tiles = picked.reshape(-1, rows, height, columns, width, 3).permute(0, 1, 3, 2, 4, 5)
-        return tiles.reshape(-1, height, width, 3)
+        """(N, H, W, 3) → (N·T, h, w, 3)."""
+        height, width = self._grid.tile_hw
+        tiles = [canvas[:, top : top + height, left : left + width] for top, left in self._grid.origins]
+        return torch.stack(tiles, dim=1).reshape(-1, height, width, 3)
 
     def joined(
         self, patches: Tensor, anomaly_map: Tensor | None, score: Tensor | None
