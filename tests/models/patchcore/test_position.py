@@ -97,10 +97,12 @@ def test_places_in_tiles(make: Make, count: int, fixed: bool) -> None:
             pixels = images[picture, top : top + SIDE, left : left + SIDE]
             rows = slice(0 if top == 0 else 4, 12 if top == 0 else 16)  # of 8 that neighbours share, each says 4
             columns = slice(0 if left == 0 else 4, 16 if left == 64 else 12)
-            down, across = (
-                slice(at // 4 + part.start, at // 4 + part.stop) for at, part in ((top, rows), (left, columns))
+            down, across = top // 4, left // 4
+            on_canvas = (
+                picture,
+                slice(down + rows.start, down + rows.stop),
+                slice(across + columns.start, across + columns.stop),
             )
-            on_canvas = picture, down, across
             wanted[on_canvas] = by_hand(network, pixels, places[tile])[rows, columns]
             unplaced[on_canvas] = by_hand(network, pixels, places[0])[rows, columns]
     found, published = computed(network, OUTPUT, GRID, images, count if fixed else None)
@@ -167,10 +169,10 @@ def placed_run(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("tiles", [{}, {"tiles": "1x2", "imgsz": "64x48"}], ids=["whole", "tiled"])
 def test_what_is_good_elsewhere_is_found(train: Train, fixed_part: Path, tmp_path: Path, tiles: dict[str, Any]) -> None:
-    told = {"data": fixed_part, "eval_every": 1, "copies": None, **tiles}
+    told = {"data": fixed_part, "eval_every": 1, **tiles}
     ranks = {x: train(tmp_path / str(x), tile_position=x, **told).best for x in (0.0, 2.0)}
     assert ranks[2.0].image_auroc == 1.0
-    assert ranks[2.0].pixel_auroc > 0.97 and ranks[0.0].pixel_auroc < 0.9
+    assert ranks[2.0].pixel_auroc > 0.95 and ranks[0.0].pixel_auroc < 0.9
 
 
 def test_the_bank_holds_where_its_patches_lie(placed_run: Path, parts: Path, backbone: Path, make: Make) -> None:
