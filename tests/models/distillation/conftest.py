@@ -62,6 +62,15 @@ def teachers(waves: Path, tiny_checkpoint: tuple[Path, Path], tmp_path_factory: 
     return teacher
 
 
+@pytest.fixture
+def placed_teacher(waves: Path, tiny_checkpoint: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A PatchCore in two tiles that knows where in the picture patches lie."""
+    told = {**BACKBONE, **TEACHERS["patchcore"], "data": waves, "backbone_weights": tiny_checkpoint[1]}
+    placed = {"tiles": "1x2", "imgsz": "64x48", "tile_position": 1.0, "output": tmp_path / "placed"}
+    trained("patchcore", {**told, **placed, "device": "cpu", "cache_mb": 64})
+    return tmp_path / "placed"
+
+
 @pytest.fixture(scope="session")
 def teach(waves: Path, teachers: Any) -> Callable[..., RunRecord]:
     """Train a student of a family's teacher into a folder."""

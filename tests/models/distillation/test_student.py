@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -98,6 +99,20 @@ def bank_on(student: Backbone, bank: Tensor | None = None) -> tuple[PatchCore, T
     with torch.no_grad():
         network.bank = as_rows(network.embed(image))[::7].clone() if bank is None else bank
     return network, image[:1].flip(3)
+
+
+def test_a_bank_in_few_numbers_knows_places_as_well(student: Backbone) -> None:
+    network, image = bank_on(student)
+    network.config = replace(network.config, tile_position=1.0, spread=1.0)
+    network.places = torch.rand(len(network.bank), 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        unplaced = network.patch_map(torch.cat([network.embed(image), torch.zeros(1, 2, 16, 16)], dim=1))
+        network.lie_on((64, 64), None)
+        folded = FoldedPatchCore(network, (64, 64), PostprocessSpec(activation="none"))
+        wanted, found = network(image), folded(image)
+    assert isinstance(folded.backbone, NarrowTaps)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.max()))
+    assert float((unplaced - wanted).abs().max()) > 0.01 * float(wanted.max())
 
 
 def test_a_bank_of_student_features_is_searched_in_few_numbers(student: Backbone) -> None:

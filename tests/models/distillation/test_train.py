@@ -72,6 +72,13 @@ def test_a_bank_is_one_of_the_students_features(students: Any, teachers: Teacher
     assert kept["config"]["backbone_sha256"] != own["config"]["backbone_sha256"]
 
 
+def test_a_bank_of_the_students_features_knows_places(teach: Teach, placed_teacher: Path, tmp_path: Path) -> None:
+    teach("patchcore", tmp_path / "run", teacher=placed_teacher, tiles="1x2", epochs=1)
+    kept, own = checkpoint_of(tmp_path / "run"), checkpoint_of(placed_teacher)
+    assert kept["places"].shape == own["places"].shape and float(kept["places"][:, 1].max()) > 0.75
+    assert kept["config"]["spread"] != own["config"]["spread"] and kept["config"]["canvas_hw"] == [64, 64]
+
+
 def test_it_learns(teach: Teach, tmp_path: Path) -> None:
     told = {"texture_share": 0.0, "smallest_crop": 1.0, "epochs": 4, "epoch_steps": 12, "learning_rate": 3e-3}
     teach("glass", tmp_path / "run", **told)
