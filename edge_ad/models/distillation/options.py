@@ -25,6 +25,8 @@ RANDOM = Path("random")
 """Stands for a file: no weights to begin with."""
 OF_THE_TEACHER = ("imgsz", "resize", "resize_mode", "filter", "score")
 """Options that a student has from its teacher: with others its features would be those of other pictures."""
+USUAL_OF_THE_TEACHER = ("tiles", "tile_overlap"), ("rotate", "flip", "shift", "light", "copies")
+"""Options that it has from its teacher unless it is told others: of what exporting takes, and of what was told."""
 NO_CHOICE: Mapping[str, Any] = {"preset": "paper", "select": "last", "eval_every": 0, "patience": 0}
 """Options of all trainings that mean nothing here, and their one value: labels choose nothing."""
 
@@ -121,8 +123,13 @@ def student_options(
         given.setdefault("backbone_weights", PACKAGED)
     told = {name: record.export.get(name) for name in OF_THE_TEACHER}
     mine = {name: given.pop(name) for name in OF_THE_TEACHER if name in given}
+    tiles, varied = USUAL_OF_THE_TEACHER
+    usual = {name: record.export.get(name) for name in tiles} | {name: record.options.get(name) for name in varied}
+    usual = {name: value for name, value in usual.items() if value is not None}
     of_run = {"family": family.name, "teacher_export": record.export, "teacher_options": record.options}
-    return kind.checked({**given, **told, **of_run}, where, lambda size: _other_view(kind, mine, told, family, size))
+    return kind.checked(
+        {**usual, **given, **told, **of_run}, where, lambda size: _other_view(kind, mine, told, family, size)
+    )
 
 
 def _other_view(
