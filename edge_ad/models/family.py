@@ -91,6 +91,7 @@ class ModelFamily(ABC):
         preprocess, postprocess: defaults of an export; the size, the resize and the score may be told otherwise.
         score_ranges: scores that only its graph knows and that a user may ask for, with their bounds.
         known_by: ends of names of tensors that only its checkpoints hold.
+        builds_on: families of whose networks it has one too, so that its checkpoints hold their tensors as well.
         known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
         border: pixels along the edge of its input of which its map says nothing; tiles have to share more than twice
@@ -117,6 +118,7 @@ class ModelFamily(ABC):
     postprocess: ClassVar[PostprocessSpec] = PostprocessSpec()
     score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
     known_by: ClassVar[tuple[str, ...]] = ()
+    builds_on: ClassVar[tuple[str, ...]] = ()
     known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
     border: ClassVar[int] = 0
