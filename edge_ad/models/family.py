@@ -19,6 +19,8 @@ from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from edge_ad.models.backbone import Backbone
@@ -160,6 +162,15 @@ class ModelFamily(ABC):
             faulty: keys that have been complained of; what depends on them is not looked at.
         """
         return []
+
+    def noise(self, config: Mapping[str, Any], size_hw: tuple[int, int], seed: int) -> dict[str, NDArray[np.float32]]:
+        """Constants of its exported graphs that are chance, as another draw has them, by name; by default none are.
+
+        Args:
+            config: of the network, as in the manifest.
+            size_hw: of the pictures, or tiles, that its network sees.
+        """
+        return {}
 
     @abstractmethod
     def load(self, checkpoint: Path, options: Any, references: References) -> LoadedNetwork[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_ad.bundle.graph.operators import COMMON
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
@@ -14,6 +15,8 @@ from edge_ad.models.diffusionad.training.options import DiffusionAdTrainOptions
 from edge_ad.models.family import About, LoadedNetwork, ModelFamily
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from edge_ad.models.diffusionad.network import DiffusionAd
@@ -48,6 +51,11 @@ class DiffusionAdFamily(ModelFamily):
         if not faulty & {"normal_t", "noisier_t"} and normal is not None and noisier is not None and normal >= noisier:
             return [f"normal_t: wanted a time step before noisier_t {noisier}, got {normal}"]
         return []
+
+    def noise(self, config: Mapping[str, Any], size_hw: tuple[int, int], seed: int) -> dict[str, NDArray[np.float32]]:
+        from edge_ad.models.diffusionad.noise import graph_noise
+
+        return graph_noise(config, size_hw, seed)
 
     def load(self, checkpoint: Path, options: DiffusionAdOptions, references: References) -> LoadedNetwork[DiffusionAd]:
         from edge_ad.models.diffusionad.checkpoint import load_diffusionad

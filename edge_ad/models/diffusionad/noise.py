@@ -7,9 +7,13 @@ with their names; the manifest keeps which.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_ad.models.diffusionad.schedule import linear_schedule
 
 NOISES = ("noise.normal", "noise.noisier")
 """Of the two passes, in this order."""
@@ -25,3 +29,19 @@ def fixed_noise(name: str, size_hw: tuple[int, int], seed: int | None = None) ->
     of_name = zlib.crc32(name.encode())
     rng = np.random.default_rng(of_name if seed is None else [seed, of_name])
     return rng.standard_normal((1, 3, *size_hw)).astype(np.float32)
+
+
+def graph_noise(
+    config: Mapping[str, Any], size_hw: tuple[int, int], seed: int | None
+) -> dict[str, NDArray[np.float32]]:
+    """The noise as an exported graph holds it: weighted by its time step, by the name of the constant.
+
+    Args:
+        config: `model.config` of the manifest.
+    """
+    schedule = linear_schedule(int(config["steps"]))
+    steps = (int(config["normal_t"]), int(config["noisier_t"]))[: int(config["passes"])]
+    return {
+        f"logits.noise_{number}": np.float32(schedule.noise[step]) * fixed_noise(NOISES[number], size_hw, seed)
+        for number, step in enumerate(steps)
+    }
