@@ -4,8 +4,8 @@
 
 Random weights, through the project's own export and quantization: time does not depend on them. Batch 1, OpenVINO,
 the engine alone, one interleaved run. Milliseconds are medians; ratios are medians of those within a round, so that
-what else the machine does meanwhile cancels as far as it can. `--published` adds DRAEM in its published widths, which
-needs some GB of memory and seconds for each round.
+what else the machine does meanwhile cancels as far as it can. `--published` adds DRAEM and DiffusionAD in
+their published widths, which needs some GB of memory and seconds for each round.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from edge_ad.runtime.engines import make_engine
 from edge_ad.runtime.instruments.bench.macs import graph_macs
 from edge_ad.runtime.judge.loader import engine_spec
 
-PUBLISHED = "draem-128-256"
-ROWS = ("mobilenet_v2-256", "wide_resnet50_2-288", *(name for name in OTHER_FAMILIES if name != PUBLISHED))
+PUBLISHED = ("draem-128-256", "diffusionad-128-256")
+ROWS = ("mobilenet_v2-256", "wide_resnet50_2-288", *(name for name in OTHER_FAMILIES if name not in PUBLISHED))
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
@@ -53,13 +53,13 @@ class Row:
 
 @click.command()
 @click.option("--rounds", default=25)
-@click.option("--published", is_flag=True, help="DRAEM in its published widths too.")
+@click.option("--published", is_flag=True, help="DRAEM and DiffusionAD in their published widths too.")
 @click.option("--network", "networks", multiple=True, help="These alone; keys of the suite.")
 @click.option("--cores", default=2)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(rounds: int, published: bool, networks: tuple[str, ...], cores: int, json_file: Path | None) -> None:
     fix_threads(cores)
-    chosen = networks or (*ROWS, *([PUBLISHED] if published else []))
+    chosen = networks or (*ROWS, *(PUBLISHED if published else ()))
     with tempfile.TemporaryDirectory() as folder:
         rows = measured({name: made(name, Path(folder)) for name in chosen}, Path(folder) / "engines", rounds)
     print("| network | GMAC | fp32 MB | int8 MB | fp32 ms | int8 ms | int8 is faster |")

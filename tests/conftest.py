@@ -161,6 +161,48 @@ def tiny_draem(kept_on_disk: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_diffusionad(kept_on_disk: Any) -> Path:
+    """A bundle of DiffusionAD with weights drawn by name: 64×64 input, widths 16 and 4, float and int8.
+
+    Its checkpoint lies beside it, as the authors write it. Do not change it.
+    """
+
+    def fill(folder: Path) -> None:
+        import collections
+
+        import torch
+        from golden_files import drawn_plainly
+
+        from edge_ad.bundle.bundle import write_changed
+        from edge_ad.calibration.quantize.calibrate import calibrate
+        from edge_ad.export.options import export_options
+        from edge_ad.export.parity import probe_images
+        from edge_ad.export.to_bundle import export_bundle
+        from edge_ad.models.diffusionad.config import DiffusionAdConfig, strides_of
+        from edge_ad.models.diffusionad.network import DiffusionAd
+
+        network = DiffusionAd(DiffusionAdConfig(16, (1, 2, 3, 4), strides_of(64), 4, groups=8))
+        settings: Any = collections.defaultdict(str)
+        settings.update(img_size=[64, 64], eval_normal_t=200, eval_noisier_t=400, condition_w=1, groups=8)
+        gain = {"decoder_segment.fin_out.0.weight": -8.0}
+        content = {
+            "n_epoch": 1,
+            "unet_model_state_dict": drawn_plainly(network.unet.state_dict(), {}),
+            "seg_model_state_dict": drawn_plainly(network.segmentation.state_dict(), gain),
+            "args": settings,
+        }
+        torch.save(content, folder / "params-best.pt")
+        given = {"family": "diffusionad", "checkpoint": folder / "params-best.pt", "threshold": 0.5}
+        exported = export_bundle(export_options({**given, "output": folder / "float.edgead"}, "test"))
+        images = list(probe_images((64, 64), count=2))
+        quantized = calibrate(exported.read_graph("fp32"), lambda _: images, "min-max")[0].build()
+        models = {"models": {"fp32": "model.onnx", "int8": "model.int8.onnx"}}
+        write_changed(exported, folder / "tiny.edgead", models, files={"model.int8.onnx": quantized})
+
+    return Path(kept_on_disk.folder("diffusionad", fill) / "tiny.edgead")
+
+
+@pytest.fixture(scope="session")
 def halved_graph(tiny_bundle: Path) -> bytes:
     """The graph of the small bundle with all outputs halved, which floating point does exactly."""
     import onnx

@@ -21,6 +21,8 @@ from edge_ad.models.cpr.config import CprConfig
 from edge_ad.models.cpr.network import Cpr, Foreground, LocalBranch
 from edge_ad.models.cpr.options import KNOWN_LAYERS
 from edge_ad.models.cpr.specs import SIDE as CPR_SIDE
+from edge_ad.models.diffusionad.config import MULTIPLIERS, DiffusionAdConfig, strides_of
+from edge_ad.models.diffusionad.network import DiffusionAd
 from edge_ad.models.draem.config import DraemConfig
 from edge_ad.models.draem.network import Draem
 from edge_ad.models.efficientad.config import WIDTHS, EfficientAdConfig, PdnSize
@@ -67,6 +69,24 @@ class Reconstructing:
 
 
 @dataclass(frozen=True)
+class Denoising:
+    """DiffusionAD of the suite.
+
+    Attributes:
+        width, segmentation: of the UNet's first level, and of the segmentation's first block.
+        groups: of a normalisation.
+        side: rows and columns of the model input.
+        passes: 2 as published, or 1.
+    """
+
+    width: int
+    segmentation: int
+    groups: int
+    side: int
+    passes: int = 2
+
+
+@dataclass(frozen=True)
 class StudentTeacher:
     """EfficientAD of the suite, at 256². Attributes: size: of its teacher and student, as published."""
 
@@ -107,12 +127,16 @@ NETWORKS = {
     "resnet18-256": Network("resnet18", ("layer2", "layer3"), 256, 384, 256),
     "wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024),
 }
-Detector = Network | Reconstructing | StudentTeacher | Searching | Retrieving
+Detector = Network | Reconstructing | Denoising | StudentTeacher | Searching | Retrieving
 OTHER_FAMILIES: dict[str, Detector] = {
     "simplenet-wide_resnet50_2-288": Network("wide_resnet50_2", ("layer2", "layer3"), 288, 1536, 1024, "simplenet"),
     "draem-16-128": Reconstructing(DraemConfig(16, 16), 128),
     "draem-32-256": Reconstructing(DraemConfig(32, 16), 256),
     "draem-128-256": Reconstructing(DraemConfig(), 256),
+    "diffusionad-32-64": Denoising(32, 16, 8, 64),
+    "diffusionad-32-64-one-pass": Denoising(32, 16, 8, 64, passes=1),
+    "diffusionad-32-256": Denoising(32, 16, 8, 256),
+    "diffusionad-128-256": Denoising(128, 64, 32, 256),
     "efficientad-small-256": StudentTeacher("small"),
     "efficientad-medium-256": StudentTeacher("medium"),
     "patchcore-mobilenet_v2-256-2048": Searching(FAST_FEATURES, 2048, 256),
@@ -121,7 +145,8 @@ OTHER_FAMILIES: dict[str, Detector] = {
     "cpr-mobilenet_v2-320": Retrieving("mobilenet_v2", 31),
     "cpr-densenet201-320": Retrieving("densenet201", 31),
 }
-"""Named after the family; DRAEM's after the width of its reconstruction (the last one is the published one);
+"""Named after the family; DRAEM's after the width of its reconstruction (the last one is the published one),
+DiffusionAD's after its UNet's;
 PatchCore's after the entries of its bank: 1 % of 200 pictures at 256², and 1 % and 10 % of 209 at 224². CPR's compare a
 picture with 10 of 31."""
 
@@ -143,6 +168,8 @@ def export_network(network: Detector, folder: Path) -> Bundle:
     folder.mkdir(parents=True)
     if isinstance(network, Reconstructing):
         return _export_reconstructing(network, folder)
+    if isinstance(network, Denoising):
+        return _export_denoising(network, folder)
     if isinstance(network, StudentTeacher):
         return _export_student_teacher(network, folder)
     if isinstance(network, Searching):
@@ -161,6 +188,18 @@ def _export_reconstructing(network: Reconstructing, folder: Path) -> Bundle:
     return _exported(
         {"checkpoint": folder / "drawn.pckl", "imgsz": network.side, "output": folder / "network.edgead"}, "draem"
     )
+
+
+def _export_denoising(network: Denoising, folder: Path) -> Bundle:
+    torch.manual_seed(0)
+    side = network.side
+    levels = MULTIPLIERS[side], strides_of(side)
+    made = DiffusionAd(DiffusionAdConfig(network.width, *levels, network.segmentation, groups=network.groups))
+    settings = {"img_size": side, "groups": network.groups}
+    parts = {"unet_model_state_dict": made.unet.state_dict(), "seg_model_state_dict": made.segmentation.state_dict()}
+    torch.save({"n_epoch": 0, **parts, "args": settings}, folder / "drawn.pt")
+    placed = {"checkpoint": folder / "drawn.pt", "output": folder / "network.edgead"}
+    return _exported({**placed, "passes": network.passes}, "diffusionad")
 
 
 def _export_student_teacher(network: StudentTeacher, folder: Path) -> Bundle:

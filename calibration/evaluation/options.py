@@ -35,6 +35,7 @@ class EvalOptions:
         threshold: raw score in place of the bundle's.
         protocol: `study` has one half of the images choose the threshold and the other half report.
         seed: which halves.
+        noise_seeds: how many other draws of the noise in the graph to judge the images with; 0 for none.
         force: replace earlier results.
     """
 
@@ -50,6 +51,7 @@ class EvalOptions:
     threshold: float | None = None
     protocol: Protocol = "none"
     seed: int = 0
+    noise_seeds: Annotated[int, Field(ge=0, le=1000)] = 0
     force: bool = False
 
     @property

@@ -21,6 +21,7 @@ from edge_ad.errors import MissingExtraError, SourceError
 if TYPE_CHECKING:
     from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.evaluation.figures import Figures
+    from edge_ad.calibration.evaluation.noise_seeds import NoiseSpread
     from edge_ad.calibration.evaluation.options import EvalOptions
     from edge_ad.calibration.evaluation.results import About
     from edge_ad.datasets import Dataset
@@ -46,6 +47,11 @@ WORST = 6  # missed defects in the report, and as many false alarms
     help="none (default), or study: half of the images choose the threshold, the others report.",
 )
 @text_option("--seed", metavar="N", help="Which halves (default: 0).")
+@text_option(
+    "--noise-seeds",
+    metavar="N",
+    help="Judge with N other draws of the noise too, where the graph holds some: how far scores spread.",
+)
 @text_option("--engine-cache", metavar="DIR", help="Folder for compiled models (default: the user's cache folder).")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON instead of a table.")
 @click.option("--force", is_flag=True, default=None, help="Replace earlier results.")
@@ -60,6 +66,8 @@ def command(as_json: bool, **given: Any) -> None:
 
     options = eval_options(given, "eval options")
     require_extra("edge-ad eval", ("scipy", "matplotlib", "jinja2"), "eval")
+    if options.noise_seeds:
+        require_extra("--noise-seeds", ("onnx",), "export")
     content, figures = evaluate(options)
     if as_json:
         click.echo(json_bytes(content).decode(), nl=False)
@@ -78,6 +86,7 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
     from edge_ad.bundle.bundle import Bundle
     from edge_ad.calibration.evaluation.evaluate import judge_images
     from edge_ad.calibration.evaluation.figures import ThresholdSource, measure
+    from edge_ad.calibration.evaluation.noise_seeds import noise_of
     from edge_ad.calibration.evaluation.pictures import draw_mistakes, heat_range, worst
     from edge_ad.calibration.evaluation.report import report_html
     from edge_ad.calibration.evaluation.results import (
@@ -102,6 +111,8 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-ad-eval-")))
         bundle = Bundle.read(bundle_of(options.model, scratch))
+        if options.noise_seeds:
+            noise_of(bundle, 0)  # refused before any image is judged
         detector = stack.enter_context(
             open_detector(bundle, engine=options.engine, precision=options.precision, engine_cache=options.engine_cache)
         )
@@ -122,8 +133,12 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
         figures = measure(judged, thresholds)
         mistakes = draw_mistakes(worst(figures, WORST), detector.judge, heat_range(figures))
         about = _about(options, bundle, detector.provenance, dataset)
+        spread = _spread(options, bundle, dataset, scratch) if options.noise_seeds else None
     notes = [*figures.notes, *dataset.notes, *_training_notes(options.model)]
+    notes += [] if spread is None else spread.lines
     content = results_json(about, judged.results, figures, notes)
+    if spread is not None:
+        content["noise"] = spread.content
     files = {
         RESULTS: json_bytes(content),
         SCORES: scores_csv(judged.results, about.model_sha256),
@@ -132,6 +147,22 @@ def evaluate(options: EvalOptions) -> tuple[dict[str, Any], Figures]:
     }
     write_results(options.folder, files, force=options.force)
     return content, figures
+
+
+def _spread(options: EvalOptions, bundle: Bundle, dataset: Dataset, scratch: Path) -> NoiseSpread:
+    """How scores spread over other draws of the noise."""
+    from edge_ad.calibration.evaluation.evaluate import ImageResult, judge_images
+    from edge_ad.calibration.evaluation.noise_seeds import noise_spread, redrawn
+    from edge_ad.runtime.judge.loader import open_detector
+
+    def results(drawn: Bundle) -> tuple[ImageResult, ...]:
+        with open_detector(drawn, engine=options.engine, engine_cache=scratch / "engines") as detector:
+            return judge_images(
+                dataset.test, detector.judge, drawn.manifest.preprocess, watch=watching("judging with other noise")
+            ).results
+
+    precision = bundle.precision(options.precision)
+    return noise_spread(redrawn(bundle, precision, options.noise_seeds, scratch), results)
 
 
 def bundle_of(path: Path, scratch_dir: Path) -> Path:

@@ -14,6 +14,7 @@ FAMILIES = {
     "glass": "edge_ad.models.glass.family",
     "simplenet": "edge_ad.models.simplenet.family",
     "draem": "edge_ad.models.draem.family",
+    "diffusionad": "edge_ad.models.diffusionad.family",
     "patchcore": "edge_ad.models.patchcore.family",
     "efficientad": "edge_ad.models.efficientad.family",
     "cpr": "edge_ad.models.cpr.family",

@@ -19,6 +19,8 @@ from edge_ad.training_run import RunRecord
 from edge_ad.validation import strict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from edge_ad.models.backbone import Backbone
@@ -91,6 +93,7 @@ class ModelFamily(ABC):
         preprocess, postprocess: defaults of an export; the size, the resize and the score may be told otherwise.
         score_ranges: scores that only its graph knows and that a user may ask for, with their bounds.
         known_by: ends of names of tensors that only its checkpoints hold.
+        builds_on: families of whose networks it has one too, so that its checkpoints hold their tensors as well.
         known_by_bytes: what files of another kind begin with that only it reads.
         multiple: sides of the model input have to be multiples of it.
         border: pixels along the edge of its input of which its map says nothing; tiles have to share more than twice
@@ -117,6 +120,7 @@ class ModelFamily(ABC):
     postprocess: ClassVar[PostprocessSpec] = PostprocessSpec()
     score_ranges: ClassVar[Mapping[ScoreKind, ScoreRange]] = {}
     known_by: ClassVar[tuple[str, ...]] = ()
+    builds_on: ClassVar[tuple[str, ...]] = ()
     known_by_bytes: ClassVar[tuple[bytes, ...]] = ()
     multiple: ClassVar[int] = 1
     border: ClassVar[int] = 0
@@ -158,6 +162,15 @@ class ModelFamily(ABC):
             faulty: keys that have been complained of; what depends on them is not looked at.
         """
         return []
+
+    def noise(self, config: Mapping[str, Any], size_hw: tuple[int, int], seed: int) -> dict[str, NDArray[np.float32]]:
+        """Constants of its exported graphs that are chance, as another draw has them, by name; by default none are.
+
+        Args:
+            config: of the network, as in the manifest.
+            size_hw: of the pictures, or tiles, that its network sees.
+        """
+        return {}
 
     @abstractmethod
     def load(self, checkpoint: Path, options: Any, references: References) -> LoadedNetwork[Any]:

@@ -36,7 +36,8 @@ def families_of(checkpoint: Path) -> dict[str, str]:
         known = next((name for name in names for end in family.known_by if _ends(name, end)), None)
         if known is not None:
             found[family.name] = known
-    return found
+    shared = {name for family in found for name in model_family(family).builds_on}
+    return {name: known for name, known in found.items() if name not in shared}
 
 
 def loaded_as(family: ModelFamily, checkpoint: Path, options: Any, references: References) -> LoadedNetwork[Any]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +25,18 @@ from edge_ad.models.state import State, check_shapes, state_of
 from edge_ad.models.student import STUDENT_PREFIX
 
 
+def _plain(*_: object) -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+ADMITTED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_plain, "collections.defaultdict"),
+    (_plain, "builtins.str"),
+]
+"""What stands in for the two names that an official DiffusionAD file says beside its tensors, of a `defaultdict(str)`
+of settings: an empty dictionary each, which the file then fills, and nothing else is done with what it says."""
+
+
 def read_tensors(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """Read a dictionary of tensors (or of such dictionaries) saved by torch, on the CPU, `weights_only`.
 
@@ -35,7 +48,7 @@ def read_tensors(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """
     require_files({what: path})
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(ADMITTED):
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
             data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:

@@ -45,7 +45,7 @@ def test_tensors_and_sizes(name: str) -> None:
 
 
 def test_every_difference_has_an_option_of_its_family_that_takes_the_value(tmp_path: Path) -> None:
-    titles = {"GLASS": "glass", "SimpleNet": "simplenet", "DRAEM": "draem"}
+    titles = {"GLASS": "glass", "SimpleNet": "simplenet", "DRAEM": "draem", "DiffusionAD": "diffusionad"}
     titles |= {"PatchCore": "patchcore", "EfficientAD": "efficientad", "CPR": "cpr"}
     assert set(titles.values()) == set(FAMILIES)
     head, *found = rows("Where paper and code differ")

@@ -19,6 +19,7 @@ MODULES = (
     "training/test_golden_train_step.py",
     "simplenet/test_golden.py",
     "draem/test_golden.py",
+    "diffusionad/test_golden.py",
 )
 PLANTED = (
     # what is planted, where, and the array that one that is wrong differs in
@@ -28,6 +29,7 @@ PLANTED = (
     ("train_step_no_mining", "glass", "losses"),
     ("simplenet/resnet18_96", "simplenet", "patch_map"),
     ("draem/forward_w8_96x128", "draem", "probability"),
+    ("diffusionad/forward_c32_96x128", "diffusionad", "map"),
 )
 
 

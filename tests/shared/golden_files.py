@@ -89,3 +89,31 @@ def largest(got: Any, wanted: Any) -> float:
     got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     assert got.shape == wanted.shape and np.isfinite(got).all()
     return float(np.abs(got - wanted).max())
+
+
+def drawn_plainly(state: Mapping[str, Any], gains: Mapping[str, float], dtype: Any = None) -> Any:
+    """Weights drawn by tensor name as the README of DiffusionAD describes.
+
+    Args:
+        gains: what some tensors are multiplied by, by their names.
+        dtype: float64 for draws that are not rounded to float32; None for float32.
+    """
+    import torch
+
+    found = {}
+    for name, tensor in state.items():
+        rng, shape = np.random.default_rng(zlib.crc32(name.encode())), tuple(tensor.shape)
+        if name.endswith("num_batches_tracked"):
+            found[name] = torch.zeros(shape, dtype=tensor.dtype)
+            continue
+        if name.endswith("running_var"):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            relu = len(shape) == 4 and shape[-1] == 3 and not name.endswith("fin_out.0.weight")
+            value = rng.standard_normal(shape) * np.sqrt((2 if relu else 1) / np.prod(shape[1:]))
+        elif name.endswith("weight"):
+            value = rng.uniform(0.75, 1.25, shape)
+        else:
+            value = 0.1 * rng.standard_normal(shape)
+        found[name] = torch.as_tensor(value).to(dtype or torch.float32) * gains.get(name, 1)
+    return found

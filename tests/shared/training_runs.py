@@ -37,6 +37,24 @@ def write_data_set(root: Path, defect: str, counts: Mapping[str, int], draw: Cal
     return root
 
 
+def write_blots(root: Path, counts: Mapping[str, int], side: int = 64) -> Path:
+    """A data set in the layout of MVTec: grey waves, on the defective ones a bright blot with its mask."""
+    rng = np.random.default_rng(11)
+    x = np.arange(side)
+
+    def draw(defective: bool) -> Drawing:
+        grey = 90 + 30 * np.sin(x / 5 + rng.uniform(0, 6)) + rng.normal(0, 4, (side, side))
+        if not defective:
+            return grey, None
+        picture, mask = np.repeat(grey[:, :, None], 3, axis=2), np.zeros((side, side), bool)
+        top, left = (int(edge) for edge in rng.integers(8, side // 2, 2))
+        picture[top : top + 24, left : left + 24] = (250, 40, 10)
+        mask[top : top + 24, left : left + 24] = True
+        return picture, mask
+
+    return write_data_set(root, "blot", counts, draw)
+
+
 def tensors_in(value: Any, where: str = "") -> dict[str, torch.Tensor]:
     """Every tensor of nested mappings and lists, by its path."""
     if isinstance(value, torch.Tensor):

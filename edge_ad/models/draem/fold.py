@@ -27,8 +27,8 @@ class FoldedDraem(nn.Module):
 
     def __init__(self, network: Draem, color_order: ColorOrder) -> None:
         super().__init__()
-        self.reconstruction = _without_normalisation(network.reconstruction)
-        self.segmentation = _without_normalisation(network.segmentation)
+        self.reconstruction = without_normalisation(network.reconstruction)
+        self.segmentation = without_normalisation(network.segmentation)
         _one_logit(self._convolution("segmentation.decoder_segment.fin_out"))
         if color_order == "bgr":
             self._eat_rgb()
@@ -75,7 +75,7 @@ def _one_logit(last: nn.Conv2d) -> None:
     last.out_channels = 1
 
 
-def _without_normalisation(network: nn.Module) -> nn.Module:
+def without_normalisation(network: nn.Module) -> nn.Module:
     """A copy in which every BatchNorm is part of the convolution in front of it."""
     folded = copy.deepcopy(network).eval()
     for sequence in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:

@@ -109,9 +109,9 @@ class SegmentationEncoder(nn.Module):
 
 
 class SegmentationDecoder(nn.Module):
-    """Features of the six blocks → (N, 2, H, W) logits."""
+    """Features of the six blocks → (N, answers, H, W) logits."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, answers: int) -> None:
         super().__init__()
         self.up_b = upsampling(8 * channels, 8 * channels)
         self.db_b = block(16 * channels, 8 * channels)
@@ -123,7 +123,7 @@ class SegmentationDecoder(nn.Module):
         self.db3 = block(3 * channels, channels)
         self.up4 = upsampling(channels, channels)
         self.db4 = block(2 * channels, channels)
-        self.fin_out = _last(channels, 2)
+        self.fin_out = _last(channels, answers)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         *skips, feature = features
@@ -141,12 +141,15 @@ class SegmentationDecoder(nn.Module):
 
 
 class Segmentation(nn.Module):
-    """The reconstruction and then the picture, (N, 6, H, W) → (N, 2, H, W) logits of normal and anomalous."""
+    """The reconstruction and then the picture, (N, 6, H, W) → (N, 2, H, W) logits of normal and anomalous.
 
-    def __init__(self, channels: int) -> None:
+    DiffusionAD has it too, with the picture first and one answer.
+    """
+
+    def __init__(self, channels: int, answers: int = 2) -> None:
         super().__init__()
         self.encoder_segment = SegmentationEncoder(channels)
-        self.decoder_segment = SegmentationDecoder(channels)
+        self.decoder_segment = SegmentationDecoder(channels, answers)
 
     def forward(self, pair: Tensor) -> Tensor:
         logits: Tensor = self.decoder_segment(self.encoder_segment(pair))

@@ -23,12 +23,13 @@ def chosen_tiles(sizes: Counter[tuple[int, int]], tile_hw: tuple[int, int], over
     """Rows and columns of tiles for pictures of these sizes; None where one tile is enough.
 
     Pictures of several shapes stay whole: they are padded to one canvas, which would be cut where some show nothing.
+    So do pictures whose tiles would be no larger than what neighbours share.
 
     Args:
         sizes: how many pictures have which height and width.
     """
     aspects = [width / height for height, width in sizes]
-    if not aspects or max(aspects) > SAME_SHAPE * min(aspects):
+    if not aspects or max(aspects) > SAME_SHAPE * min(aspects) or min(tile_hw) <= overlap:
         return None
     ((height, width), _), *_ = sizes.most_common()
     limit = FINEST

@@ -26,10 +26,11 @@ from edge_ad.models.draem.checkpoint import load_draem
 from edge_ad.models.draem.options import DraemOptions
 from edge_ad.models.draem.training import trainer as trainer_module
 from edge_ad.models.draem.training.options import DraemTrainOptions
-from edge_ad.models.draem.training.samples import Sample, Samples, turned
+from edge_ad.models.draem.training.samples import Samples, turned
 from edge_ad.models.draem.training.trainer import DraemTrainer
 from edge_ad.models.progress import Progress
 from edge_ad.models.synthesis.textures import ProceduralTextures
+from edge_ad.models.training.overlaid import OverlaidSample as Sample
 from edge_ad.training_run import RunRecord, read_run
 
 Train = Callable[..., RunRecord]

@@ -53,6 +53,12 @@ def test_however_large_the_pictures_the_tiles_stay_few(size: tuple[int, int]) ->
     assert tiles is not None and 2 <= tiles[0] * tiles[1] <= MOST_CHOSEN
 
 
+@pytest.mark.parametrize("tile_hw", [(32, 64), (32, 32), (16, 256)])
+def test_a_model_no_larger_than_the_overlap_gets_no_tiles(tile_hw: tuple[int, int]) -> None:
+    assert chosen_tiles(Counter([(1000, 4000)]), tile_hw, 32) is None
+    assert chosen_tiles(Counter([(1000, 4000)]), TILE, 32) is not None, "control"
+
+
 def test_tiles_that_would_only_enlarge_are_refused() -> None:
     sizes = Counter([(380, 550)])
     assert too_large(TileGrid(2, 2, *TILE, 32), sizes) == [], "in one direction there is more to see"

@@ -1,15 +1,8 @@
-"""The pictures of an epoch: drawn with replacement, some of them turned, on half of them a texture laid.
-
-What is drawn for a picture comes from a generator seeded by (seed, epoch, place in the epoch).
-"""
+"""The pictures of an epoch: drawn with replacement, some of them turned, on half of them a texture laid."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_ad.image.frame import ImageArray
 from edge_ad.models.draem.training.options import DraemTrainOptions
@@ -18,60 +11,29 @@ from edge_ad.models.synthesis.overlay import draw_even_beta, overlay
 from edge_ad.models.synthesis.perlin import thresholded_noise
 from edge_ad.models.synthesis.stronger import STRONGER_AUGMENTATIONS
 from edge_ad.models.synthesis.textures import TexturePool
-from edge_ad.models.training.drawing import ANOMALY, ORDER, chunks, generator, made_ahead
-from edge_ad.models.training.pictures import GoodPictures
+from edge_ad.models.training.overlaid import OverlaidSample, OverlaidSamples
+from edge_ad.models.training.pictures import GoodPictures, Picture
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One good picture and what was made of it.
-
-    Attributes:
-        image_hwc: (H, W, 3) uint8 RGB, the target of the reconstruction.
-        augmented_hwc: the same, with a texture where `mask` is true.
-        mask: (H, W) bool.
-    """
-
-    image_hwc: ImageArray
-    augmented_hwc: ImageArray
-    mask: NDArray[np.bool_]
-
-
-class Samples:
-    """Batches of samples of any epoch."""
+class Samples(OverlaidSamples):
+    """Batches of samples of any epoch; the good picture is the target of the reconstruction."""
 
     def __init__(self, pictures: GoodPictures, textures: TexturePool, options: DraemTrainOptions) -> None:
-        self._pictures, self._textures, self._options = pictures, textures, options
-        self._count = options.epoch_images or len(pictures)
+        super().__init__(pictures, options.epoch_images, options.batch, options.seed)
+        self._textures, self._options = textures, options
 
-    def steps(self) -> int:
-        """Steps of one epoch."""
-        return len(chunks(range(self._count), self._options.batch))
-
-    def __call__(self, epoch: int) -> Iterator[list[Sample]]:
-        """Batches of an epoch; the next one is made while one is in use."""
-        drawn = generator(self._options.seed, epoch, ORDER).integers(len(self._pictures), size=self._count)
-        places = list(enumerate(int(index) for index in drawn))
-        return made_ahead(lambda part: self._batch(epoch, part), chunks(places, self._options.batch))
-
-    def _batch(self, epoch: int, part: Sequence[tuple[int, int]]) -> list[Sample]:
-        return [
-            self._sample(self._pictures[index].image_hwc, generator(self._options.seed, epoch, ANOMALY, place))
-            for place, index in part
-        ]
-
-    def _sample(self, image_hwc: ImageArray, rng: np.random.Generator) -> Sample:
-        options = self._options
+    def _sample(self, picture: Picture, rng: np.random.Generator) -> OverlaidSample:
+        options, image_hwc = self._options, picture.image_hwc
         if rng.random() < options.turn_share:
             image_hwc = turned(image_hwc, float(rng.uniform(-options.turn_deg, options.turn_deg)))
         shape_hw = image_hwc.shape[0], image_hwc.shape[1]
         if rng.random() < options.clean_share:
-            return Sample(image_hwc, image_hwc, np.zeros(shape_hw, np.bool_))
+            return OverlaidSample(image_hwc, image_hwc, np.zeros(shape_hw, np.bool_))
         mask = thresholded_noise(shape_hw, rng)
         texture = self._textures.sample(rng, shape_hw)
         texture = augment_texture(texture, rng, options.augmentations, STRONGER_AUGMENTATIONS)
         beta = draw_even_beta(rng, *options.beta_range)
-        return Sample(image_hwc, overlay(image_hwc, texture, mask, beta), mask)
+        return OverlaidSample(image_hwc, overlay(image_hwc, texture, mask, beta), mask)
 
 
 def turned(image_hwc: ImageArray, degrees: float) -> ImageArray:

@@ -12,6 +12,7 @@ from edge_ad.models.draem.training.options import DraemTrainOptions
 from edge_ad.models.draem.training.samples import Samples
 from edge_ad.models.draem.training.trainer import DraemTrainer
 from edge_ad.models.progress import Progress
+from edge_ad.models.training.overlaid import millions
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material
 
@@ -40,10 +41,6 @@ class DraemRecipe:
     def trainer(self, network: Draem, material: Material[DraemTrainOptions]) -> tuple[DraemTrainer, dict[str, Any]]:
         options = material.options
         network.to(material.device).to(memory_format=torch.channels_last)
-        material.progress.say(f"two networks of {_millions(network):.1f} million weights, on {material.device}")
+        material.progress.say(f"two networks of {millions(network):.1f} million weights, on {material.device}")
         samples = Samples(material.pictures, material.textures, options)
         return DraemTrainer(network, samples, material.labelled, options), {}
-
-
-def _millions(network: Draem) -> float:
-    return sum(weight.numel() for weight in network.parameters()) / 1e6

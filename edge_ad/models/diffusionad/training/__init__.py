@@ -1,0 +1,1 @@
+"""Training of DiffusionAD: what its networks learn from, and their step."""
