@@ -17,7 +17,7 @@ from edge_ad.models.family import option_names
 from edge_ad.models.references import ReferenceOptions
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text("utf-8")
-COMMANDS = {"family", "preset"}
+COMMANDS = {"family", "preset", "noise-seeds"}
 
 
 def rows(heading: str) -> list[list[str]]:

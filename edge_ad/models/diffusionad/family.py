@@ -31,8 +31,8 @@ class DiffusionAdFamily(ModelFamily):
     about = About(
         paper="Zhang et al., arXiv 2303.08730",
         good_at="defects outlined to the pixel, where a GPU trains and judges; the slowest by far",
-        cost="601 GMAC (256², published widths), 5.8 (64², fast)",
-        training="fast: half an hour on two cores; paper: 3000 epochs, 16 hours on a large GPU",
+        cost="601 GMAC (256², published widths), 6.2 (64², fast)",
+        training="fast: 480 steps, not measured to its end; paper: 3000 epochs, 16 hours on a large GPU",
         checkpoints="the authors' params-best.pt and params-last.pt, our own file",
         licence="MIT (no licence file)",
     )
