@@ -287,8 +287,8 @@ def test_the_size_of_the_caches_changes_nothing(
             super().__init__(taps, pictures, batch, 0)
 
     class FewPictures(session.GoodPictures):
-        def __init__(self, samples: Any, spec: Any, foreground: Any, cache_bytes: int, progress: Any) -> None:
-            super().__init__(samples, spec, foreground, 0, progress)
+        def __init__(self, samples: Any, spec: Any, foreground: Any, cache_bytes: int, *rest: Any) -> None:
+            super().__init__(samples, spec, foreground, 0, *rest)
 
     monkeypatch.setattr(frozen, "TapCache", SmallCache)
     monkeypatch.setattr(head_trainer, "TapCache", SmallCache)
