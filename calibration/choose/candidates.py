@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_ad.models import DEFAULT_FAMILY
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -42,7 +44,7 @@ CANDIDATES = (
     ),
     Candidate("bank-large", "bank of good patches at 384 pixels", "patchcore", {"imgsz": 384}, 3.0),
     Candidate("bank-tiles", "bank of good patches in tiles", "patchcore", {"tiles": "auto"}, 4.0, True),
-    Candidate("head", "discriminator on patches, whose cost grows with no bank", "glass", {}, 6.0),
+    Candidate("head", "discriminator on patches, whose cost grows with no bank", DEFAULT_FAMILY, {}, 6.0),
 )
 
 
