@@ -27,6 +27,6 @@ def test_mutated_manifests_and_graphs_are_refused_or_judged(micro_bundle: Path) 
 @pytest.mark.parametrize(("fault", "seen"), [("crash", "crash"), ("hang", "hang"), ("traceback", "traceback")])
 def test_a_planted_fault_is_seen_and_the_other_cases_go_on(micro_bundle: Path, fault: str, seen: str) -> None:
     assert fault in PLANTED
-    outcome = fuzz(Job(micro_bundle, count=8, processes=1, plant=fault, hang_s=0.5))
+    outcome = fuzz(Job(micro_bundle, count=8, processes=1, plant=fault, hang_s=10))
     assert outcome.counts[seen] == 1 and outcome.counts.total() == 8
     assert [fault.split(":")[0] for fault in outcome.faults] == [f"case {PLANTED_CASE} of seed 0"]
