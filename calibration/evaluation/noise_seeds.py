@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.bundle import Bundle, write_changed
+from edge_ad.bundle.graph.contract import CheckedGraph
 from edge_ad.bundle.specs import Precision
 from edge_ad.calibration.evaluation.evaluate import ImageResult
 from edge_ad.errors import ConfigError, ExportError
@@ -72,7 +73,7 @@ def noise_of(bundle: Bundle, seed: int) -> Mapping[str, NDArray[np.float32]]:
     return found
 
 
-def with_noise(data: bytes, noise: Mapping[str, NDArray[np.float32]]) -> bytes:
+def with_noise(data: CheckedGraph, noise: Mapping[str, NDArray[np.float32]]) -> bytes:
     """A graph with other values of some constants. Raises: ExportError where it does not hold one of them."""
     import onnx
     from onnx import numpy_helper

@@ -22,6 +22,7 @@ READERS = frozenset(
     {"read_model", "import_model", "compile_model", "InferenceSession", "OnnxParser", "load_model_from_string"}
 )
 OF_BUNDLES = {
+    "calibration/evaluation/noise_seeds.py",
     "calibration/learn/graph.py",
     "runtime/engines/openvino.py",
     "runtime/engines/onnxruntime.py",
