@@ -11,6 +11,7 @@ from PIL import Image
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.calibration.evaluation.evaluate import judge_images
+from edge_ad.image.geometry import place
 from edge_ad.metrics.localization import group_metrics
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -52,7 +53,7 @@ def test_pixels_count_as_in_an_evaluation(accuracy: Any, data: Path, tmp_path: P
     left = iter(maps)
 
     def judge(_: Any) -> Any:
-        shown = SimpleNamespace(content_box=(0, 0, 8, 8))
+        shown = place(STRETCHED, (16, 24))
         return SimpleNamespace(
             status="ok", score=1.0, maps=SimpleNamespace(anomaly_map=next(left), geometry=shown), reason=None
         )
