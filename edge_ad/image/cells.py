@@ -15,7 +15,7 @@ from edge_ad.image.geometry import FrameGeometry
 
 Value = TypeVar("Value", bound=np.generic)
 SLACK = 1e-9  # of the area of a cell: a half that was rounded is a half
-KEPT = 64  # geometries whose cells are kept; a part that moves has one for each place
+KEPT = 64  # geometries whose cells are kept; a part that moves beyond the frame has one for each place
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,6 @@ def shown_part(map_hw: tuple[int, ...], geometry: FrameGeometry) -> tuple[slice,
     )
 
 
-@lru_cache(maxsize=KEPT)
 def counted_cells(map_hw: tuple[int, int], geometry: FrameGeometry) -> Cells:
     """The cells that count, of a map of `map_hw` cells over the model's canvas.
 
@@ -66,10 +65,24 @@ def counted_cells(map_hw: tuple[int, int], geometry: FrameGeometry) -> Cells:
 
     Raises: ImageError when nothing of what counts is seen by the model.
     """
+    return _counted_cells(map_hw, _wherever(geometry))
+
+
+def nearest_counted(map_hw: tuple[int, int], geometry: FrameGeometry) -> NDArray[np.intp]:
+    """(h, w) for each cell of a map the flat index of the nearest one that counts: its own where it counts."""
+    return _nearest_counted(map_hw, _wherever(geometry))
+
+
+def _wherever(geometry: FrameGeometry) -> FrameGeometry:
+    """The same for every place in the frame: a part that moves is at another one every time, with the same cells."""
+    return replace(geometry, frame_hw=geometry.region_hw, roi=None) if geometry.is_inside else geometry
+
+
+@lru_cache(maxsize=KEPT)
+def _counted_cells(map_hw: tuple[int, int], geometry: FrameGeometry) -> Cells:
     part = shown_part(map_hw, geometry)
     cells = None
     if geometry.counts is not None and geometry.counts.mask is not None:
-        # The place of the part in the frame changes nothing here, and a part that moves is at another one every time.
         cells = _masked(map_hw, replace(geometry, frame_hw=geometry.region_hw, roi=None), geometry.counts)
     if not geometry.is_inside:
         seen = np.outer(*_seen(map_hw, geometry))
@@ -80,8 +93,7 @@ def counted_cells(map_hw: tuple[int, int], geometry: FrameGeometry) -> Cells:
 
 
 @lru_cache(maxsize=KEPT)
-def nearest_counted(map_hw: tuple[int, int], geometry: FrameGeometry) -> NDArray[np.intp]:
-    """(h, w) for each cell of a map the flat index of the nearest one that counts: its own where it counts."""
+def _nearest_counted(map_hw: tuple[int, int], geometry: FrameGeometry) -> NDArray[np.intp]:
     cells = counted_cells(map_hw, geometry).whole(map_hw)
     height, width = cells.shape
     rows = np.arange(height)[:, None]

@@ -160,3 +160,15 @@ def test_whatever_is_said_of_what_is_masked_out_the_score_stays(seed: int, level
     changed = patch_map.copy()
     changed[4, 4] += 100  # control: of what counts
     assert cells[4, 4] and score(changed) > score(patch_map)
+
+
+def test_cells_are_worked_out_once_for_a_part_that_moves() -> None:
+    mask = np.random.default_rng(0).random((40, 60)) < 0.7
+    counts = Counted(mask)
+    placed = place(PreprocessSpec(32, 48, resize_mode="stretch"), (40, 60))
+    here, there, beyond = (
+        replace(placed.within((100, 100), (left, 5, left + 60, 45)), counts=counts) for left in (3, 29, 70)
+    )
+    assert counted_cells((16, 16), here) is counted_cells((16, 16), there)
+    assert nearest_counted((16, 16), here) is nearest_counted((16, 16), there)
+    assert counted_cells((16, 16), beyond).whole((16, 16)).sum() < counted_cells((16, 16), here).whole((16, 16)).sum()

@@ -99,3 +99,13 @@ def trained(family: str, values: Mapping[str, Any], *, progress: Progress | None
     from edge_ad.models import model_family
 
     return model_family(family).train(values, "test", progress or Progress(), **how)
+
+
+def trainer(family: str, **usual: Any) -> Callable[..., RunRecord]:
+    """Trains into a folder, as usual but for what is told otherwise."""
+
+    def train(output: Path, *, progress: Progress | None = None, **changes: Any) -> RunRecord:
+        how = {name: changes.pop(name) for name in ("resume", "force") if name in changes}
+        return trained(family, {**usual, "output": output, **changes}, progress=progress, **how)
+
+    return train

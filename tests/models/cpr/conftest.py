@@ -11,6 +11,7 @@ import pytest
 import torch
 from golden_files import drawn
 from PIL import Image
+from training_runs import trainer
 
 SIDE = 112  # 28x28 patches, one more than the fewest that have a border
 TINY = {
@@ -69,12 +70,4 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train(parts: Path, backbone_weights: Path) -> Callable[..., Any]:
     """Train into a folder with `TINY`, changed as told."""
-
-    def run(output: Path, *, resume: bool = False, force: bool = False, progress: Any = None, **changes: Any) -> Any:
-        from edge_ad.models import model_family
-        from edge_ad.models.progress import Progress
-
-        told = {**TINY, "backbone_weights": backbone_weights, "data": parts, "output": output, **changes}
-        return model_family("cpr").train(told, "test", progress or Progress(), resume=resume, force=force)
-
-    return run
+    return trainer("cpr", **TINY, data=parts, backbone_weights=backbone_weights)

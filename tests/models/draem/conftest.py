@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import trained, write_blots
+from training_runs import trainer, write_blots
 
 TINY = {
     "base_width": 4,
@@ -34,9 +34,4 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train(parts: Path) -> Callable[..., Any]:
     """Train into a folder with `TINY`, changed as told."""
-
-    def run(output: Path, *, resume: bool = False, force: bool = False, progress: Any = None, **changes: Any) -> Any:
-        told = {**TINY, "data": parts, "output": output, **changes}
-        return trained("draem", told, progress=progress, resume=resume, force=force)
-
-    return run
+    return trainer("draem", **TINY, data=parts)

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import called
 from PIL import Image
 
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.calibration.quantize import quantized
-from edge_ad.cli.main import main
 from edge_ad.models.efficientad.network import EfficientAd
 from edge_ad.models.efficientad.specs import INPUT
 from edge_ad.models.efficientad.statistics import measure_quantiles, measure_teacher
@@ -35,13 +35,6 @@ def parts(tmp_path: Path) -> Path:
                 picture[:, :32] = rng.integers(0, 256, (64, 32, 3))
             Image.fromarray(picture).save(root / folder / f"{index}.png")
     return root
-
-
-def called(capsys: Capture, *arguments: Any) -> str:
-    code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return told.out + told.err
 
 
 def test_all_the_way(

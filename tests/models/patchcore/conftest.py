@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import Drawing, trained, write_data_set
+from training_runs import Drawing, trainer, write_data_set
 
 from edge_ad.models.patchcore.config import PatchCoreConfig
 from edge_ad.models.patchcore.network import PatchCore
@@ -57,12 +57,7 @@ def backbone(tiny_checkpoint: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="session")
 def train(parts: Path, backbone: Path) -> Callable[..., Any]:
     """Fit into a folder with `TINY`, changed as told."""
-
-    def run(output: Path, *, resume: bool = False, progress: Any = None, **changes: Any) -> Any:
-        told = {**TINY, "data": parts, "backbone_weights": backbone, "output": output, **changes}
-        return trained("patchcore", told, progress=progress, resume=resume)
-
-    return run
+    return trainer("patchcore", **TINY, data=parts, backbone_weights=backbone)
 
 
 @pytest.fixture(scope="session")

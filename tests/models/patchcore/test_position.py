@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from command_line import called
 from numpy.typing import NDArray
 from training_runs import Drawing, write_data_set
 
@@ -191,13 +192,6 @@ def test_the_bank_holds_where_its_patches_lie(placed_run: Path, parts: Path, bac
         picture, row, column = np.unravel_index(differences.argmin(), differences.shape)
         assert differences.min() < 1e-3
         np.testing.assert_allclose(place, ((4 * row + 2) / 64, (16 * (picture % 2) + 4 * column + 2) / 64), atol=1e-6)
-
-
-def called(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return told.out + told.err
 
 
 def test_it_is_quantized_and_places_have_a_range_of_their_own(

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command_line import called
 
 import edge_ad
 from edge_ad.bundle.bundle import Bundle, write_changed
@@ -46,13 +47,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(root / "test" / "dot" / f"{number:02}.png"), image)
         cv2.imwrite(str(root / "ground_truth" / "dot" / f"{number:02}_mask.png"), mask)
     return root
-
-
-def called(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return told.out + told.err
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import called
 from PIL import Image
 
 import edge_ad
@@ -35,13 +36,6 @@ def bank_of(folder: Path) -> torch.Tensor:
     data = torch.load(folder / "ckpt_best_0.pth", weights_only=True)
     bank: torch.Tensor = data["memory_bank"]
     return bank
-
-
-def called(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return told.out + told.err
 
 
 def test_all_the_way(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import Drawing, trained, write_data_set
+from training_runs import Drawing, trainer, write_data_set
 
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets import model_mask, open_dataset, read_image, read_mask
@@ -66,12 +66,7 @@ def backbone(tiny_checkpoint: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="session")
 def train(parts: Path, backbone: Path) -> Callable[..., Any]:
     """Train into a folder with `TINY`, changed as told."""
-
-    def run(output: Path, *, resume: bool = False, progress: Any = None, **changes: Any) -> Any:
-        told = {**TINY, "data": parts, "backbone_weights": backbone, "output": output, **changes}
-        return trained("simplenet", told, progress=progress, resume=resume)
-
-    return run
+    return trainer("simplenet", **TINY, data=parts, backbone_weights=backbone)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import called
 from PIL import Image
 
 import edge_ad
@@ -18,13 +19,6 @@ from edge_ad.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
 EXPORT = ["--backbone", "resnet18", "--layers", "layer1,layer2", "--pretrain-embed-dim", "24", "--imgsz", "64"]
-
-
-def called(capsys: Capture, *arguments: Any) -> str:
-    code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    return told.out + told.err
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ def refit(network: PatchCore, told: Mapping[str, Any], material: Material[Any]) 
     Args:
         told: options of the training that the old bank came from.
     """
-    options = build(PatchCoreTrainOptions, dict(told), "options of the run").seeing(material.options.resize_mode)
+    now = material.options
+    options = build(PatchCoreTrainOptions, dict(told), "options of the run")
+    options = options.seeing(now.resize_mode, None if now.tiles == "off" else now.tiles).varying(now.rotate)
     fit = BankFit(network, replace(material, options=options, labelled=None))
     for _ in fit.epochs(0, lambda _: None):
         pass
