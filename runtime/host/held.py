@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -26,10 +28,12 @@ class HeldName:
 
     def __init__(self, path: Path, handle: int | None = None) -> None:
         self.path = path
-        self._own: int | None = None
+        self._handle = handle
+        self._release: Callable[[], object] = lambda: None
         if handle is None and os.name == "posix":
-            self._own = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
-        self._handle = handle if self._own is None else self._own
+            self._handle = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+            # By itself, too: who holds several names may find the second one gone.
+            self._release = weakref.finalize(self, os.close, self._handle)
 
     @property
     def standing(self) -> Standing:
@@ -66,9 +70,7 @@ class HeldName:
         return found if is_it else None
 
     def close(self) -> None:
-        if self._own is not None:
-            os.close(self._own)
-            self._own = None
+        self._release()
 
 
 class HeldFolder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 from edge_ad.errors import OutputError, one_line, os_reason
@@ -11,6 +12,7 @@ from edge_ad.runtime.host.held import HeldFolder, HeldName
 from edge_ad.runtime.sinks import set_aside
 
 SIDES = ("-wal", "-shm", "-journal")
+MAX_REWRITES = 5  # of a file that is taken away while it is written
 
 
 class OwnNames:
@@ -31,30 +33,55 @@ class OwnNames:
         """Whether nobody has taken them away."""
         return self._file.standing == "there" and (self._log is None or self._log.standing == "there")
 
-    def write_again(self, db: sqlite3.Connection) -> str:
-        """Write what the open database holds to a new file of its old name, and close it.
+    def write_again(
+        self, db: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]
+    ) -> tuple[sqlite3.Connection, OwnNames, str]:
+        """Write what the open database holds to a new file of its old name, and close it once the new one is open.
 
-        Returns: what has happened, for people. Raises: OutputError; then it is still open.
+        Who deletes a folder file by file takes the new one away as well, so it is written until it stays.
+
+        Args: connect: opens the file of that name.
+
+        Returns: the new database, its names, and what has happened, for people. Raises: OutputError; then the old one
+            is still open.
         """
-        path = self._path
-        scratch = path.with_name(f".{path.name}.again")
-        moved = None
         try:
-            self._folder.restore()
-            scratch.unlink(missing_ok=True)
-            with closing(sqlite3.connect(scratch)) as copy:
-                db.backup(copy)
-            if self._file.standing != "there":
-                moved = set_aside(path)
-            for side in SIDES:  # of the old file, or of what lay there
-                path.with_name(path.name + side).unlink(missing_ok=True)
-            scratch.replace(path)
+            for _ in range(MAX_REWRITES):
+                written, moved = self._write(db)
+                with closing(written):
+                    new = connect()
+                    with suppress(FileNotFoundError):
+                        names = OwnNames(self._path)
+                        if written.standing == "there":
+                            break
+                        names.close()
+                    new.close()
+            else:
+                raise OutputError(f"{self._path}: is taken away as often as it is written")
         except (sqlite3.Error, OSError) as exc:
             reason = os_reason(exc) if isinstance(exc, OSError) else one_line(exc)
-            raise OutputError(f"{path}: is gone, and cannot be written again: {reason}") from exc
+            raise OutputError(f"{self._path}: is gone, and cannot be written again: {reason}") from exc
         db.close()
+        self.close()
         kept = "" if moved is None else f"; what lay there is kept as {moved.name}"
-        return f"{path}: somebody has taken it away; it is written again{kept}"
+        return new, names, f"{self._path}: somebody has taken it away; it is written again{kept}"
+
+    def _write(self, db: sqlite3.Connection) -> tuple[HeldName, Path | None]:
+        """Returns: the new file, held; what the file was renamed to that lay there, if one did."""
+        path, moved = self._path, None
+        scratch = path.with_name(f".{path.name}.again")
+        self._folder.restore()
+        scratch.unlink(missing_ok=True)
+        with closing(sqlite3.connect(scratch)) as copy:
+            db.backup(copy)
+        if self._file.standing != "there":
+            moved = set_aside(path)
+        for side in SIDES:  # of the old file, or of what lay there
+            path.with_name(path.name + side).unlink(missing_ok=True)
+        written = HeldName(scratch)
+        scratch.replace(path)
+        written.path = path
+        return written, moved
 
     def close(self) -> None:
         for held in (self._folder, self._file, self._log):

@@ -121,12 +121,7 @@ class Retention:
         """Write the index again if somebody has taken it away. Raises: OutputError."""
         if self._names is None or self._names.are_there:
             return
-        said = self._names.write_again(self._connection)
-        self._close()
-        try:
-            self._open(self._index)
-        except (sqlite3.Error, OSError) as exc:
-            raise OutputError(f"{self._index}: cannot be opened: {one_line(exc)}") from exc
+        self._db, self._names, said = self._names.write_again(self._connection, lambda: _connected(self._index))
         self._say(said)
 
     def deleted(self) -> int:

@@ -79,29 +79,29 @@ class Spool:
 
     def _open(self) -> int:
         """Returns: how many lines wait in the file. Raises: OutputError."""
-        settings: dict[str, Any] = {"wal_pages": self._wal_pages, "every_record": self._sync.every_record}
         try:
             try:
-                self._db = open_file(self.path, **settings)
+                self._db = self._connected()
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as exc:
-                self._db = self._rebuild(one_line(exc), settings)
+                self._db = self._rebuild(one_line(exc))
             (waiting,) = self._db.execute("SELECT count(*) FROM lines").fetchone()
             self._names = OwnNames(self.path)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, OSError) as exc:
             self._close()
-            hint = "; another run is using it" if "locked" in str(exc) else ""
-            raise OutputError(f"{self.path}: cannot be opened: {one_line(exc)}{hint}") from exc
-        except OSError as exc:
-            self._close()
-            raise OutputError(f"{self.path}: cannot be opened: {os_reason(exc)}") from exc
+            reason = os_reason(exc) if isinstance(exc, OSError) else one_line(exc)
+            hint = "; another run is using it" if "locked" in reason else ""
+            raise OutputError(f"{self.path}: cannot be opened: {reason}{hint}") from exc
         return int(waiting)
 
-    def _rebuild(self, reason: str, settings: dict[str, Any]) -> sqlite3.Connection:
+    def _connected(self) -> sqlite3.Connection:
+        return open_file(self.path, wal_pages=self._wal_pages, every_record=self._sync.every_record)
+
+    def _rebuild(self, reason: str) -> sqlite3.Connection:
         """A new file with what can be read of a damaged one."""
         found = salvage(self.path)
-        db = open_file(self.path, **settings)
+        db = self._connected()
         taken, delivered, lost_before = (found.totals.get(name, 0) for name in ("taken", "delivered", "lost"))
         lost = max(lost_before, taken - delivered - len(found.rows))
         db.execute("BEGIN")
@@ -167,10 +167,8 @@ class Spool:
         """Set a line aside that its receiver will never take; it is lost. Raises: OutputError."""
 
         def move(db: sqlite3.Connection) -> int:
-            now = "strftime('%Y-%m-%dT%H:%M:%SZ')"
-            db.execute(
-                f"INSERT OR REPLACE INTO aside SELECT id, line, ?, {now} FROM lines WHERE id = ?", (reason, number)
-            )
+            row = "id, line, ?, strftime('%Y-%m-%dT%H:%M:%SZ')"
+            db.execute(f"INSERT OR REPLACE INTO aside SELECT {row} FROM lines WHERE id = ?", (reason, number))
             newest = "(SELECT id FROM aside ORDER BY id DESC LIMIT ?)"
             db.execute(f"DELETE FROM aside WHERE id NOT IN {newest}", (MAX_ASIDE,))
             return db.execute("DELETE FROM lines WHERE id = ?", (number,)).rowcount
@@ -253,7 +251,7 @@ class Spool:
                 if last or isinstance(exc, sqlite3.OperationalError):
                     raise OutputError(f"{self.path}: cannot be written: {one_line(exc)}") from exc
                 self._close()
-        raise AssertionError("unreachable")
+        raise AssertionError
 
     def look(self) -> None:
         """Write the file again if somebody took it away. Raises: OutputError."""
@@ -261,8 +259,7 @@ class Spool:
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is not None and self._names is not None and not self._names.are_there:
-            said = self._names.write_again(self._db)
-            self._close()
+            self._db, self._names, said = self._names.write_again(self._db, self._connected)
             self._say_seldom(f"warning: {said}; records waiting in it: {self.waiting}")
         if self._db is None:
             if not self._entered:
@@ -296,5 +293,7 @@ class Spool:
     ) -> None:
         self._flusher.__exit__(None, None, None)
         with self._lock:
+            with suppress(OutputError):
+                self.look()
             self._entered = False
             self._close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sqlite3
@@ -20,7 +21,9 @@ from edge_ad.image.frame import Frame
 from edge_ad.image.geometry import place
 from edge_ad.record.verdict import Maps, Provenance, Verdict, record
 from edge_ad.runtime.host.results import LEDGER, claim, is_drawn
+from edge_ad.runtime.sinks import spool as spool_module
 from edge_ad.runtime.sinks.pictures import PictureFiles
+from edge_ad.runtime.sinks.rescue import MAX_REWRITES, OwnNames
 from edge_ad.runtime.sinks.retention import Limits
 
 GEOMETRY = place(PreprocessSpec(32, 32, resize=32), (32, 32))
@@ -62,6 +65,52 @@ def test_a_spool_loses_no_line(make_spool: Any, take: Callable[[Path], object], 
         assert spool.totals() == {"taken": 40, "delivered": 5, "lost": 1}
     kept = list(spool.path.parent.glob("spool-*.sqlite"))
     assert [path.read_bytes() for path in kept] == ([b"somebody's"] if take is TAKEN["replaced"] else [])
+
+
+@pytest.mark.parametrize("times", [1, 4, 20])
+def test_a_folder_that_is_deleted_file_by_file_takes_the_new_file_as_well(
+    make_spool: Any, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The file that was written again is gone before it is open."""
+    left = times
+    opened = spool_module.open_file
+
+    def open_file(path: Path, **settings: Any) -> sqlite3.Connection:
+        nonlocal left
+        if left:
+            left -= 1
+            path.unlink()
+        return opened(path, **settings)
+
+    with make_spool() as spool:
+        spool.put("a")
+        monkeypatch.setattr(spool_module, "open_file", open_file)
+        shutil.rmtree(spool.path.parent)
+        while left >= MAX_REWRITES:
+            with pytest.raises(OutputError, match="as often as it is written"):
+                spool.put("b")
+        spool.put("b")
+        assert [line for _, line in spool.read()] == ["a", "b"]
+        assert (spool.totals(), spool.counts().lost) == ({"taken": 2, "delivered": 0, "lost": 0}, 0)
+
+
+def test_what_is_taken_away_last_is_there_when_the_spool_is_closed(make_spool: Any) -> None:
+    with make_spool() as spool:
+        spool.put("a")
+        shutil.rmtree(spool.path.parent)
+    with make_spool() as spool:
+        assert [line for _, line in spool.read()] == ["a"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_names_that_cannot_all_be_held_hold_nothing(tmp_path: Path) -> None:
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        with pytest.raises(FileNotFoundError):
+            OwnNames(tmp_path / "gone.sqlite")
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_spool_that_cannot_be_written_again_keeps_its_lines_until_it_can(make_spool: Any) -> None:
