@@ -27,6 +27,10 @@ PaDiM's number of features is the one that anomalib has for its smallest network
 """
 
 
+FETCHING = ("stfpm", "glass")
+"""Models that ask for published weights: STFPM always, and GLASS trains its backbone where it is told not to."""
+
+
 def built(model: str, side: int) -> Any:
     """The model with random weights in its backbone, for none are fetched."""
     from anomalib import models
@@ -42,17 +46,17 @@ def built(model: str, side: int) -> Any:
         "backbone": BACKBONE,
     }
     given |= {} if model == "fastflow" else {"layers": LAYERS}
-    given |= {} if model == "stfpm" else {"pre_trained": False}
+    given |= {} if model in FETCHING else {"pre_trained": False}
     given |= {"padim": {"n_features": 100}, "patchcore": {"coreset_sampling_ratio": 0.01}}.get(model, {})
     if model == "glass":
         given |= {"input_shape": (side, side)}
-    if model == "stfpm":
+    if model in FETCHING:
         without_fetching()
     return family(**given)
 
 
 def without_fetching() -> None:
-    """STFPM asks for published weights by itself; let timm build the network without, as for the others."""
+    """Let timm build the network without the published weights that the model asks for."""
     import timm
 
     create = timm.create_model

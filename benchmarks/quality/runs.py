@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ WITNESSED = "peak_mib "
 
 
 class FailedError(Exception):
-    """A process ended with an error; the message is its last line."""
+    """A process ended with an error; the message is its last line.
+
+    Attributes: result: what was found before, where that is known.
+    """
+
+    result: Result | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,17 @@ def measured(configuration: Configuration, data: Path, seed: int, setting: Setti
             return _ours(result, configuration, data, folder, setting)
         return _anomalibs(result, configuration, data, folder, setting)
     except FailedError as exc:
-        return replace(result, reason=str(exc))
+        return replace(exc.result or result, reason=str(exc))
+
+
+@contextmanager
+def keeping(result: Result) -> Iterator[None]:
+    """What fails inside keeps this result."""
+    try:
+        yield
+    except FailedError as exc:
+        exc.result = exc.result or result
+        raise
 
 
 def process(command: Sequence[str], limit_s: float) -> tuple[Cost, str]:
@@ -82,7 +98,8 @@ def process(command: Sequence[str], limit_s: float) -> tuple[Cost, str]:
 
 def _mib(err: str) -> float:
     """What `_WITNESS` wrote last on standard error."""
-    return float(err.rstrip().rpartition("\n")[2].removeprefix(WITNESSED) or 0)
+    said = [line for line in err.splitlines() if line.startswith(WITNESSED)]
+    return float(said[-1].removeprefix(WITNESSED)) if said else 0.0
 
 
 _WITNESS = """
@@ -115,19 +132,22 @@ def _ours(result: Result, configuration: Configuration, data: Path, folder: Path
     caches = ("--calibration-cache", folder / "calibrations", "--engine-cache", folder / "engines")
     cost = _edge_ad(setting, "train", data, *configuration.told, "--seed", result.seed, "-o", run, "--force")
     result = replace(result, train_s=cost.seconds, train_mib=cost.mib)
-    _edge_ad(setting, "export", run, "-o", plain, "--force")
-    figures = _evaluated(plain, "fp32", data, folder, setting)
+    with keeping(result):
+        _edge_ad(setting, "export", run, "-o", plain, "--force")
+        figures = _evaluated(plain, "fp32", data, folder, setting)
     pixel = figures.get("pixel") or {}
     result = replace(
         result, image_auroc=figures["image"]["auroc"], pixel_auroc=pixel.get("auroc"), pro=pixel.get("pro")
     )
-    good = data / "train" / "good"
-    _edge_ad(setting, "calibrate", plain, "--data", good, "--gate", "report", *caches, "-o", both, "--force")
-    int8 = _evaluated(both, "int8", data, folder, setting)
-    result = replace(result, int8_image_auroc=int8["image"]["auroc"])
     frame = str(next(iter(sorted((data / "test" / "good").iterdir()))))
-    times = {name: _bench(both, name, frame, folder, setting) for name in ("fp32", "int8")}
-    return replace(result, fp32_ms=times["fp32"], int8_ms=times["int8"])
+    good = data / "train" / "good"
+    with keeping(result):
+        result = replace(result, fp32_ms=_bench(plain, "fp32", frame, folder, setting))
+        _edge_ad(setting, "calibrate", plain, "--data", good, "--gate", "report", *caches, "-o", both, "--force")
+    with keeping(result):
+        int8 = _evaluated(both, "int8", data, folder, setting)
+        result = replace(result, int8_image_auroc=int8["image"]["auroc"])
+        return replace(result, int8_ms=_bench(both, "int8", frame, folder, setting))
 
 
 def _evaluated(bundle: Path, precision: str, data: Path, folder: Path, setting: Setting) -> dict[str, Any]:

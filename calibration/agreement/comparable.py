@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_ad.bundle.inspection import EVERYTHING, Inspection
 from edge_ad.bundle.manifest import Manifest
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.errors import ConfigError
@@ -22,12 +23,22 @@ def check_comparable(reference: Manifest, candidate: Manifest) -> list[str]:
         faults.append(f"resize mode: {ours.resize_mode} in A, {theirs.resize_mode} in B")
     elif not faults and _shorter_side(ours) != _shorter_side(theirs):
         faults.append(f"shorter side before the crop: {_shorter_side(ours)} pixels in A, {_shorter_side(theirs)} in B")
+    one, other = (each.inspection or EVERYTHING for each in (reference, candidate))
+    if one.roi != other.roi:
+        faults.append(f"inspected box: {_box(one)} in A, {_box(other)} in B")
+    if _place(one) != _place(other):
+        faults.append("alignment: parts are looked for at other places in A than in B")
     if faults:
         raise ConfigError("compare", [*faults, "maps of different parts of a frame cannot be compared"])
     notes = [
         f"preprocessing: {name} is {getattr(ours, name)} in A and {getattr(theirs, name)} in B"
         for name in ("filter", "mean", "std", "pad_rgb")
         if getattr(ours, name) != getattr(theirs, name)
+    ]
+    notes += [
+        f"inspection: {what} are not the same in A and B, so other pixels count"
+        for what, name in (("polygons", "polygons"), ("ignore masks", "ignore"), ("least areas", "least_area_px"))
+        if getattr(one, name) != getattr(other, name)
     ]
     return notes + [
         f"post-processing: {name} is {getattr(reference.postprocess, name)} in A and"
@@ -39,6 +50,14 @@ def check_comparable(reference: Manifest, candidate: Manifest) -> list[str]:
 
 def _size(spec: PreprocessSpec) -> str:
     return f"{spec.width}×{spec.height}"
+
+
+def _box(inspection: Inspection) -> str:
+    return "all of the frame" if inspection.roi is None else str(list(inspection.roi))
+
+
+def _place(inspection: Inspection) -> tuple[object, ...] | None:
+    return None if inspection.align is None else (inspection.align.at, inspection.align.reach_px)
 
 
 def _shorter_side(spec: PreprocessSpec) -> int | None:

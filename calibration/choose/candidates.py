@@ -22,6 +22,7 @@ class Candidate:
         family: model family.
         options: of its training, by name, beside the preset `fast`.
         cost: about how many times as long as the first one it takes to train and try.
+        draws: whether its training lays textures over pictures.
         wants_tiles: whether it makes sense only where pictures are so large or long that tiles show more.
     """
 
@@ -31,6 +32,7 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
     cost: float = 1.0
     wants_tiles: bool = False
+    draws: bool = False
 
 
 CANDIDATES = (
@@ -44,8 +46,14 @@ CANDIDATES = (
     ),
     Candidate("bank-large", "bank of good patches at 384 pixels", "patchcore", {"imgsz": 384}, 3.0),
     Candidate("bank-tiles", "bank of good patches in tiles", "patchcore", {"tiles": "auto"}, 4.0, True),
-    Candidate("head", "discriminator on patches, whose cost grows with no bank", DEFAULT_FAMILY, {}, 6.0),
+    Candidate("head", "discriminator on patches, whose cost grows with no bank", DEFAULT_FAMILY, {}, 6.0, draws=True),
 )
+
+
+def options_of(candidate: Candidate, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of its training. Args: given: what the user said, of which it leaves textures that it has no use for."""
+    told = {name: value for name, value in given.items() if candidate.draws or name != "textures"}
+    return {"preset": "fast", **candidate.options, **told}
 
 
 def candidates_for(family: str | None, tiled: bool) -> tuple[Candidate, ...]:

@@ -53,7 +53,7 @@ def try_all(
             continue
         try:
             found = attempt(candidate)
-        except EdgeAdError as exc:
+        except (EdgeAdError, MemoryError, RuntimeError) as exc:  # what torch and engines raise beyond their means
             if not tried:
                 raise
             left_out.append((candidate.name, one_line(exc)))

@@ -97,22 +97,25 @@ def _auroc(judgements: Sequence[Judgement]) -> float:
     return found
 
 
-def taken(tried: Sequence[Tried], budget_ms: float | None) -> Tried:
+def taken(tried: Sequence[Tried], budget_ms: float | None, left_out: Sequence[str] = ()) -> Tried:
     """The one to take, of those that hold the budget.
 
     They stand in the order in which they are believed in: a later one has to be better than those before it by more
     than MARGIN, and by more than SURE times what the pictures of the trial leave uncertain.
 
+    Args: left_out: names of those that were not tried, for the message.
+
     Raises: ConfigError where none holds the budget.
     """
     holding = [one for one in tried if budget_ms is None or one.latency_ms <= budget_ms]
     if not holding:
+        untried = f" ({', '.join(left_out)} not tried)" if left_out else ""
         fastest = min(tried, key=lambda one: one.latency_ms)
         raise ConfigError(
             "budget_ms",
             [
                 f"no configuration judges a frame in {budget_ms:g} ms here; the fastest, {fastest.name}, takes"
-                f" {fastest.latency_ms:.1f} ms; allow more, or train for a faster machine without --budget-ms"
+                f" {fastest.latency_ms:.1f} ms{untried}; allow more, or train for a faster machine without --budget-ms"
             ],
         )
     best = holding[0]

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from edge_ad.calibration.choose.defects import KINDS, Sources, draw_defect
 from edge_ad.datasets import GOOD, Sample, read_image
-from edge_ad.errors import ImageError, SourceError
+from edge_ad.errors import ImageError, OutputError, SourceError, os_reason
 from edge_ad.image.pictures import picture_size
 from edge_ad.models.synthesis.textures import TexturePool
 
-MOST_DRAWN_PIXELS = 200_000_000
+MOST_DRAWN_PIXELS = 300_000_000
 """Of all pictures with a defect drawn on them, which lie on disk while configurations are tried."""
 HELD_OUT_SHARE, LEAST_HELD_OUT, MOST_HELD_OUT = 0.25, 6, 40
 LEAST_GOOD = 12
@@ -52,6 +52,16 @@ class TrialPictures:
     defective: int
 
 
+def readable(good: Sequence[Sample]) -> list[Sample]:
+    """The samples whose file can be opened as a picture; its pixels are not looked at."""
+    found = []
+    for sample in good:
+        with suppress(ImageError):
+            picture_size(str(sample.image))
+            found.append(sample)
+    return found
+
+
 def write_trial(good: Sequence[Sample], textures: TexturePool, folder: Path, seed: int) -> TrialPictures:
     """Hold some good pictures out, draw defects on copies of them, and write all as a data set.
 
@@ -60,11 +70,21 @@ def write_trial(good: Sequence[Sample], textures: TexturePool, folder: Path, see
         folder: an empty one.
         seed: of the choice and of the defects.
 
-    Raises: SourceError where no picture is left to hold out.
+    Raises: SourceError where no picture is left to hold out; OutputError where the folder cannot be written.
     """
+    try:
+        return _written(good, textures, folder, seed)
+    except OSError as exc:
+        hint = "; it takes some 200 MB, and TMPDIR names another place"
+        raise OutputError(f"{folder}: pictures to try configurations on: {os_reason(exc)}{hint}") from exc
+
+
+def _written(good: Sequence[Sample], textures: TexturePool, folder: Path, seed: int) -> TrialPictures:
     rng = np.random.default_rng([seed, len(good)])
     order = [int(index) for index in rng.permutation(len(good))]
-    most = min(MOST_HELD_OUT, MOST_DRAWN_PIXELS // (len(KINDS) * _pixels(good)))
+    pixels = _pixels(good)
+    kinds = list(KINDS)[: max(1, MOST_DRAWN_PIXELS // (LEAST_HELD_OUT * pixels))]
+    most = min(MOST_HELD_OUT, MOST_DRAWN_PIXELS // (len(kinds) * pixels))
     count = max(LEAST_HELD_OUT, min(most, round(HELD_OUT_SHARE * len(good))))
     held_out, learned = order[:count], order[count : count + MOST_LEARNED]
     for index in learned:
@@ -77,7 +97,7 @@ def write_trial(good: Sequence[Sample], textures: TexturePool, folder: Path, see
             continue
         written += 1
         _copy(good[index].image, folder / "test" / GOOD, index)
-        for kind in KINDS:
+        for kind in kinds:
             drawn, mask = draw_defect(kind, image, Sources(others, textures), rng)
             _write(folder / "test" / kind / f"{index:05d}.png", drawn[:, :, ::-1])
             _write(folder / "ground_truth" / kind / f"{index:05d}_mask.png", mask.astype(np.uint8) * np.uint8(255))

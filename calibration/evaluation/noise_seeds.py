@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def redrawn(bundle: Bundle, precision: Precision, seeds: int, folder: Path) -> I
             "openvino_ir_parity": None,
         }
         files = {name: with_noise(data, noise_of(bundle, seed))}
-        yield write_changed(bundle, folder / f"noise-{seed}.edgead", changes, files=files)
+        with TemporaryDirectory(prefix=f"noise-{seed}-", dir=folder) as own:
+            yield write_changed(bundle, Path(own) / "noise.edgead", changes, files=files)
 
 
 def noise_spread(bundles: Iterator[Bundle], judge: Callable[[Bundle], Sequence[ImageResult]]) -> NoiseSpread:

@@ -95,12 +95,19 @@ def choose(values: Mapping[str, Any], where: str, progress: Progress, *, resume:
     names = {candidate.name: candidate for candidate in candidates}
     checked = _checked(candidates[0], given, where)
     if resume:
-        return _named(names, _begun(checked.output), given, where)
-    from edge_ad.models.training.run_folder import check_folder
+        begun = _begun(checked.output)
+        if options.take not in (None, begun):
+            raise ConfigError(where, [f"take: the run goes on with {begun}, which it took; leave --take out"])
+        return _named(names, begun, given, where)
+    from edge_ad.models.training.run_folder import check_apart, check_folder
     from edge_ad.training_run import is_run
 
     check_folder(checked.output, force, is_run)
+    check_apart(checked, checked.dataset())
     if options.take is not None:
+        of_trial = [name for name in ("budget_ms", "choose_by") if name in told]
+        if of_trial:
+            raise ConfigError(where, [f"{name}: belongs to a trial, and --take has none" for name in of_trial])
         return _named(names, options.take, given, where)
     return _tried(options, given, names, checked, where, progress)
 
@@ -136,18 +143,20 @@ def _tried(
     """The best of those that were tried. Args: checked: options of the first, for the pictures and the seed."""
     from edge_ad.calibration.choose.choose import try_all
     from edge_ad.calibration.choose.rule import taken
-    from edge_ad.calibration.choose.trial import LEAST_GOOD, write_trial
+    from edge_ad.calibration.choose.trial import LEAST_GOOD, readable, write_trial
     from edge_ad.models.synthesis.textures import open_textures
 
     began = time.monotonic()
     candidates, dataset = tuple(names.values()), checked.dataset()
     by_labels = options.choose_by == "labels"
+    good = [] if by_labels else readable(dataset.train)
     if by_labels:
         _check_labels(dataset, where)
-    elif len(dataset.train) < LEAST_GOOD:
+    elif len(good) < LEAST_GOOD:
+        unknown = "" if options.budget_ms is None else ", and how long it takes is not compared with --budget-ms"
         progress.say(
-            f"note: {len(dataset.train)} good pictures are too few to hold some out (wanted {LEAST_GOOD});"
-            f" {candidates[0].name} is taken untried"
+            f"note: {len(good)} good pictures are too few to hold some out (wanted {LEAST_GOOD});"
+            f" {candidates[0].name} is taken untried{unknown}"
         )
         return _choice(candidates[0], given, {"taken": candidates[0].name})
     with tempfile.TemporaryDirectory(prefix="edge-ad-choose-") as folder:
@@ -156,7 +165,9 @@ def _tried(
             pictures = {name: given[name] for name in PICTURES if name in given}
             shown = f"{len(dataset.test)} labelled pictures; later figures on the same ones are too good"
         else:
-            written = write_trial(dataset.train, open_textures(checked.textures), scratch / "pictures", checked.seed)
+            textures = given.get("textures")
+            pool = open_textures(None if textures is None else Path(str(textures)))
+            written = write_trial(good, pool, scratch / "pictures", checked.seed)
             pictures = {"data": str(written.folder)}
             shown = (
                 f"{written.learned} good pictures to learn from, {written.held_out} held out, {written.defective}"
@@ -169,7 +180,7 @@ def _tried(
             return try_out(candidate, {**rest, **pictures}, scratch, where, progress, drawn=not by_labels)
 
         trial = try_all(candidates, attempt, 60 * options.minutes - (time.monotonic() - began), progress.say)
-        best = taken(trial.tried, options.budget_ms)
+        best = taken(trial.tried, options.budget_ms, [name for name, _ in trial.left_out])
     others = [one.name for one in trial.tried if one.name != best.name]
     another = f"; another by --take {'|'.join(others)}" if others else ""
     progress.say(f"taken: {best.name}, {names[best.name].says}{another}")
@@ -179,22 +190,43 @@ def _tried(
         "tried": [one.figures for one in trial.tried],
         "not_tried": [list(pair) for pair in trial.left_out],
     }
+    if not by_labels:
+        given = {**_as_large(names[best.name], given, len(dataset.train), where, progress), **given}
     return _choice(names[best.name], given, facts)
+
+
+def _as_large(
+    candidate: Candidate, given: Mapping[str, Any], count: int, where: str, progress: Progress
+) -> dict[str, Any]:
+    """Where a trial learned from some of many pictures: the share of patches that leaves a bank as large as its was.
+
+    What the trial has found of the time of a frame holds for the bundle then. Args: count: good pictures.
+    """
+    from edge_ad.calibration.choose.trial import MOST_HELD_OUT, MOST_LEARNED
+
+    share = getattr(_checked(candidate, given, where), "coreset", None)
+    if not isinstance(share, float) or count <= MOST_LEARNED + MOST_HELD_OUT:
+        return {}
+    progress.say(f"note: the bank keeps as many patches as of {MOST_LEARNED} pictures in the trial (see --coreset)")
+    return {"coreset": share * MOST_LEARNED / count}
 
 
 def _checked(candidate: Candidate, given: Mapping[str, Any], where: str) -> TrainOptions:
     """Options of a candidate's training, so that what is wrong with the user's is said before anything is tried."""
+    from edge_ad.calibration.choose.candidates import options_of
     from edge_ad.models import model_family
 
     family = model_family(candidate.family)
     options: TrainOptions = family.train_options.checked(
-        {"preset": "fast", **candidate.options, **given}, where, family.size_faults, family.tile_faults
+        options_of(candidate, given), where, family.size_faults, family.tile_faults
     )
     return options
 
 
 def _choice(candidate: Candidate, given: Mapping[str, Any], facts: Mapping[str, Any]) -> Choice:
-    return Choice(candidate.family, {"preset": "fast", **candidate.options, **given}, {"choice": dict(facts)})
+    from edge_ad.calibration.choose.candidates import options_of
+
+    return Choice(candidate.family, options_of(candidate, given), {"choice": dict(facts)})
 
 
 def _begun(run: Path) -> str:

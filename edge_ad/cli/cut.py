@@ -73,7 +73,8 @@ def _targets(sources: Iterable[str], output: Path) -> dict[Path, str]:
 
 def _is_left_out(inspector: Inspector, path: str, target: Path) -> bool:
     """Cut one picture, or say why not."""
-    from edge_ad.image.inspected import cropped
+    from edge_ad.disk.storage import write_new
+    from edge_ad.image.boxes import cropped, holds
     from edge_ad.image.pictures import read_picture
 
     try:
@@ -82,13 +83,15 @@ def _is_left_out(inspector: Inspector, path: str, target: Path) -> bool:
     except ImageError as exc:
         say(f"left out: {exc}" if path in str(exc) else f"left out: {path}: {exc}")
         return True
-    if placed.reason is not None:
-        say(f"left out: {path}: {placed.reason}")
+    reason = placed.reason
+    if reason is None and not holds((image.shape[0], image.shape[1]), placed.box):
+        reason = "the part has moved, and what would be cut out reaches beyond the frame; give --roi around the part"
+    if reason is not None:
+        say(f"left out: {path}: {reason}")
         return True
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            file.write(png_bytes(cropped(image, placed.box)))
+        write_new(target, png_bytes(cropped(image, placed.box)))
     except OSError as exc:
         raise OutputError(f"{target}: cannot be written: {os_reason(exc)}") from exc
     return False

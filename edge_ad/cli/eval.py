@@ -156,7 +156,7 @@ def _spread(options: EvalOptions, bundle: Bundle, dataset: Dataset, scratch: Pat
     from edge_ad.runtime.judge.loader import open_detector
 
     def results(drawn: Bundle) -> tuple[ImageResult, ...]:
-        with open_detector(drawn, engine=options.engine, engine_cache=scratch / "engines") as detector:
+        with open_detector(drawn, engine=options.engine, engine_cache=drawn.path.parent / "engines") as detector:
             return judge_images(
                 dataset.test, detector.judge, drawn.manifest.preprocess, watch=watching("judging with other noise")
             ).results

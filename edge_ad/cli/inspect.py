@@ -105,16 +105,27 @@ def _stored(spec: Inspection, inspector: Inspector, new: set[str]) -> tuple[Insp
 
 def _tried(inspector: Inspector, bundle: Bundle, picture: str) -> str:
     """What became of one frame, in a line. Raises: ImageError where it does not fit."""
+    import numpy as np
+
+    from edge_ad.image.padding import frame_score
     from edge_ad.image.pictures import read_picture
     from edge_ad.image.preprocess import Preprocessor
 
-    preprocess = Preprocessor(bundle.manifest.preprocess)
+    manifest = bundle.manifest
+    preprocess = Preprocessor(manifest.preprocess)
     try:
         looked = inspector.look(preprocess, read_picture(picture))
     finally:
         preprocess.close()
     if looked.reason is not None:
         raise ImageError(f"picture {picture}: {looked.reason}")
+    patches, pixels = (
+        np.zeros([side or 1 for side in output.shape[1:]], np.float32) for output in manifest.outputs[:2]
+    )
+    try:
+        frame_score(patches, pixels, 0.0, looked.model_input.geometry, manifest.postprocess)
+    except ImageError as exc:
+        raise ImageError(f"picture {picture}: {exc}") from exc
     said = [f"inspected: {list(looked.model_input.geometry.inspected_box)}"]
     if looked.inspected is not None:
         said += [f"{key} {value}" for key, value in looked.inspected.entries().items() if key != "polygons"]

@@ -63,7 +63,10 @@ def with_given(before: Mapping[str, Any], given: Mapping[str, Any], where: str) 
     if given.get("at") is not None:
         align["at"] = _numbers(given["at"], 2, "at", "X,Y", faults)
     if align:
-        data["align"] = {**(data.get("align") or {}), **align}
+        kept = data.get("align") or {}
+        if "template" in align:  # another one lies elsewhere
+            kept = {key: value for key, value in kept.items() if key != "at"}
+        data["align"] = {**kept, **align}
         for option, key in (("align", "template"), ("at", "at")):
             if key not in data["align"]:
                 faults.append(f"{option}: missing; a part is found by --align TEMPLATE and --at X,Y")

@@ -30,6 +30,7 @@ def try_out(
 
     Raises: EdgeAdError.
     """
+    from edge_ad.calibration.choose.candidates import options_of
     from edge_ad.calibration.choose.rule import Judgement, Tried
     from edge_ad.calibration.evaluation.evaluate import judge_images
     from edge_ad.calibration.evaluation.figures import measure
@@ -44,7 +45,7 @@ def try_out(
     began = time.monotonic()
     run = scratch / candidate.name
     family = model_family(candidate.family)
-    values = {"preset": "fast", **candidate.options, **given, "output": str(run)}
+    values = {**options_of(candidate, given), "output": str(run)}
     family.train(values, where, Progress(lambda line: None, progress.begin, progress.step))
     test = family.train_options.checked(values, where).dataset().test
     load_cv2()
@@ -56,7 +57,7 @@ def try_out(
             yield sample
             progress.step("")
 
-    with open_detector(bundle_of(run, scratch)) as detector:
+    with open_detector(bundle_of(run, scratch), engine_cache=scratch / "engines") as detector:
 
         def judge(image_hwc: ImageArray) -> Verdict:
             verdict = detector.judge(image_hwc)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edge_ad.bundle.specs import PreprocessSpec
 from edge_ad.datasets.sample import Sample
 from edge_ad.errors import ImageError
+from edge_ad.image.boxes import cropped
 from edge_ad.image.frame import Box, ImageArray
-from edge_ad.image.inspected import cropped
 from edge_ad.image.pictures import read_nonzero, read_picture
 from edge_ad.image.preprocess import Preprocessor
 

@@ -38,6 +38,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, where nothing was, in one step. Raises: FileExistsError; OSError."""
+    handle, scratch_name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    scratch = Path(scratch_name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: whoever makes the name first has it
+            path.open("xb").close()
+            scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def publish_directory(scratch: Path, path: Path, *, replace: bool) -> None:
     """Rename a finished directory to `path`; where that is a link, to what it points to.
 

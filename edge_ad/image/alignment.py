@@ -21,6 +21,7 @@ SMALLEST = 16  # pixels of the template's shorter side in the reduced picture
 LARGEST_FACTOR = 8
 PLACES = 3  # of the reduced picture that are refined, at most
 FAR_WORSE = 0.2  # than the best place: reducing moves a correlation by less
+LEAST_SIDE = 8  # pixels of a template: of a few, something matches everywhere
 LEAST_SPREAD = 1.0  # grey levels, standard deviation of a template
 
 Grey = NDArray[np.uint8]
@@ -55,6 +56,11 @@ class Template:
         self.spec = spec
         self.name = name
         self.grey = grey
+        if min(grey.shape) < LEAST_SIDE:
+            raise ImageError(
+                f"template {name}: {grey.shape[1]}x{grey.shape[0]} pixels, wanted {LEAST_SIDE} each way at least:"
+                " so few are found anywhere"
+            )
         if grey.std() < LEAST_SPREAD:
             raise ImageError(
                 f"template {name}: {grey.shape[1]}x{grey.shape[0]} pixels of nearly one grey level, wanted something"

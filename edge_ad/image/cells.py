@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from edge_ad.image.geometry import FrameGeometry
 
 Value = TypeVar("Value", bound=np.generic)
 SLACK = 1e-9  # of the area of a cell: a half that was rounded is a half
-KEPT = 64  # geometries whose cells are kept; a part that moves beyond the frame has one for each place
+KEPT = 32  # geometries whose cells are kept; a part that moves beyond the frame has one for each place
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ def shown_part(map_hw: tuple[int, ...], geometry: FrameGeometry) -> tuple[slice,
 def counted_cells(map_hw: tuple[int, int], geometry: FrameGeometry) -> Cells:
     """The cells that count, of a map of `map_hw` cells over the model's canvas.
 
-    A cell counts that shows some of the frame, of whose frame pixels at least half count; where no cell has a half,
-    those count that have most.
+    A cell counts that shows some of the frame, of whose frame pixels at least half count; where neither it nor any of
+    its eight neighbours has a half, those of them that have most: what is narrower than a cell is inspected, too.
 
     Raises: ImageError when nothing of what counts is seen by the model.
     """
@@ -112,7 +112,7 @@ def _nearest_counted(map_hw: tuple[int, int], geometry: FrameGeometry) -> NDArra
 @lru_cache(maxsize=KEPT)
 def _masked(map_hw: tuple[int, int], geometry: FrameGeometry, counts: Counted) -> MaskArray:
     y_edges, x_edges = _edges(map_hw, geometry)
-    sums = _between(_between(counts.integral.astype(np.float64), y_edges, 0), x_edges, 1)
+    sums = _between(_between(counts.corner_sums(), y_edges, 0), x_edges, 1)
     counted = np.diff(np.diff(sums, axis=0), axis=1)
     area = np.outer(np.diff(y_edges), np.diff(x_edges))
     shown = np.zeros(map_hw, np.bool_)
@@ -123,8 +123,16 @@ def _masked(map_hw: tuple[int, int], geometry: FrameGeometry, counts: Counted) -
             "nothing of what is inspected lies in the part of the frame that the model sees; correct the regions, or"
             " train and export with --resize-mode stretch or letterbox"
         )
-    cells: MaskArray = share >= min(0.5, float(share.max())) - SLACK
+    cells: MaskArray = (share > SLACK) & (share >= np.minimum(0.5, _largest_around(share)) - SLACK)
     return cells
+
+
+def _largest_around(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest of each value and its eight neighbours."""
+    rows, columns = values.shape
+    padded = np.pad(values, 1)
+    around = [padded[y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
+    return np.asarray(np.max(around, axis=0), np.float64)
 
 
 def _edges(map_hw: tuple[int, int], geometry: FrameGeometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -139,7 +147,7 @@ def _edges(map_hw: tuple[int, int], geometry: FrameGeometry) -> tuple[NDArray[np
     return edges[0], edges[1]
 
 
-def _between(sums: NDArray[np.float64], edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+def _between(sums: NDArray[Any], edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Running sums at edges that may lie between two pixels, where they rise evenly."""
     low = np.minimum(edges.astype(np.intp), sums.shape[axis] - 2)
     share = np.expand_dims(edges - low, 1 - axis)

@@ -39,12 +39,15 @@ class Counted:
         resampled: MaskArray = self.mask[rows[:, None], columns[None, :]]
         return resampled
 
-    @cached_property
-    def integral(self) -> NDArray[np.int64]:
-        """(rows + 1, columns + 1): how many pixels count above and to the left of each corner of a pixel."""
+    def corner_sums(self) -> NDArray[np.int32]:
+        """(rows + 1, columns + 1): how many pixels count above and to the left of each corner of a pixel.
+
+        Four bytes a pixel, so who asks keeps what it makes of them, and not these.
+        """
         assert self.mask is not None
-        sums = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int64)
-        sums[1:, 1:] = self.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+        sums = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
+        np.cumsum(self.mask, axis=0, out=sums[1:, 1:])
+        np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
         return sums
 
     @cached_property

@@ -15,13 +15,14 @@ from edge_ad.bundle.inspection import EVERYTHING, Inspection, Polygons
 from edge_ad.bundle.specs import PostprocessSpec
 from edge_ad.errors import BundleError, ConfigError, ImageError
 from edge_ad.image.alignment import Aligned, Template, grey_of
+from edge_ad.image.boxes import check_box, cropped, holds, moved, whole
 from edge_ad.image.counted import Counted, polygons_mask
 from edge_ad.image.frame import Box, ColorOrder, ImageArray
 from edge_ad.image.geometry import FrameGeometry
 from edge_ad.image.pictures import read_nonzero, read_picture
 from edge_ad.image.preprocess import ModelInput, Preprocessor, check_image
 
-KEPT_SIZES = 4  # of frames, whose masks are kept
+KEPT_SIZES = 8  # of frames, whose masks are kept
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,14 @@ class Inspector:
     def check(self, postprocess: PostprocessSpec) -> None:
         """Raise ConfigError for what cannot be done with the scores of a model."""
         spec, least = self.spec, self.spec.least_area_px
+        if postprocess.scored_map is None and spec.align is not None and spec.roi is None:
+            raise ConfigError(
+                "inspection",
+                [
+                    f"align: the score {postprocess.score!r} of this model is taken from no map, so what lies beyond"
+                    " the frame where a part has moved cannot be left out of it; give a roi, which moves along"
+                ],
+            )
         if postprocess.scored_map is None and (spec.masks or least is not None):
             what = "min_area_px" if not spec.masks else "polygons" if spec.polygons else "ignore"
             raise ConfigError(
@@ -171,18 +180,20 @@ class Inspector:
         if aligned.match < least:
             reason = f"the part is not found: its template matches {aligned.match:.3f}, wanted at least {least:g}"
             return Placed(box, inspected, reason)
-        moved = _moved(box, aligned.dx, aligned.dy)
+        now = moved(box, aligned.dx, aligned.dy)
         polygons = tuple(tuple((x + aligned.dx, y + aligned.dy) for x, y in polygon) for polygon in self.spec.polygons)
-        inspected = replace(inspected, polygons=polygons, aligned=aligned)
-        return Placed(moved, inspected, self._outside(moved, roi, counted, frame_hw))
+        outside = self._outside(now, roi, counted, frame_hw)
+        if outside is not None:
+            return Placed(box, replace(inspected, aligned=aligned), outside)
+        return Placed(now, replace(inspected, polygons=polygons, aligned=aligned))
 
     def _outside(self, box: Box, roi: Box | None, counted: Counted, frame_hw: tuple[int, int]) -> str | None:
         """Why a part that has moved cannot be judged: some of what the user asked to be inspected left the frame."""
         if roi is None and not self.spec.polygons:
             return None
         bounds = counted.bounds
-        needed = box if bounds is None else _moved(bounds, box[0], box[1])
-        if _holds(frame_hw, needed):
+        needed = box if bounds is None else moved(bounds, box[0], box[1])
+        if holds(frame_hw, needed):
             return None
         return (
             f"the part lies partly outside of the {frame_hw[1]}x{frame_hw[0]} frame: what is inspected of it reaches"
@@ -199,8 +210,13 @@ class Inspector:
                     f" {max(y for _, y in polygon):g}, outside of the {width}x{height} frame; correct the polygon, or"
                     " the camera's resolution"
                 )
-        if self.spec.polygons:
-            mask = polygons_mask(self.spec.polygons, frame_hw)
+            inside = polygons_mask([polygon], frame_hw)
+            if not inside.any():
+                raise ImageError(
+                    f"polygon {index + 1} of {len(self.spec.polygons)} holds the centre of no pixel, so nothing of it"
+                    " would be inspected; correct it"
+                )
+            mask = inside if mask is None else mask | inside
         if self.ignored is not None:
             if self.ignored.shape != frame_hw:
                 rows, columns = self.ignored.shape
@@ -244,51 +260,18 @@ def path_in(bundle: Bundle) -> Callable[[str], str]:
     return path_of
 
 
-def whole(frame_hw: tuple[int, int]) -> Box:
-    """All of a frame, as a box."""
-    return 0, 0, frame_hw[1], frame_hw[0]
-
-
-def check_box(roi: Box, frame_hw: tuple[int, int]) -> None:
-    """Raise ImageError for a region of interest that a frame does not hold."""
-    if not (roi[0] < roi[2] and roi[1] < roi[3] and _holds(frame_hw, roi)):
-        raise ImageError(
-            f"region of interest {list(roi)} (left, top, right, bottom) lies outside of the"
-            f" {frame_hw[1]}x{frame_hw[0]} frame; correct roi or the camera's resolution"
-        )
-
-
-def cropped(image_hwc: ImageArray, box: Box) -> ImageArray:
-    """A box of a frame: a view of it; where it reaches beyond the frame, a copy with the frame's edge repeated."""
-    height, width = image_hwc.shape[:2]
-    x_min, y_min, x_max, y_max = box
-    if _holds((height, width), box):
-        return image_hwc[y_min:y_max, x_min:x_max]
-    # A box that lies wholly beyond an edge shows nothing but that edge.
-    left, right = (min(max(x, low), high) for x, low, high in ((x_min, 0, width - 1), (x_max, 1, width)))
-    top, bottom = (min(max(y, low), high) for y, low, high in ((y_min, 0, height - 1), (y_max, 1, height)))
-    import cv2
-
-    border = max(0, top - y_min), max(0, y_max - bottom), max(0, left - x_min), max(0, x_max - right)
-    inner = image_hwc[top:bottom, left:right]
-    return np.asarray(cv2.copyMakeBorder(inner, *border, cv2.BORDER_REPLICATE), np.uint8)
-
-
-def _holds(frame_hw: tuple[int, int], box: Box) -> bool:
-    return box[0] >= 0 and box[1] >= 0 and box[2] <= frame_hw[1] and box[3] <= frame_hw[0]
-
-
-def _moved(box: Box, dx: int, dy: int) -> Box:
-    return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
-
-
 def _ignored_share(geometry: FrameGeometry) -> float | None:
     """Share of the pixels that the model sees of the frame that do not count."""
     if geometry.counts is None or geometry.counts.mask is None:
         return None
     left, top, right, bottom = geometry.inspected_box
     x_0, y_0 = geometry.region[:2]
-    sums = geometry.counts.integral
-    top, bottom, left, right = top - y_0, bottom - y_0, left - x_0, right - x_0
-    counted = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    return 1 - float(counted) / max(1, (bottom - top) * (right - left))
+    return _share_left_out(geometry.counts, (left - x_0, top - y_0, right - x_0, bottom - y_0))
+
+
+@lru_cache(maxsize=KEPT_SIZES)
+def _share_left_out(counts: Counted, box: Box) -> float:
+    """Share of a box, in pixels of the part that was cut out, that does not count."""
+    assert counts.mask is not None
+    left, top, right, bottom = box
+    return 1 - float(counts.mask[top:bottom, left:right].mean(dtype=np.float64))

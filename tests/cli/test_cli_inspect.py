@@ -95,6 +95,8 @@ def test_write_try_change_and_take_out(tiny_bundle: Path, files: Path, capsys: C
         (["--ignore", "ignore.png", "--polygon", "0,0 161,0 9,9", "-o", "n"], 8, "outside of the 160x120 frame"),
         (["--ignore", "small.png", "--frame", "frame.png", "-o", "n"], 8, "is 160x50, the frame 160x120 pixels"),
         (["--roi", "0,0,161,9", "--frame", "frame.png", "-o", "n"], 8, "outside of the 160x120 frame"),
+        (["--polygon", "5,5 50,5 9,5", "--frame", "frame.png", "-o", "n"], 8, "polygon 1 of 1 holds the centre of no"),
+        (["--min-area-px", "30000", "--frame", "frame.png", "-o", "n"], 8, "nothing that is inspected has so much"),
         (
             ["--align", "template.png", "--at", "0,90", "--reach", "9", "--frame", "frame.png", "-o", "n"],
             8,
@@ -108,6 +110,27 @@ def test_what_is_wrong_is_one_line(
     assert main(["inspect", str(tiny_bundle), *given]) == code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line and not Path("n").exists()
+
+
+def test_another_template_needs_its_own_place(tiny_bundle: Path, files: Path, capsys: Capture) -> None:
+    align = ["--align", "template.png", "--at", "60,40"]
+    assert main(["inspect", str(tiny_bundle), *align, "-o", "a.edgead"]) == 0
+    assert main(["inspect", "a.edgead", "--align", "frame.png", "--in-place"]) == 3
+    assert "at: missing" in capsys.readouterr().err
+
+
+def test_what_was_inspected_otherwise_is_not_compared_pixel_by_pixel(
+    tiny_bundle: Path, files: Path, capsys: Capture, engine_cache: Path
+) -> None:
+    picture(files / "data" / "train" / "good" / "a.png")
+    picture(files / "data" / "test" / "good" / "b.png")
+    told = ["compare", "--engine-cache", str(engine_cache), str(tiny_bundle)]
+    assert main(["inspect", str(tiny_bundle), "--roi", "0,0,80,60", "-o", "box.edgead"]) == 0
+    assert main(["inspect", str(tiny_bundle), "--polygon", "0,0 80,0 80,60", "-o", "part.edgead"]) == 0
+    assert main([*told, "box.edgead", "--data", "data", "-o", "one"]) == 3
+    assert "inspected box: all of the frame in A, [0, 0, 80, 60] in B" in capsys.readouterr().err
+    main([*told, "part.edgead", "--data", "data", "-o", "two"])
+    assert "polygons are not the same in A and B" in "".join(capsys.readouterr())
 
 
 def test_cut_parts_are_what_the_line_shows_the_model(
@@ -135,6 +158,14 @@ def test_cut_parts_are_what_the_line_shows_the_model(
         wanted = plain.judge(pixels[0]).score
         assert [whole.judge(read_picture(f"frames/{name}")).score for name in cuts] == [wanted] * 3
         assert whole.judge(read_picture("frames/empty.png")).status == "unusable"
+
+
+def test_what_has_moved_beyond_the_frame_is_not_cut_with_a_repeated_edge(files: Path, capsys: Capture) -> None:
+    picture(files / "frames" / "still.png")
+    picture(files / "frames" / "moved.png", 9, 4)
+    assert main(["cut", "frames", "--align", "template.png", "--at", "60,40", "-o", "cut"]) == 0
+    assert "left out: frames/moved.png: the part has moved" in capsys.readouterr().err
+    assert [path.name for path in Path("cut").iterdir()] == ["still.png"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edge_ad.calibration.choose import candidates
+from edge_ad.calibration.choose import candidates, trial
 from edge_ad.calibration.choose.candidates import Candidate
 from edge_ad.cli.choosing import is_auto
 from edge_ad.cli.main import main
@@ -113,6 +114,7 @@ def test_too_few_pictures_to_try_on(data: Path, capsys: Capture) -> None:
         (["--minutes", "0"], "minutes: "),
         (["--choose-by", "luck"], "choose_by: "),
         (["--take", "bnak"], "take: wanted one of bank, coarse, got bnak"),
+        (["--take", "bank", "--budget-ms", "5"], "budget_ms: belongs to a trial, and --take has none"),
         (["--family", "patchcore", "--minutes", "3"], "minutes: belongs to --preset auto"),
         (["--preset", "auto", "--family", "draem"], "auto chooses between no configurations of family 'draem'"),
         (["--preset", "auto", "--imgsz", "0"], "imgsz: "),
@@ -120,6 +122,43 @@ def test_too_few_pictures_to_try_on(data: Path, capsys: Capture) -> None:
 )
 def test_bad_options(data: Path, fails: Callable[..., str], told: list[str], words: str) -> None:
     assert words in fails(CONFIG, data, "-o", "run", *told)
+
+
+def test_textures_go_to_those_that_lay_them(data: Path, tmp_path: Path) -> None:
+    _picture(np.random.default_rng(0), stain=True).save(tmp_path / "texture.png")
+    assert main(["train", str(data), "-o", "run", "--textures", str(tmp_path)]) == 0
+    assert read_run(Path("run")).status == "finished"
+
+
+def test_a_run_among_the_pictures_is_refused_before_anything_is_tried(data: Path, capsys: Capture) -> None:
+    good = data / "train" / "good"
+    assert main(["train", "--good", str(good), "-o", str(good / "run")]) == CONFIG
+    assert "trying" not in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_what_it_took(data: Path, capsys: Capture) -> None:
+    assert main(["train", str(data), "-o", "run", "--take", "coarse"]) == 0
+    assert main(["train", str(data), "-o", "run", "--resume", "--take", "bank"]) == CONFIG
+    assert "take: the run goes on with coarse" in capsys.readouterr().err
+
+
+def test_files_that_are_no_pictures_do_not_count(data: Path, capsys: Capture) -> None:
+    for path in sorted((data / "train" / "good").iterdir())[9:]:
+        path.write_bytes(b"no picture")
+    assert main(["train", str(data), "-o", "run"]) == 0
+    assert "9 good pictures are too few to hold some out" in capsys.readouterr().err
+
+
+def test_of_many_pictures_the_bank_is_no_larger_than_in_the_trial(
+    data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "MOST_LEARNED", 5)
+    monkeypatch.setattr(trial, "MOST_HELD_OUT", 6)
+    shares = [replace(one, options={**one.options, "coreset": 0.1}) for one in candidates.CANDIDATES]
+    monkeypatch.setattr(candidates, "CANDIDATES", tuple(shares))
+    assert main(["train", str(data), "-o", "run"]) == 0
+    assert read_run(Path("run")).options["coreset"] == pytest.approx(0.1 * 5 / GOOD)
+    assert "keeps as many patches as of 5 pictures" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_taken_is_refused_before_anything_is_tried(data: Path, capsys: Capture) -> None:

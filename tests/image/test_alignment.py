@@ -73,5 +73,7 @@ def test_it_is_not_looked_for_beyond_its_reach() -> None:
 def test_what_cannot_be_found_is_refused() -> None:
     with pytest.raises(ImageError, match="nearly one grey level"):
         Template(np.full((20, 20), 7, np.uint8), Alignment("t.png", (0, 0)), "t.png")
+    with pytest.raises(ImageError, match="2x20 pixels, wanted 8 each way"):
+        Template(np.arange(40, dtype=np.uint8).reshape(20, 2), Alignment("t.png", (0, 0)), "t.png")
     with pytest.raises(ImageError, match=r"lies at x 120..210, y 80..140, outside of the 200x100 frame"):
         template(scene(1)).find(scene(1)[:100, :200], "rgb")

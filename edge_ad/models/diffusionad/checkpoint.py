@@ -6,7 +6,7 @@ places of the attention follow from names and shapes, the time steps and the num
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -113,7 +113,7 @@ def state_names(data: Mapping[str, Any]) -> set[str]:
 
 def _config_of(unet: Mapping[str, Tensor], segmentation: Mapping[str, Tensor], where: str) -> DiffusionAdConfig:
     base = _width(unet, FIRST, 3, where)
-    numbers = {int(parts[1]) for key in unet if (parts := key.split("."))[0] == "down" and parts[1].isdigit()}
+    numbers = {int(named[1]) for key in unet if (named := re.match(r"down\.([0-9]{1,3})\.", key))}
     levels, left = divmod(len(numbers), STAGES_OF_LEVEL)
     if left or numbers != set(range(len(numbers))) or not 1 <= levels <= MOST_LEVELS:
         raise CheckpointError(
@@ -165,9 +165,9 @@ def _number(told: Mapping[Any, Any], key: str, usual: float, where: str, *, leas
     value = told.get(key, "")
     if value == "" or value is None:
         return usual
-    if isinstance(value, (list, tuple)) and value and all(part == value[0] for part in value):
-        value = value[0]  # `img_size` is written as both sides
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, (int, float)) for part in value):
+        value = value[0] if len(set(value)) == 1 else value  # `img_size` is written as both sides
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not least <= value <= most or (isinstance(usual, int) and value != int(value)):
         raise CheckpointError(f"{where}: setting {key!r} is {str(value)[:40]!r}, wanted a number, {least} to {most}")
     return float(value) if isinstance(value, float) else value

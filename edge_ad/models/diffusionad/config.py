@@ -47,6 +47,8 @@ class DiffusionAdConfig:
         """What no network can be made of, one line each that begins with a key."""
         widths = sorted({self.base_channels * multiplier for multiplier in self.multipliers})
         found = []
+        if self.base_channels % 2:
+            found.append(f"base_channels: wanted an even number, for sines and cosines, got {self.base_channels}")
         if any(width % self.groups for width in widths):
             found.append(
                 f"base_channels: wanted a multiple of the {self.groups} groups that are normalised, got {widths[0]}"

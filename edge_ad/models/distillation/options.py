@@ -119,7 +119,7 @@ def student_options(
     specs = {"input_spec": family.preprocess, "output_spec": family.postprocess, "score_ranges": family.score_ranges}
     kind = cast("type[StudentTrainOptions]", type("StudentTrainOptions", (StudentTrainOptions,), specs))
     given = {key: value for key, value in values.items() if value is not None}
-    if given.get("backbone", StudentTrainOptions.backbone) in PACKAGES:
+    if str(given.get("backbone", StudentTrainOptions.backbone)) in PACKAGES:
         given.setdefault("backbone_weights", PACKAGED)
     told = {name: record.export.get(name) for name in OF_THE_TEACHER}
     mine = {name: given.pop(name) for name in OF_THE_TEACHER if name in given}

@@ -18,7 +18,7 @@ from edge_ad.models.distillation.trainer import StudentTrainer
 from edge_ad.models.family import LoadedNetwork, ModelFamily, option_names
 from edge_ad.models.progress import Progress
 from edge_ad.models.references import References
-from edge_ad.models.state import load_tensors, missing_tensors
+from edge_ad.models.state import check_shapes, load_tensors, missing_tensors
 from edge_ad.models.training.pictures import Foreground
 from edge_ad.models.training.session import Material, train
 from edge_ad.models.weights import backbone_state
@@ -60,7 +60,8 @@ def _teacher(run: Path, family: ModelFamily, options: StudentTrainOptions) -> Lo
     told = export_values(run)
     names = option_names(family.network_options)
     of_network = build(family.network_options, {name: told[name] for name in names if name in told}, f"run {run}")
-    return family.load(Path(told["checkpoint"]), of_network, References(None, options.preprocess))
+    tile = replace(options, tiles="off").preprocess
+    return family.load(Path(told["checkpoint"]), of_network, References(None, tile))
 
 
 @dataclass(frozen=True)
@@ -135,5 +136,8 @@ def _begin(student: Backbone, options: StudentTrainOptions, progress: Progress) 
             f"{weights.origin}: tensor {missing[0]!r} of {options.backbone!r} is missing; give the weights of"
             f" {options.backbone!r}"
         )
+    wanted = own.state_dict()
+    given = {key: tensor for key, tensor in weights.tensors.items() if key in wanted}
+    check_shapes(given, {key: wanted[key] for key in given}, weights.origin, f"backbone {options.backbone!r}")
     load_tensors(own, weights.tensors)
     return weights.origin

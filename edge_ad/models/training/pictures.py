@@ -222,6 +222,8 @@ class GoodPictures:
             assert given is not None
             given = given if variation is None else variation.of_mask(given)
             mask = model_mask(given, self._preprocess.spec)
+            if variation is not None and not mask.any():  # it has moved out of the picture
+                return self._read(number)
             if not mask.any():
                 raise ConfigError("foreground", [f"files: {sample.foreground} is black where the model looks"])
             return Picture(image_hwc, mask, model_input.geometry), False

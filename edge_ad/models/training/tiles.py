@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
+from edge_ad.bundle.consistency import MAX_SIDE
 from edge_ad.bundle.tiles import TileGrid
 from edge_ad.errors import ConfigError
 from edge_ad.models.training.options import OptionsT
@@ -36,8 +37,17 @@ def chosen_tiles(sizes: Counter[tuple[int, int]], tile_hw: tuple[int, int], over
     while True:
         rows, columns = _tiles_at(limit, (height, width), tile_hw, overlap)
         if rows * columns <= MOST_CHOSEN:
-            return None if rows * columns == 1 else (rows, columns)
+            break
         limit *= 1.05
+    rows, columns = min(rows, _most(tile_hw[0], overlap)), min(columns, _most(tile_hw[1], overlap))
+    if rows * columns == 1 or too_large(TileGrid(rows, columns, *tile_hw, overlap), sizes):
+        return None
+    return rows, columns
+
+
+def _most(tile: int, overlap: int) -> int:
+    """Tiles side by side whose canvas is no longer than a model input may be."""
+    return max(1, (MAX_SIDE - overlap) // (tile - overlap))
 
 
 def _tiles_at(limit: float, frame_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: int) -> tuple[int, int]:

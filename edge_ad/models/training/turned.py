@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from edge_ad.datasets import Sample, read_image
 from edge_ad.errors import ImageError
-from edge_ad.image.frame import ImageArray
 from edge_ad.models.training.options import OptionsT
 from edge_ad.models.training.variations import Turn
 
 LOOKED_AT = 16
 """Pictures, spread evenly over all."""
+ROOMY = 8  # times SIDE: the longer side at which pictures wait until it is known what size most of them have
 SIDE, REACH = 96, 10
 """Longer side of a picture that is compared, and how far it is moved in search of the best place, in pixels."""
 STEP_DEG, UPRIGHT_DEG = 10, 10
@@ -69,16 +69,28 @@ def turn_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> int | N
 def _small(samples: Sequence[Sample]) -> list[NDArray[np.uint8]]:
     """Some of the pictures that can be read, grey, all of the size that most of their shapes have."""
     count = min(len(samples), LOOKED_AT)
-    images: list[ImageArray] = []
+    shapes: list[tuple[int, int]] = []
+    reduced: list[NDArray[np.uint8]] = []
     for index in range(count):
         try:
-            images.append(read_image(samples[index * len(samples) // count]))
+            image = read_image(samples[index * len(samples) // count])
         except ImageError:
             continue
-    if not images:
+        shapes.append((image.shape[0], image.shape[1]))
+        # One at a time, for pictures may be large; the common size is not known yet.
+        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        reduced.append(_resized(grey, _within(shapes[-1], min(ROOMY * SIDE, max(shapes[-1])))))
+    if not shapes:
         return []
-    height, width = sorted(image.shape[:2] for image in images)[len(images) // 2]
-    scale = SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
-    return [np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8) for image in grey]
+    size_hw = _within(sorted(shapes)[len(shapes) // 2], SIDE)
+    return [_resized(grey, size_hw) for grey in reduced]
+
+
+def _within(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
+    """A size of the same shape whose longer side is `side`."""
+    scale = side / max(size_hw)
+    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+
+def _resized(grey: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(grey, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)

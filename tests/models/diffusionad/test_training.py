@@ -127,6 +127,7 @@ def test_networks_begin_with_no_noise_at_all() -> None:
     ("changes", "words"),
     [
         ({"groups": 3}, "base_channels: wanted a multiple of the 3 groups"),
+        ({"base_channels": 9, "groups": 3, "num_heads": 3}, "base_channels: wanted an even number"),
         ({"num_heads": 3}, "num_heads: wanted a divisor"),
         ({"normal_t": 500}, "normal_t: wanted a time step before noisier_t"),
         ({"imgsz": 32}, "imgsz: wanted more than 32x32"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_ad.bundle.consistency import MAX_SIDE
 from edge_ad.bundle.specs import PostprocessSpec, PreprocessSpec
 from edge_ad.bundle.tiles import TileGrid
 from edge_ad.datasets import open_dataset, plain_dataset
@@ -51,6 +52,18 @@ def test_tiles_are_chosen_by_the_pictures(sizes: list[tuple[int, int]], wanted: 
 def test_however_large_the_pictures_the_tiles_stay_few(size: tuple[int, int]) -> None:
     tiles = chosen_tiles(Counter([size]), TILE, 32)
     assert tiles is not None and 2 <= tiles[0] * tiles[1] <= MOST_CHOSEN
+
+
+@pytest.mark.parametrize("side", [512, 768, 1024])
+def test_a_canvas_is_no_longer_than_a_model_input_may_be(side: int) -> None:
+    tiles = chosen_tiles(Counter([(1000, 12000)]), (side, side), 32)
+    assert tiles is not None and max(TileGrid(*tiles, side, side, 32).canvas_hw) <= MAX_SIDE
+
+
+def test_what_is_chosen_is_never_what_is_refused() -> None:
+    for size in [(100, 400), (250, 500), (380, 550), (120, 240), (300, 300)]:
+        tiles = chosen_tiles(Counter([size]), TILE, 32)
+        assert tiles is None or not too_large(TileGrid(*tiles, *TILE, 32), Counter([size]))
 
 
 @pytest.mark.parametrize("tile_hw", [(32, 64), (32, 32), (16, 256)])

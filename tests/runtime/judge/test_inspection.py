@@ -12,7 +12,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge_ad.bundle.bundle import Bundle, write_changed
@@ -106,6 +106,7 @@ def test_what_is_left_out_counts_nowhere(opened: Open, by: str) -> None:
 )
 def test_verdict_regions_and_masks_agree(opened: Open, mode: Any, corners: list[tuple[int, int]], seed: int) -> None:
     polygon = tuple((float(x), float(y)) for x, y in corners)
+    assume(polygons_mask((polygon,), HW).any())
     counted = polygons_mask((polygon, ((70, 50), (90, 50), (90, 70), (70, 70))), HW)
     square = ((70.0, 50.0), (90.0, 50.0), (90.0, 70.0), (70.0, 70.0))
     resize = 36 if mode == "shorter_side_crop" else None
@@ -242,6 +243,17 @@ def test_a_part_that_left_the_frame_is_unusable(opened: Open) -> None:
         assert "partly outside of the 160x128 frame" in verdict.reason and "x 85 to 165" in verdict.reason
 
 
+def test_a_part_of_which_nothing_is_left_in_the_frame_is_unusable(opened: Open) -> None:
+    """The box of a corner, with a polygon in it, has gone as a whole; the template has not."""
+    corner = ((150.0, 118.0), (158.0, 118.0), (158.0, 126.0), (150.0, 126.0))
+    spec = Inspection(roi=(148, 116, 160, 128), polygons=(corner,), align=replace(ALIGN, reach_px=60))
+    with opened(spec, {TEMPLATE_FILE: template_of(scene())}) as detector:
+        verdict = detector.judge(scene(30, 20))
+    assert verdict.status == "unusable" and verdict.reason is not None and "partly outside" in verdict.reason
+    assert verdict.inspected is not None and verdict.inspected.aligned is not None
+    assert verdict.inspected.ignored_share is not None and 0 <= verdict.inspected.ignored_share < 1
+
+
 BEYOND = ((0.0, 0.0), (161.0, 0.0), (0.0, 9.0))
 OTHER_SIZE, ALL_WHITE = (png(np.full(hw, 9, np.uint8)) for hw in ((64, 64), HW))
 
@@ -293,6 +305,18 @@ def test_a_score_that_cannot_be_masked_is_refused_when_it_is_opened(
         pass
     with opened(Inspection(roi=(0, 0, 80, 64)), postprocess=postprocess) as detector:  # what is cut is no matter
         assert detector.judge(frame()).status == "ok"
+
+
+def test_a_score_of_no_map_cannot_leave_out_what_lies_beyond_the_frame(opened: Open) -> None:
+    of_no_map = PostprocessSpec(score="family", score_range=(0.0, None))
+    files = {TEMPLATE_FILE: template_of(scene())}
+    with (
+        pytest.raises(BundleError, match="align: the score"),
+        opened(Inspection(align=ALIGN), files, postprocess=of_no_map),
+    ):
+        pass
+    with opened(Inspection(roi=(40, 34, 120, 94), align=ALIGN), files, postprocess=of_no_map) as detector:
+        assert detector.judge(scene(3)).status == "ok"
 
 
 def test_a_damaged_picture_in_a_bundle_is_the_bundles_fault(opened: Open) -> None:

@@ -13,8 +13,9 @@ import pytest
 from edge_ad.bundle.bundle import Bundle
 from edge_ad.bundle.inspection import Inspection
 from edge_ad.bundle.specs import PreprocessSpec, Thresholds
+from edge_ad.image.boxes import cropped
 from edge_ad.image.frame import Frame
-from edge_ad.image.inspected import Inspector, cropped
+from edge_ad.image.inspected import Inspector
 from edge_ad.image.preprocess import Preprocessor
 from edge_ad.runtime.judge.loader import open_detector
 from edge_ad.runtime.sinks.pictures import draw_overlay

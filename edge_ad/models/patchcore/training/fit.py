@@ -40,6 +40,7 @@ def refit(network: PatchCore, told: Mapping[str, Any], material: Material[Any]) 
     now = material.options
     options = build(PatchCoreTrainOptions, dict(told), "options of the run")
     options = options.seeing(now.resize_mode, None if now.tiles == "off" else now.tiles).varying(now.rotate)
+    options = replace(options, cache_mb=now.cache_mb)
     fit = BankFit(network, replace(material, options=options, labelled=None))
     for _ in fit.epochs(0, lambda _: None):
         pass
