@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.errors import ConfigError, MissingExtraError
+from edge_ad.errors import ConfigError, MissingExtraError, one_line
 from edge_ad.models.networks import check_taps, cut, layers_of, network
 
 STUDENT_PREFIX = "student:"
+MOST_TAPS = 8
 MOST_CHANNELS = 1 << 14  # what no tap of a network has; a file may claim any number
 _TAP = re.compile(r"(?P<layer>[^@]+)@(?P<channels>\d{1,5})/(?P<stride>\d{1,4})")
 _PROBE = 224
@@ -84,10 +85,20 @@ class StudentTrunk(nn.Module):
         super().__init__()
         own = name.removeprefix(STUDENT_PREFIX)
         self.taps = tuple(student_tap(tap) for tap in taps)
+        if len(taps) > MOST_TAPS:  # each has a convolution, before any weight of a file is looked at
+            raise ConfigError("layers", [f"wanted at most {MOST_TAPS} of a student, got {len(taps)}"])
         layers = tuple(dict.fromkeys(tap.layer for tap in self.taps))
         self.network = cut(network(own), own, layers)
         with torch.no_grad():
-            found = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
+            try:
+                found = self.network(torch.zeros(1, 3, _PROBE, _PROBE))
+            except (RuntimeError, AssertionError) as exc:
+                reason = f"{own} takes no picture of {_PROBE}x{_PROBE}: {one_line(exc)}; wanted one of any size"
+                raise ConfigError("backbone", [reason]) from exc
+        for layer in layers:
+            shape = tuple(found[layer].shape)
+            if len(shape) != 4:
+                raise ConfigError("layers", [f"{layer} of {own} gives {list(shape)}, wanted a map (N, C, h, w)"])
         widths = [int(found[tap.layer].shape[1]) for tap in self.taps]
         self.projections = nn.ModuleList(
             nn.Conv2d(width, tap.channels, 1) for width, tap in zip(widths, self.taps, strict=True)

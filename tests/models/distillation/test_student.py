@@ -53,6 +53,18 @@ def test_faults_of_a_student_name_the_layer_and_the_network() -> None:
     assert network.startswith("backbone:")
 
 
+@pytest.mark.parametrize(
+    ("taps", "words"),
+    [
+        (("classifier.1@8/8",), "classifier.1 of mobilenet_v2 gives .1, 1000., wanted a map"),
+        (tuple(f"features.17@{width}/1" for width in range(16000, 16009)), "at most 8 of a student, got 9"),
+    ],
+)
+def test_taps_that_are_no_maps_or_far_too_many_are_refused(taps: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        StudentTrunk(NAME, taps)
+
+
 def test_nobody_publishes_weights_of_a_student() -> None:
     with pytest.raises(CheckpointError, match=r"RUN/backbone\.pth"):
         backbone_state(NAME, None)
