@@ -57,6 +57,8 @@ def test_two_hundred_faults_of_every_kind(
     monkeypatch.setitem(FAULTS, "broker-restart", Fault("sink", restart, weight=0.3))
     monkeypatch.setitem(FAULTS, "drop", replace(FAULTS["drop"], weight=1.0))
     monkeypatch.setitem(FAULTS, "hang", replace(FAULTS["hang"], weight=0.4))
+    for kind in ("black", "engine-error", "engine-defect"):  # a slow machine judges few frames
+        monkeypatch.setitem(FAULTS, kind, replace(FAULTS[kind], weight=2.0))
 
     def sinks(flush_s: float = 0.0) -> Sequence[Sink]:
         settings = SinkSettings(
@@ -86,15 +88,10 @@ def test_two_hundred_faults_of_every_kind(
     told = "\n".join(closing_lines(result))
     assert not result.findings, told
     assert sum(result.faults.values()) == 200
-    for kinds in (
-        ("drop", "hang"),
-        ("repeat", "corrupt"),
-        ("disk-full", "broker-restart"),
-        ("engine-error", "engine-defect"),
-    ):
-        assert sum(result.faults.get(kind, 0) for kind in kinds) > 0, told  # a slow machine judges few frames
+    for kind in ("drop", "hang", "repeat", "corrupt", "disk-full", "broker-restart", "engine-error", "engine-defect"):
+        assert result.faults[kind] > 0, told
     assert result.rounds >= 2 and result.totals.adds_up
-    assert {"ok", "skipped", "error"} <= set(result.totals.statuses)
+    assert set(result.totals.statuses) - {"late"} == {"ok", "skipped", "stale", "unusable", "error"}
     assert sum(lane.disconnected for lane in result.totals.lanes) > sum(lane.hung for lane in result.totals.lanes) > 0
     assert "captured" in said[0]
 
