@@ -75,7 +75,7 @@ def write_trial(good: Sequence[Sample], textures: TexturePool, folder: Path, see
     try:
         return _written(good, textures, folder, seed)
     except OSError as exc:
-        hint = "; it takes some 200 MB, and TMPDIR names another place"
+        hint = "; TMPDIR names another place"
         raise OutputError(f"{folder}: pictures to try configurations on: {os_reason(exc)}{hint}") from exc
 
 
